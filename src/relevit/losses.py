@@ -1,0 +1,124 @@
+"""The losses of the paper, Eq. 1 to 5, as plain functions of relevance maps, masks and logits.
+
+Masks may be soft: S in [0, 1]. The inverse of a mask follows the authors' setup, not 1 - S: it is 1 where S = 0, 0 where
+S = 1, and S itself in between, so that a fractional edge pixel keeps its value on both sides. Ignored pixels count for
+neither the foreground nor the background: they are left out of the sum and of the number that it is divided by.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from relevit.errors import UserError
+
+
+def _check_shapes(maps: Tensor, masks: Tensor, ignore: Tensor | None) -> None:
+    if maps.shape != masks.shape:
+        raise UserError(
+            f"the relevance maps are {tuple(maps.shape)} but the masks are {tuple(masks.shape)}: "
+            "both must be (batch, height, width)"
+        )
+    if ignore is not None and ignore.shape != maps.shape:
+        raise UserError(
+            f"the relevance maps are {tuple(maps.shape)} but the ignore regions are {tuple(ignore.shape)}: "
+            "both must be (batch, height, width)"
+        )
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    """Half-precision maps are summed in single precision."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def _mean(squares: Tensor, ignore: Tensor | None) -> Tensor:
+    """Mean over the pixels that count; 0 where there is none."""
+    if ignore is None:
+        return squares.mean()
+    counts = ~ignore.bool()
+    return torch.where(counts, squares, 0).sum() / counts.sum().clamp(min=1)
+
+
+def inverse_mask(masks: Tensor) -> Tensor:
+    """The complement of soft masks by the setup's rule: 1 where the mask is 0, 0 where it is 1, else its own value."""
+    return torch.where(masks > 0, torch.where(masks < 1, masks, 0), 1)
+
+
+def background_loss(
+    maps: Float[Tensor, "batch height width"],
+    masks: Float[Tensor, "batch height width"],
+    ignore: Bool[Tensor, "batch height width"] | None = None,
+) -> Float[Tensor, ""]:
+    """Eq. 1: the mean over all pixels of (R * Sbar)^2, with relevance R in [0, 1] and Sbar from `inverse_mask`.
+
+    Raises UserError if the shapes differ.
+    """
+    _check_shapes(maps, masks, ignore)
+    maps = _at_least_single(maps)
+    return _mean((maps * inverse_mask(masks.to(maps.dtype))).square(), ignore)
+
+
+def foreground_loss(
+    maps: Float[Tensor, "batch height width"],
+    masks: Float[Tensor, "batch height width"],
+    ignore: Bool[Tensor, "batch height width"] | None = None,
+) -> Float[Tensor, ""]:
+    """Eq. 2: the mean over all pixels of (R * S - S)^2.
+
+    The paper writes 1 for the target; the authors' setup has S, so that background pixels add nothing, and so have we.
+    Raises UserError if the shapes differ.
+    """
+    _check_shapes(maps, masks, ignore)
+    maps = _at_least_single(maps)
+    masks = masks.to(maps.dtype)
+    return _mean((maps * masks - masks).square(), ignore)
+
+
+def relevance_loss(
+    maps: Float[Tensor, "batch height width"],
+    masks: Float[Tensor, "batch height width"],
+    ignore: Bool[Tensor, "batch height width"] | None = None,
+    lambda_bg: float = 2.0,
+    lambda_fg: float = 0.3,
+) -> Float[Tensor, ""]:
+    """Eq. 3: lambda_bg * background loss + lambda_fg * foreground loss."""
+    return lambda_bg * background_loss(maps, masks, ignore) + lambda_fg * foreground_loss(maps, masks, ignore)
+
+
+def confidence_loss(logits: Float[Tensor, "batch classes"], temperature: float = 1.0) -> Float[Tensor, ""]:
+    """Eq. 4: cross-entropy of logits / temperature with the model's own predicted class, mean over the batch."""
+    logits = _at_least_single(logits)
+    return F.cross_entropy(logits / temperature, logits.argmax(dim=1))
+
+
+def label_loss(
+    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], temperature: float = 1.0
+) -> Float[Tensor, ""]:
+    """Cross-entropy of logits / temperature with the labels, mean over the batch (the paper's "w/ ground-truth")."""
+    return F.cross_entropy(_at_least_single(logits) / temperature, labels)
+
+
+def total_loss(
+    relevance: Float[Tensor, ""],
+    classification: Float[Tensor, ""],
+    lambda_relevance: float = 0.8,
+    lambda_classification: float = 0.2,
+) -> Float[Tensor, ""]:
+    """Eq. 5: lambda_relevance * Eq. 3 + lambda_classification * Eq. 4."""
+    return lambda_relevance * relevance + lambda_classification * classification
+
+
+def foreground_share(
+    maps: Float[Tensor, "batch height width"],
+    masks: Float[Tensor, "batch height width"],
+    ignore: Bool[Tensor, "batch height width"] | None = None,
+) -> Float[Tensor, " batch"]:
+    """The share of each map's relevance that lies on the foreground, sum(R * S) / sum(R); 0 for a map of zeros."""
+    _check_shapes(maps, masks, ignore)
+    maps = _at_least_single(maps)
+    if ignore is not None:
+        maps = torch.where(ignore.bool(), 0, maps)
+    total = maps.sum(dim=(1, 2))
+    return (maps * masks.to(maps.dtype)).sum(dim=(1, 2)) / torch.where(total > 0, total, 1)
