@@ -1,8 +1,8 @@
 """The losses of the paper, Eq. 1 to 5, as plain functions of relevance maps, masks and logits.
 
-Masks may be soft: S in [0, 1]. The inverse of a mask follows the authors' setup, not 1 - S: it is 1 where S = 0, 0 where
-S = 1, and S itself in between, so that a fractional edge pixel keeps its value on both sides. Ignored pixels count for
-neither the foreground nor the background: they are left out of the sum and of the number that it is divided by.
+Masks may be soft: S in [0, 1]. The inverse of a mask follows the authors' setup, not 1 - S: it is 1 where S = 0, 0
+where S = 1, and S itself in between, so that a fractional edge pixel keeps its value on both sides. Ignored pixels
+count for neither the foreground nor the background: they are left out of the sum and of the number that divides it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,244 @@
+"""Samples on their way to the loop: what a data set yields, checked once; views by (seed, epoch, index); batches in order.
+
+Everything random about an item comes from (seed, epoch, index) alone, and the order of an epoch from (seed, epoch): a run
+that goes on after an interruption needs no state of a random number generator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from relevit.data.compose import Backgrounds
+from relevit.data.samples import Sample
+from relevit.errors import UserError
+
+_SHOWN = 20  # faults listed in a message
+Key = tuple[int, int]  # epoch, index
+
+
+def seed_from(*numbers: int) -> int:
+    """A seed that mixes several non-negative numbers: neighbouring numbers give unrelated random streams."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def as_sample(item: Any, index: int) -> Sample:
+    """What a data set yields, (image, mask, label[, ignore[, name]]), as a Sample; a name is made up if there is none."""
+    sample = item if isinstance(item, Sample) else Sample(*item)
+    label = -1 if sample.label is None else int(sample.label)
+    mask = np.asarray(sample.mask, np.float32)
+    ignore = None if sample.ignore is None else np.asarray(sample.ignore, bool)
+    return Sample(sample.image, mask, label, ignore, sample.name or f"sample {index}")
+
+
+def _height_width(image: Any) -> tuple[int, int]:
+    if isinstance(image, Tensor):
+        return tuple(image.shape[-2:])  # type: ignore[return-value]
+    if isinstance(image, np.ndarray):
+        return image.shape[:2]  # type: ignore[return-value]
+    return image.height, image.width
+
+
+def _fault(sample: Sample, num_classes: int, needs_labels: bool) -> str | None:
+    if isinstance(sample.image, np.ndarray) and (sample.image.dtype != np.uint8 or sample.image.ndim != 3):
+        return f"image is an array of {sample.image.dtype}, {sample.image.shape}: give uint8, (height, width, 3)"
+    if sample.mask.shape != _height_width(sample.image):
+        return f"mask is {sample.mask.shape} but the image is {_height_width(sample.image)} (height, width)"
+    if not (sample.mask.min() >= 0 and sample.mask.max() <= 1):
+        return "mask has values outside [0, 1]"
+    if sample.mask.max() == 0:
+        return "mask is empty: no foreground"
+    if sample.ignore is not None and sample.ignore.shape != sample.mask.shape:
+        return f"ignore region is {sample.ignore.shape} but the mask is {sample.mask.shape}"
+    if sample.label >= num_classes or (sample.label < 0 and needs_labels):
+        return f"label {sample.label} is not one of the model's {num_classes} classes"
+    return None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one pass over a data set found: labels and names by index, and a fingerprint of the content."""
+
+    labels: list[int]
+    names: list[str]
+    fingerprint: str
+
+
+def _content(sample: Sample) -> bytes:
+    image = sample.image
+    pixels = image.numpy() if isinstance(image, Tensor) else np.asarray(image)
+    ignore = b"" if sample.ignore is None else np.packbits(sample.ignore).tobytes()
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16)
+    digest.update(sample.mask.tobytes() + ignore)
+    return digest.digest()
+
+
+def check_dataset(samples: Any, num_classes: int, needs_labels: bool, role: str) -> Checked:
+    """Read every sample of a data set once, before any training, and check it.
+
+    Raises UserError with the list of all faults. A data set that does not yield the same picture twice (it draws at
+    random by itself) is fingerprinted by names and labels alone.
+    """
+    if len(samples) == 0:
+        raise UserError(f"there are no {role} samples")
+    digest, faults, labels, names = hashlib.blake2b(digest_size=16), [], [], []
+    repeats = _content(as_sample(samples[0], 0)) == _content(as_sample(samples[0], 0))
+    for index in range(len(samples)):
+        sample = as_sample(samples[index], index)
+        fault = _fault(sample, num_classes, needs_labels)
+        if fault:
+            faults.append(f"{sample.name}: {fault}")
+        labels.append(sample.label)
+        names.append(sample.name)
+        digest.update(f"{sample.name}\0{sample.label}\0".encode() + (_content(sample) if repeats else b""))
+    if faults:
+        more = f"\nand {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise UserError(f"{len(faults)} of the {role} samples cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more)
+    return Checked(labels, names, digest.hexdigest())
+
+
+class Batch(NamedTuple):
+    """images (batch, 3, H, W), masks (batch, H, W), ignore (batch, H, W) bool or None, labels (batch,) and names."""
+
+    images: Tensor
+    masks: Tensor
+    ignore: Tensor | None
+    labels: Tensor
+    names: list[str]
+
+    def to(self, device: torch.device) -> Batch:
+        ignore = None if self.ignore is None else self.ignore.to(device, non_blocking=True)
+        images, masks, labels = (t.to(device, non_blocking=True) for t in (self.images, self.masks, self.labels))
+        return Batch(images, masks, ignore, labels, self.names)
+
+
+Item = tuple[Tensor, Tensor, Tensor | None, int, str]
+
+
+def collate(items: list[Item]) -> Batch:
+    """Items of equal size to a batch; without an ignore region anywhere, `ignore` is None."""
+    images, masks, regions, labels, names = zip(*items, strict=True)
+    if len({image.shape for image in images}) > 1:
+        raise UserError(f"images of different sizes in one batch: {sorted({tuple(i.shape) for i in images})}")
+    ignore = None
+    if any(region is not None and bool(region.any()) for region in regions):
+        blank = torch.zeros(masks[0].shape, dtype=torch.bool)
+        ignore = torch.stack([blank if region is None else region for region in regions])
+    return Batch(torch.stack(images), torch.stack(masks), ignore, torch.tensor(labels), list(names))
+
+
+class Items(Dataset):
+    """A data set's samples through a view. An item is asked for by its key (epoch, index).
+
+    alter: a function (sample, index, generator) -> sample, applied first, or None. view: (image, mask, ignore,
+    generator) -> tensors of the same three. An image that is a tensor already is used as it is.
+    """
+
+    def __init__(self, samples: Any, view: Callable, seed: int, alter: Callable | None = None) -> None:
+        self.samples, self.view, self.seed, self.alter = samples, view, seed, alter
+
+    def __getitem__(self, key: Key) -> Item:
+        epoch, index = key
+        sample = as_sample(self.samples[index], index)
+        generator = torch.Generator().manual_seed(seed_from(self.seed, epoch, index))
+        if self.alter is not None:
+            sample = self.alter(sample, index, generator)
+        if isinstance(sample.image, Tensor):
+            ignore = None if sample.ignore is None else torch.from_numpy(sample.ignore)
+            return sample.image, torch.from_numpy(sample.mask), ignore, sample.label, sample.name
+        return *self.view(sample.image, sample.mask, sample.ignore, generator), sample.label, sample.name
+
+
+def altered_by(method_view: Callable | None, samples: Any, options: Any) -> Callable | None:
+    """A method's view of samples (see methods.py) as a function of (sample, index, generator)."""
+    if method_view is None:
+        return None
+    backgrounds = Backgrounds(samples)
+    return lambda sample, index, generator: method_view(sample, index, backgrounds, generator, options)
+
+
+class Step(NamedTuple):
+    """One optimiser step of this process: its micro-batches as lists of keys, how many samples of each count (none of a
+    list that only fills up for another process), and the number of samples over all processes."""
+
+    parts: list[list[Key]]
+    counts: list[int]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which samples every optimiser step sees: each once an epoch, in an order drawn from (seed, epoch).
+
+    A step takes batch_size * accumulation * processes samples; the last of an epoch takes what is left.
+    """
+
+    length: int
+    batch_size: int
+    seed: int
+    accumulation: int = 1
+    processes: int = 1
+    rank: int = 0
+
+    @property
+    def group(self) -> int:
+        return self.batch_size * self.accumulation * self.processes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.length // self.group)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Step]:
+        """The steps of an epoch, from step `start` on."""
+        generator = torch.Generator().manual_seed(seed_from(self.seed, epoch))
+        order = torch.randperm(self.length, generator=generator).tolist()
+        for number in range(start, self.steps_per_epoch):
+            keys = [(epoch, index) for index in order[number * self.group : (number + 1) * self.group]]
+            parts, counts = [], []
+            for first in range(0, len(keys), self.batch_size * self.processes):
+                own = first + self.rank * self.batch_size
+                part = keys[own : own + self.batch_size]
+                parts.append(part or keys[:1])
+                counts.append(len(part))
+            yield Step(parts, counts, len(keys))
+
+    def batches(self, epochs: int, epoch: int, start: int) -> Iterator[list[Key]]:
+        """The keys of all micro-batches from a position on, for a loader's batch_sampler."""
+        for number in range(epoch, epochs):
+            for step in self.epoch(number, start if number == epoch else 0):
+                yield from step.parts
+
+
+def _ignore_interrupts(_: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which saves and stops
+
+
+class _Keys:
+    """An iterable of lists of keys that may be iterated more than once."""
+
+    def __init__(self, make: Callable[[], Iterator[list[Key]]]) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self.make()
+
+
+def loader(items: Items, make_batches: Callable[[], Iterator[list[Key]]], workers: int, pinned: bool) -> DataLoader:
+    """A loader of batches in the order of `make_batches()`."""
+    return DataLoader(
+        items,
+        batch_sampler=_Keys(make_batches),  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pinned,
+        worker_init_fn=_ignore_interrupts if workers else None,
+    )
