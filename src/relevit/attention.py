@@ -1,0 +1,207 @@
+"""Attention maps of a timm vision transformer as graph tensors, and the token layout that they speak about.
+
+`capture(model)` lets timm's own modules run as they are: only their calls of `scaled_dot_product_attention` are answered
+here, by a softmax whose result stays in the graph. Nothing of the model is copied or replaced, and everything that is
+touched (hooks, fused-attention flags) is as before when the context ends, also after an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention, AttentionPoolLatent, AttentionRope
+from timm.models.beit import Attention as BeitAttention
+from timm.models.eva import EvaAttention
+from timm.models.vision_transformer import ParallelScalingBlock
+from timm.models.vision_transformer_relpos import RelPosAttention
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from relevit.attention_ops import attention
+from relevit.errors import UserError
+
+SUPPORTED = (
+    "timm's vision transformers with global attention: ViT, DeiT (also distilled), DeiT III, DINOv2 (also with registers), "
+    "BEiT, EVA-02, and the image towers of CLIP and SigLIP"
+)
+_GLOBAL_ATTENTION = (Attention, AttentionRope, BeitAttention, EvaAttention, RelPosAttention, ParallelScalingBlock)
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Where the patches lie among the tokens, and which row of the propagated relevance is read.
+
+    grid: rows and columns of the patch grid. prefix: number of tokens before the patches (class, distillation, registers).
+    readout: "cls" (row of the class token), "distilled" (mean of the rows of class and distillation token), "mean" (mean
+    over the patches' rows), "mean_all" (mean over all rows), "attention_pool" (mean over the rows of the pooling
+    attention's latents, of which `latents` are read).
+    """
+
+    grid: tuple[int, int]
+    prefix: int
+    readout: str
+    latents: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in the blocks: prefix tokens and patches."""
+        return self.prefix + self.grid[0] * self.grid[1]
+
+
+@dataclass
+class Captured:
+    """What `capture` yields: the attention maps of the latest forward pass, first block first, each
+    (batch, heads, queries, keys) after the softmax and before dropout; a pooling attention comes last."""
+
+    maps: list[Tensor] = field(default_factory=list)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside a DistributedDataParallel wrapper (the model itself where there is none)."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def attention_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules that compute a global attention map, in the order of the forward pass; the pooling attention last.
+
+    Raises UserError where `unsupported_reason` has something to say.
+    """
+    reason = unsupported_reason(model)
+    if reason is not None:
+        raise UserError(reason)
+    return _find_modules(unwrap(model))
+
+
+def _find_modules(model: nn.Module) -> list[nn.Module]:
+    found = [next(m for m in block.modules() if isinstance(m, _GLOBAL_ATTENTION)) for block in model.blocks]  # type: ignore[union-attr]
+    if isinstance(getattr(model, "attn_pool", None), AttentionPoolLatent):
+        found.append(model.attn_pool)  # type: ignore[arg-type]
+    return found
+
+
+def unsupported_reason(model: nn.Module) -> str | None:
+    """None for a model that relevance maps can be computed of, else one sentence that says why not and what is supported."""
+    name = type(model).__name__
+    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
+        return "the model is compiled by torch.compile, which hides its attention maps: pass the model as it was before"
+    if isinstance(model, nn.DataParallel):
+        return "nn.DataParallel is not supported: pass its .module, or use accelerate for several devices"
+    inner = unwrap(model)
+    name = type(inner).__name__
+    blocks, embed = getattr(inner, "blocks", None), getattr(inner, "patch_embed", None)
+    if blocks is None or embed is None or not hasattr(inner, "num_prefix_tokens") or len(blocks) == 0:
+        return f"{name} has no global attention maps over image patches; supported are {SUPPORTED}"
+    for block in blocks:
+        if sum(isinstance(m, _GLOBAL_ATTENTION) for m in block.modules()) != 1:
+            return f"{name} is built of {type(block).__name__} without a single global attention map; supported are {SUPPORTED}"
+    if any("_compiled_call_impl" in m.__dict__ and m._compiled_call_impl is not None for m in inner.modules()):
+        return "parts of the model are compiled by torch.compile, which hides its attention maps: pass it as it was before"
+    if getattr(inner, "num_classes", 1) == 0:
+        return f"{name} has no classifier (num_classes=0), so no class to explain: create it with num_classes=..."
+    pool = getattr(inner, "attn_pool", None)
+    if pool is not None and not (isinstance(pool, AttentionPoolLatent) and pool.pool in ("token", "avg")):
+        return f"{name} pools its tokens by {type(pool).__name__}, for which no readout row is defined"
+    if pool is None and getattr(inner, "global_pool", None) not in ("token", "avg"):
+        return f"{name} pools its tokens by {inner.global_pool!r}: supported are 'token', 'avg' and attention pooling"
+    return None
+
+
+def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
+    """The layout of the tokens for images of height x width pixels.
+
+    Raises UserError for a model that is not supported or that does not accept this image size.
+    """
+    attention_modules(model)
+    inner: Any = unwrap(model)
+    embed = inner.patch_embed
+    patch = _pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
+    fixed = getattr(embed, "img_size", None)
+    if getattr(embed, "strict_img_size", True) and fixed is not None and tuple(fixed) != (height, width):
+        raise UserError(
+            f"images are {height} x {width} pixels, but the model takes {fixed[0]} x {fixed[1]}: resize them, or create the "
+            f"model with img_size=({height}, {width}) or dynamic_img_size=True"
+        )
+    pad = getattr(embed, "dynamic_img_pad", False)
+    if not pad and (height % patch[0] or width % patch[1]):
+        raise UserError(f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}")
+    grid = tuple(embed.dynamic_feat_size((height, width)))
+    latents = 1
+    if getattr(inner, "attn_pool", None) is not None:
+        readout, latents = "attention_pool", inner.attn_pool.latent_len if inner.attn_pool.pool == "avg" else 1
+    elif hasattr(inner, "head_dist"):
+        readout = "distilled"
+    elif inner.global_pool == "token":
+        readout = "cls"
+    else:
+        readout = "mean_all" if getattr(inner, "pool_include_prefix", False) else "mean"
+    return TokenLayout((int(grid[0]), int(grid[1])), int(inner.num_prefix_tokens), readout, latents)
+
+
+@contextmanager
+def capture(model: nn.Module, *, differentiable_twice: bool = False) -> Iterator[Captured]:
+    """Within the context, every forward pass of the model leaves its attention maps in `.maps` as graph tensors.
+
+    A map that would need no gradient (frozen weights) is made to require one where gradients are enabled, so that the
+    derivative of a logit with respect to it exists. `differentiable_twice` computes the attention by torch's own operations
+    alone, which costs memory and can be differentiated any number of times.
+
+    Raises UserError for a model that is not supported, or that recomputes its blocks (gradient checkpointing).
+    """
+    modules = attention_modules(model)
+    inner: Any = unwrap(model)
+    if getattr(inner, "grad_checkpointing", False):
+        raise UserError(
+            "the model uses gradient checkpointing, under which attention maps are not kept: call model.set_grad_checkpointing(False)"
+        )
+    if inner.training and getattr(getattr(inner, "patch_drop", None), "prob", 0.0):
+        raise UserError("the model drops patches in training (patch_drop_rate), so a map has no full grid: set it to 0 or call model.eval()")
+    captured = Captured()
+    interception = _Interception(captured, differentiable_twice)
+    flags = [(module, module.fused_attn) for module in modules]
+    handles = []
+    try:
+        for module in modules:
+            module.fused_attn = True  # type: ignore[assignment]
+            handles.append(module.register_forward_pre_hook(interception.enter))
+            handles.append(module.register_forward_hook(interception.leave, always_call=True))
+        handles.append(inner.register_forward_pre_hook(interception.start))
+        with interception:
+            yield captured
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, flag in flags:
+            module.fused_attn = flag
+
+
+class _Interception(TorchFunctionMode):
+    """Answers scaled_dot_product_attention inside the attention modules, and only there."""
+
+    def __init__(self, captured: Captured, differentiable_twice: bool) -> None:
+        super().__init__()
+        self.captured, self.differentiable_twice, self.inside = captured, differentiable_twice, False
+
+    def start(self, module: nn.Module, args: Any) -> None:
+        self.captured.maps.clear()
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        self.inside = True
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.inside = False
+
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.inside and func is F.scaled_dot_product_attention:
+            output, weights = attention(*args, **(kwargs or {}), differentiable_twice=self.differentiable_twice)
+            self.captured.maps.append(weights)
+            return output
+        return func(*args, **(kwargs or {}))
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))
