@@ -1,0 +1,150 @@
+"""Reading pictures and masks from files, with errors that name the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from relevit.errors import UserError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif"})
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """The picture as 8-bit RGB, upright (EXIF orientation applied).
+
+    Grey pictures get three equal channels, CMYK and palettes are converted, 16 bits become 8. Alpha is dropped without
+    blending, as torchvision and timm do: what lies under it is part of the picture. Of an animation, the first frame.
+    Raises UserError when there is no such file, it is no picture, or it is cut short.
+    """
+    return to_rgb(_open(path))
+
+
+def read_mask(path: str | os.PathLike[str]) -> Float[np.ndarray, "height width"]:
+    """A mask as float32 in [0, 1], 1 on the foreground, upright.
+
+    A grey PNG counts 0 to 255 (one without values above 1: 0 and 1; 16 bits: 0 to 65535); of a picture with an alpha
+    channel that is anywhere transparent, the alpha. Raises UserError for an unreadable file or a coloured picture.
+    """
+    picture = _open(path)
+    if _has_alpha(picture):
+        alpha = _alpha(picture)
+        if alpha.min() < 1:
+            return alpha
+    values = np.asarray(_plain_grey(picture, path))
+    return mask_values(values)
+
+
+def read_alpha(path: str | os.PathLike[str]) -> Float[np.ndarray, "height width"]:
+    """The alpha channel of a picture as a mask, float32 in [0, 1].
+
+    Raises UserError when the picture has none, or is opaque everywhere and so tells nothing about the object.
+    """
+    picture = _open(path)
+    if not _has_alpha(picture):
+        raise UserError(f"{path} has no alpha channel to take the mask from: give a folder of masks.")
+    alpha = _alpha(picture)
+    if alpha.min() == 1:
+        raise UserError(f"{path} is opaque everywhere, its alpha channel shows no object: give a folder of masks.")
+    return alpha
+
+
+def list_images(root: str | os.PathLike[str]) -> list[Path]:
+    """Every picture below the folder `root`, by its extension, sorted by the relative name; hidden files are left out.
+
+    Linked folders are followed, each once. Raises UserError when there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}." if not root.exists() else f"{root} is not a folder.")
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        found += [
+            Path(folder, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+        ]
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A PIL picture of any mode as 8-bit RGB; alpha is dropped without blending."""
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        picture = Image.fromarray((np.clip(np.asarray(picture), 0, 65535) / 257).round().astype(np.uint8))
+    elif picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")
+
+
+def mask_values(values: np.ndarray) -> Float[np.ndarray, "height width"]:
+    """An array of mask values (height, width) as float32 in [0, 1].
+
+    Booleans and floats in [0, 1] keep their values; of integers, 0 and 1 keep theirs, 8 bits are divided by 255, 16 by
+    65535. Raises UserError for any other shape or value.
+    """
+    values = np.asarray(values)
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim != 2:
+        raise UserError(f"A mask must have the shape (height, width), not {tuple(values.shape)}.")
+    if values.dtype == bool or values.size == 0:
+        return values.astype(np.float32)
+    least, most = values.min(), values.max()
+    if np.issubdtype(values.dtype, np.integer):
+        scale = 1 if most <= 1 else 255 if most <= 255 else 65535
+        if least < 0 or most > scale:
+            raise UserError(f"A mask's values must lie in 0 to 255, these lie in {least} to {most}.")
+        return (values / np.float32(scale)).astype(np.float32)
+    if not np.issubdtype(values.dtype, np.floating) or not (least >= 0 and most <= 1):  # NaN is refused, too
+        raise UserError(f"A mask of floating-point numbers must lie in [0, 1], this one lies in {least} to {most}.")
+    return values.astype(np.float32)
+
+
+def _open(path: str | os.PathLike[str]) -> Image.Image:
+    """The whole picture, decoded and upright."""
+    if not Path(path).is_file():
+        raise UserError(
+            f"{path} is not a picture but a folder." if Path(path).is_dir() else f"There is no file {path}."
+        )
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} is not a picture that can be read: replace or remove it.") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} has too many pixels to be read safely: make it smaller.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:  # what PIL's decoders raise
+        raise UserError(f"{path} cannot be read ({error}): replace or remove it.") from error
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
+
+
+def _alpha(picture: Image.Image) -> Float[np.ndarray, "height width"]:
+    return np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255
+
+
+def _plain_grey(picture: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
+    if picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16"):
+        return picture
+    if picture.mode == "LA":
+        return picture.getchannel("L")
+    channels = np.asarray(to_rgb(picture))
+    if (channels != channels[..., :1]).any():
+        raise UserError(
+            f"{path} is a coloured picture, not a mask: a mask is a grey PNG with 0 for background, 255 for object."
+        )
+    return Image.fromarray(channels[..., 0])
