@@ -1,7 +1,7 @@
-"""Samples on their way to the loop: what a data set yields, checked once; views by (seed, epoch, index); batches in order.
+"""Samples on their way to the loop: what a data set yields, checked once, through views, in batches, in order.
 
-Everything random about an item comes from (seed, epoch, index) alone, and the order of an epoch from (seed, epoch): a run
-that goes on after an interruption needs no state of a random number generator.
+Everything random about an item comes from (seed, epoch, index) alone, and the order of an epoch from (seed, epoch): a
+run that goes on after an interruption needs no state of a random number generator.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def seed_from(*numbers: int) -> int:
 
 
 def as_sample(item: Any, index: int) -> Sample:
-    """What a data set yields, (image, mask, label[, ignore[, name]]), as a Sample; a name is made up if there is none."""
+    """What a data set yields, (image, mask, label[, ignore[, name]]), as a Sample; one without a name gets one."""
     sample = item if isinstance(item, Sample) else Sample(*item)
     label = -1 if sample.label is None else int(sample.label)
     mask = np.asarray(sample.mask, np.float32)
@@ -144,6 +144,9 @@ class Items(Dataset):
     def __init__(self, samples: Any, view: Callable, seed: int, alter: Callable | None = None) -> None:
         self.samples, self.view, self.seed, self.alter = samples, view, seed, alter
 
+    def __len__(self) -> int:
+        return len(self.samples)
+
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         sample = as_sample(self.samples[index], index)
@@ -156,12 +159,12 @@ class Items(Dataset):
         return *self.view(sample.image, sample.mask, sample.ignore, generator), sample.label, sample.name
 
 
-def altered_by(method_view: Callable | None, samples: Any, options: Any) -> Callable | None:
-    """A method's view of samples (see methods.py) as a function of (sample, index, generator)."""
-    if method_view is None:
+def altered_by(method: Any, samples: Any, options: Any) -> Callable | None:
+    """A method's view of samples (see methods.py), if it has one, as a function of (sample, index, generator)."""
+    if method.view is None:
         return None
     backgrounds = Backgrounds(samples)
-    return lambda sample, index, generator: method_view(sample, index, backgrounds, generator, options)
+    return lambda sample, index, generator: method.view(sample, index, backgrounds, generator, options)
 
 
 class Step(NamedTuple):

@@ -1,0 +1,417 @@
+"""Fine-tuning, one loop for all methods, to be read from top to bottom.
+
+A method (methods.py) says what is minimised and how samples are altered; everything else is here. What happens in a
+step depends on the arguments, the samples and the number of the step alone, so that a run that was killed and is
+started again by the same call goes on from its last state (runfolder.py) and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from relevit.attention import token_layout, unsupported_reason
+from relevit.checkpoints import WEIGHTS, checkpoint_config, fill, read_weights, save_checkpoint
+from relevit.data.gather import gather, split_rows
+from relevit.data.loading import Items, Plan, altered_by, check_dataset, loader, seed_from
+from relevit.data.transforms import EvaluationView, TrainingView
+from relevit.errors import UserError
+from relevit.interruption import Interruption
+from relevit.methods import get_method, settings, total
+from relevit.models import data_config, load
+from relevit.monitor import check_finite, collapse_warning
+from relevit.passes import Tally, forward, measures, share_gradients, validation_pass
+from relevit.previews import Previews
+from relevit.progress import Display
+from relevit.runfolder import RunFolder, initial_fingerprint
+
+
+class FinetuneResult(NamedTuple):
+    """A finished run: the model with its best weights, metrics, the best checkpoint's folder, the run's folder."""
+
+    model: nn.Module
+    metrics: dict[str, Any]
+    checkpoint: Path | None
+    out: Path | None
+
+
+@dataclass
+class Position:
+    """Where a run stands: all that a step depends on beside weights and optimiser, and what it has found so far."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # of the epoch so far
+    count: int = 0
+    before: dict[str, float] | None = None
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def finetune(
+    model: nn.Module | str | os.PathLike[str],
+    samples: Any,
+    out: str | os.PathLike[str] | None,
+    *,
+    method: str = "relevance",
+    validation: Any = None,
+    masks: str | os.PathLike[str] | None = None,
+    epochs: int = 50,
+    batch_size: int = 8,
+    lr: float = 3e-6,
+    weight_decay: float = 1e-4,
+    lr_decay: float = 0.85,
+    lr_decay_epochs: int = 2,
+    temperature: float = 1.0,
+    lambda_bg: float = 2.0,
+    lambda_fg: float = 0.3,
+    lambda_relevance: float | None = None,
+    lambda_classification: float | None = None,
+    options: Mapping[str, float] | None = None,
+    target: Literal["label", "predicted"] = "label",
+    second_order: bool = False,
+    accumulation: int = 1,
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no",
+    seed: int = 0,
+    max_steps: int | None = None,
+    resize: float = 256 / 224,
+    flip: float = 0.5,
+    normalization: Literal["model", "paper"] = "model",
+    validation_every: int = 1,
+    validation_batch_size: int | None = None,
+    skip_bad: bool = False,
+    class_map: str | os.PathLike[str] | None = None,
+    previews: int = 4,
+    workers: int = 0,
+    tensorboard: bool = True,
+    progress: bool = True,
+    checkpoint_seconds: float = 30.0,
+) -> FinetuneResult:
+    """Fine-tune a model by its relevance maps, or by another method of METHODS; the defaults are the paper's for ViT-B.
+
+    model: a module, trained in place, or what `relevit.load` takes. samples: a folder of class folders with images
+    (masks by the same relative name in the folder `masks`, or the images' own alpha), or a data set of (image, mask,
+    label[, ignore[, name]]). out: the run's folder. The same call goes on with an interrupted run and returns the
+    result of a finished one. None: nothing is written at all, and nothing can be resumed.
+
+    validation: a folder (masks as for `samples`) or a data set, for the choice of the best epoch. None: classes are
+    held out of a folder of samples (samples, where it has few classes); a data set has no validation then, and the last
+    epoch counts as the best. It is measured every `validation_every` epochs.
+
+    target: whose map, that of the label's class or, label-free, of the predicted one. lr is multiplied by `lr_decay`
+    every `lr_decay_epochs` epochs. A step takes batch_size * accumulation samples in each process. lambda_relevance and
+    lambda_classification: None for the method's own, 0.8 and 0.2 in the paper. options: further numbers of the method,
+    such as swap_probability. resize, flip: see transforms.TrainingView. max_steps: stop after so many optimiser steps.
+    checkpoint_seconds: how often the state is saved between the ends of epochs.
+
+    The model trains in training mode, with dropout as it was built. Afterwards modes and device are as before, the
+    weights are those of the best epoch. Raises UserError for unusable arguments, samples or folders before training
+    starts, and NonFiniteLossError (a UserError) for a loss or a gradient that is not finite. Ctrl-C saves the state and
+    stops.
+    """
+    arguments = {key: value for key, value in locals().items() if key in _RECORDED}
+    _check(arguments)
+    chosen = get_method(method)
+    numbers = settings(method, arguments, options)
+    target = "predicted" if chosen.target == "predicted" else target
+    accelerator = _accelerator(mixed_precision)
+    device, main = accelerator.device, accelerator.is_main_process
+
+    # The model and the samples. Everything is checked here, before the first step.
+    net = model if isinstance(model, nn.Module) else load(model, normalization=normalization)[0]
+    reason = unsupported_reason(net)
+    if chosen.needs_maps and reason is not None:
+        raise UserError(f"method {method!r} needs relevance maps: {reason}")
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError("no weight of the model requires a gradient: nothing would be trained")
+    config = data_config(net, normalization)
+    data = gather(samples, validation, net, masks=masks, class_map=class_map, skip_bad=skip_bad, seed=seed)
+    needs_labels = chosen.needs_labels or (chosen.needs_maps and target == "label")
+    classes = getattr(net, "num_classes", 0)
+    checked = check_dataset(data.training, classes, needs_labels, "training")
+    checked_validation = data.validation and check_dataset(data.validation, classes, needs_labels, "validation")
+
+    # The run's folder, and what an earlier call has left in it.
+    folder, state, position = None, None, Position()
+    if out is not None:
+        checkpoint_config(net)  # raises if the model could not be saved
+        identity = {
+            "initial_weights": initial_fingerprint(Path(out), net.state_dict()),
+            "samples": checked.fingerprint,
+            "validation_samples": checked_validation.fingerprint if checked_validation else None,
+            "processes": accelerator.num_processes,
+        }
+        about = {"model": str(model) if not isinstance(model, nn.Module) else type(model).__name__, **_versions()}
+        folder = RunFolder(Path(out), {**arguments, **numbers, "target": target, **identity, "about": about})
+        if folder.result is not None:
+            fill(net, read_weights(folder.path / "best" / WEIGHTS), folder.path)
+            return FinetuneResult(net, folder.result, folder.path / "best", folder.path)
+        state = folder.read_state()
+        accelerator.wait_for_everyone()
+        if main:
+            folder.create(split_rows(checked, checked_validation))
+
+    # Views of the samples, their order, the optimiser.
+    items = Items(data.training, TrainingView(config, resize, flip), seed, altered_by(chosen, data.training, numbers))
+    view = EvaluationView(config)
+    held_out = Items(data.validation, lambda i, m, g, _: view.with_mask(i, m, g), seed) if data.validation else None
+    plan = Plan(len(items), batch_size, seed, accumulation, accelerator.num_processes, accelerator.process_index)
+    steps = min(plan.steps_per_epoch * epochs, max_steps or 10**12)
+    height, width = items[0, 0][0].shape[-2:]
+    patches = math.prod(token_layout(net, height, width).grid) if reason is None else None
+    with ExitStack() as stack:
+        stack.enter_context(_as_before(net))
+        net.to(device)
+        optimizer = accelerator.prepare(torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay))
+        if state is not None:
+            net.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            if accelerator.scaler is not None:
+                accelerator.scaler.load_state_dict(state["scaler"])
+            position = Position(**state["position"])
+
+        def current_state() -> dict[str, Any]:
+            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+            weights = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler}
+            return {**weights, "position": asdict(position)}
+
+        def validate() -> dict[str, float]:
+            if held_out is None:
+                return {}
+            size = validation_batch_size or batch_size
+            arguments = {"target": target, "patches": patches, "batch_size": size, "workers": workers}
+            return validation_pass(net, held_out, chosen, numbers, accelerator, step=position.step, **arguments)
+
+        writes = folder is not None and main
+        display = stack.enter_context(Display(steps, position.step, progress and main))
+        interruption = stack.enter_context(Interruption())
+        step_log = epoch_log = board = None
+        if folder is not None and main:
+            step_log = folder.log("steps.csv", "step", position.step)
+            epoch_log = folder.log("epochs.csv", "epoch", position.epoch if position.before is not None else -1)
+            stack.callback(folder.close)
+            folder.plan_state(checkpoint_seconds)
+            if tensorboard:
+                board = stack.enter_context(_tensorboard(folder.path / "tensorboard", position.step))
+        pictures = Previews(folder.path / "previews" if writes and folder else None, held_out, previews, view, target)
+        best_weights: dict[str, torch.Tensor] = {}
+        clock = time.monotonic()
+
+        # Before training: what the original model does.
+        if position.before is None:
+            position.before = validate()
+            pictures.before(net, device)
+            if epoch_log is not None:
+                epoch_log.write({"epoch": 0, "step": 0, "lr": 0.0, **_columns(position.before, {})})
+        if position.before:
+            display.epoch(0, epochs, position.before)
+
+        batches = iter(
+            loader(
+                items,
+                lambda: plan.batches(epochs, position.epoch, position.step_in_epoch),
+                workers,
+                pinned=device.type == "cuda",
+            )
+        )
+        while position.epoch < epochs and position.step < steps:
+            rate = lr * lr_decay ** (position.epoch // lr_decay_epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            tally = Tally(position.sums, position.count)
+            net.train()
+            for step in plan.epoch(position.epoch, position.step_in_epoch):
+                # Dropout draws from the global generator: seeded by the step's number, it needs no state to be kept.
+                torch.manual_seed(seed_from(seed, position.step, accelerator.process_index))
+                began, step_tally, names = time.monotonic(), Tally(), []
+                for count in step.counts:
+                    batch = next(batches).to(device)
+                    names += batch.names
+                    outputs = forward(
+                        net, batch, accelerator, with_maps=chosen.needs_maps, target=target, second_order=second_order
+                    )
+                    terms = chosen.loss(outputs, numbers)
+                    loss = total(terms)
+                    accelerator.backward(loss * (count / step.samples))  # a short last batch keeps its samples' weight
+                    values = measures(outputs, terms, loss, patches)
+                    check_finite(position.step + 1, values, batch.names, outputs.logits, outputs.maps)
+                    step_tally.add(values, count)
+                share_gradients(accelerator, parameters)
+                if accelerator.scaler is not None:
+                    accelerator.unscale_gradients(optimizer)
+                norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+                if accelerator.scaler is None:  # a scaler skips the step by itself and tries a smaller scale
+                    check_finite(position.step + 1, {"gradient": norm}, names)
+                optimizer.step()
+                optimizer.zero_grad()
+
+                step_tally = step_tally.over_processes(accelerator)
+                values = {**step_tally.means(), "gradient_norm": norm}
+                tally.add(step_tally.means(), step_tally.count)
+                position.step += 1
+                position.step_in_epoch += 1
+                position.sums, position.count = tally.sums, tally.count
+                position.seconds, clock = position.seconds + time.monotonic() - clock, time.monotonic()
+                display.step(position.step, position.epoch + 1, values)
+                if step_log is not None:
+                    row = {"step": position.step, "epoch": position.epoch + 1, "lr": rate, **values}
+                    step_log.write({**row, "seconds": time.monotonic() - began})
+                if board is not None:
+                    _to_board(board, "train", {**values, "lr": rate}, position.step)
+                if writes and folder is not None and (folder.state_is_due or interruption.requested):
+                    folder.write_state(current_state(), checkpoint_seconds)
+                if interruption.requested:
+                    again = f"the same call goes on from there ({out})" if folder is not None else "nothing was written"
+                    display.say(f"Interrupted after step {position.step}: {again}.")
+                    raise KeyboardInterrupt
+                if position.step == steps:
+                    break
+
+            # The end of an epoch: measure, keep the best and the last, and only then the state that refers to them.
+            training = tally.means()
+            position.epoch, position.step_in_epoch, position.sums, position.count = position.epoch + 1, 0, {}, 0
+            last = position.epoch == epochs or position.step == steps
+            measured = validate() if position.epoch % validation_every == 0 or last else {}
+            position.history.append(
+                {"epoch": position.epoch, "step": position.step, "lr": rate, **_columns(measured, training)}
+            )
+            warning = collapse_warning(position.epoch, training.get("collapsed", 0.0))
+            if warning:
+                position.warnings.append(warning)
+                display.say(warning, style="bold red")
+            display.epoch(position.epoch, epochs, measured or training)
+            if epoch_log is not None:
+                epoch_log.write(position.history[-1])
+            if board is not None:
+                _to_board(board, "validation", measured, position.step)
+            if held_out is None or (measured and measured["loss"] <= position.best_loss):  # the later one on a tie
+                position.best_epoch, position.best_loss = position.epoch, measured.get("loss", math.inf)
+                if folder is None:
+                    best_weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+                elif main:
+                    save_checkpoint(folder.path / "best", net, extra=position.history[-1], data_config=config)
+            if writes and folder is not None:
+                save_checkpoint(folder.path / "last", net, extra=position.history[-1], data_config=config)
+                folder.write_state(current_state(), checkpoint_seconds)
+
+        # The best weights, the pictures, and the mark that the run is finished.
+        accelerator.wait_for_everyone()
+        if folder is not None:
+            fill(net, read_weights(folder.path / "best" / WEIGHTS), folder.path)
+        else:
+            net.load_state_dict(best_weights)
+        pictures.after(net, device)
+        metrics = _metrics(position)
+        if writes and folder is not None:
+            folder.finish(metrics)
+        return FinetuneResult(net, metrics, folder.path / "best" if folder else None, folder.path if folder else None)
+
+
+_RECORDED = (  # the arguments that the weights depend on; the method's numbers are recorded as they are in effect
+    "method epochs batch_size lr weight_decay lr_decay lr_decay_epochs temperature lambda_bg lambda_fg "
+    "lambda_relevance lambda_classification target second_order accumulation mixed_precision seed max_steps resize "
+    "flip normalization validation_every validation_batch_size skip_bad"
+).split()
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """Raise UserError for a number out of its range."""
+    for name in ("epochs", "batch_size", "lr_decay_epochs", "accumulation", "validation_every"):
+        if not isinstance(arguments[name], int) or arguments[name] < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, not {arguments[name]!r}")
+    for name in ("max_steps", "validation_batch_size"):
+        if arguments[name] is not None and (not isinstance(arguments[name], int) or arguments[name] < 1):
+            raise UserError(f"{name} must be None or a whole number of at least 1, not {arguments[name]!r}")
+    for name in ("lr", "weight_decay", "lr_decay"):
+        if not 0 <= arguments[name] < math.inf:
+            raise UserError(f"{name} must be a number of at least 0, not {arguments[name]!r}")
+    if not isinstance(arguments["seed"], int) or arguments["seed"] < 0:
+        raise UserError(f"seed must be a whole number of at least 0, not {arguments['seed']!r}")
+    for name, allowed in (("target", ("label", "predicted")), ("mixed_precision", ("no", "bf16", "fp16"))):
+        if arguments[name] not in allowed:
+            raise UserError(f"{name} must be one of {', '.join(allowed)}, not {arguments[name]!r}")
+
+
+def _accelerator(mixed_precision: str) -> Accelerator:
+    """Accelerate's view of devices and processes. Its process-wide state is renewed for another precision."""
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
+        AcceleratorState._reset_state()
+    try:
+        return Accelerator(mixed_precision=mixed_precision)
+    except ValueError as error:
+        raise UserError(f"mixed_precision={mixed_precision!r} does not work on this machine: {error}") from error
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
+
+
+@contextmanager
+def _as_before(net: nn.Module) -> Iterator[None]:
+    """Device, modes of all modules, `.grad` and the global random state are as before when the context ends."""
+    modes = [(module, module.training) for module in net.modules()]
+    home = next(net.parameters()).device
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            net.zero_grad(set_to_none=True)
+            for module, mode in modes:
+                module.training = mode
+            net.to(home)
+
+
+def _columns(validation: Mapping[str, float], training: Mapping[str, float]) -> dict[str, Any]:
+    """A row of epochs.csv; the same columns whether or not there was a validation."""
+    named = [("train", training), ("validation", validation)]
+    return {f"{kind}_{name}": value for kind, values in named for name, value in values.items()}
+
+
+def _metrics(position: Position) -> dict[str, Any]:
+    best = position.history[position.best_epoch - 1]
+    last = {name.removeprefix("validation_"): v for name, v in best.items() if name.startswith("validation_")}
+    return {
+        "before": position.before,
+        "after": last,
+        "best_epoch": position.best_epoch,
+        "epochs": position.epoch,
+        "steps": position.step,
+        "seconds": position.seconds,
+        "warnings": position.warnings,
+        "history": position.history,
+    }
+
+
+@contextmanager
+def _tensorboard(folder: Path, step: int) -> Iterator[Any]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder), purge_step=step + 1)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def _to_board(board: Any, kind: str, values: Mapping[str, float], step: int) -> None:
+    for name, value in values.items():
+        board.add_scalar(f"{kind}/{name}", value, step)
