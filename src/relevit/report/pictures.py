@@ -1,0 +1,130 @@
+"""Arrays as small pictures: relevance maps in colour over the grey image, mask outlines, PNG data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+from matplotlib import colormaps
+from PIL import Image
+
+COLOUR_MAP = "inferno"  # perceptually uniform, and its lightness alone tells the order
+STRENGTH = 0.62  # of the colours over the grey image
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with what the model saw and said before and after.
+
+    image: uint8; mask, map_before, map_after: in [0, 1], of the image's size. `label` is the true class, the
+    predictions are class names too, the confidences probabilities in [0, 1]. `set` is the test set it is from.
+    """
+
+    image: UInt8[np.ndarray, "height width 3"]
+    mask: Float[np.ndarray, "height width"]
+    map_before: Float[np.ndarray, "height width"]
+    map_after: Float[np.ndarray, "height width"]
+    label: str
+    prediction_before: str
+    confidence_before: float
+    prediction_after: str
+    confidence_after: float
+    set: str
+
+    def __post_init__(self) -> None:
+        for confidence in (self.confidence_before, self.confidence_after):
+            if not 0.0 <= confidence <= 1.0 + 1e-6:
+                raise ValueError(f"a confidence is a probability in [0, 1], got {confidence}")
+
+    def tiles(self, size: int = 192) -> list[tuple[str, UInt8[np.ndarray, "tall wide 3"]]]:
+        """The four pictures of a row with their names: image, object's mask, map before and map after."""
+        factor = max(1, size // max(self.mask.shape))
+        before, after = overlay(self.image, self.map_before), overlay(self.image, self.map_after)
+        return [
+            ("image", enlarged(self.image, factor)),
+            ("mask", outlined(self.image, self.mask, size=size, dim=0.75)),
+            ("map before", outlined(before, self.mask, size=size)),
+            ("map after", outlined(after, self.mask, size=size)),
+        ]
+
+
+def colour(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
+    """Values in [0, 1] (clipped; what is not a number counts as 0) to RGB in [0, 1]."""
+    return colormaps[COLOUR_MAP](np.clip(np.nan_to_num(values), 0.0, 1.0))[..., :3]
+
+
+def overlay(
+    image: UInt8[np.ndarray, "height width 3"], relevance: Float[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A relevance map in colour over the image in grey. The map is not rescaled: 0 and 1 are the ends of the bar."""
+    _same_size(image, relevance)
+    grey = image.astype(np.float64) @ [0.299, 0.587, 0.114] / 255.0  # (height, width)
+    blend = STRENGTH * colour(relevance) + (1.0 - STRENGTH) * grey[..., None]
+    return np.round(255.0 * blend).astype(np.uint8)
+
+
+def outlined(
+    picture: UInt8[np.ndarray, "height width 3"],
+    mask: Float[np.ndarray, "height width"],
+    *,
+    size: int = 192,
+    dim: float = 0.0,
+) -> UInt8[np.ndarray, "tall wide 3"]:
+    """The picture enlarged by whole pixels to about `size`, with the mask's outline: a white line inside a dark one.
+
+    dim: how far what lies outside the mask fades to grey, 0 (not at all) to 1.
+    What is larger than `size` keeps its size.
+    """
+    _same_size(picture, mask)
+    factor = max(1, size // max(mask.shape))
+    large = enlarged(picture, factor).astype(np.float64)
+    inside = enlarged(mask >= 0.5, factor)
+    if dim:
+        flat = 0.25 * large.mean(axis=2, keepdims=True) + 0.75 * 128.0
+        large = np.where(inside[..., None], large, (1.0 - dim) * large + dim * flat)
+    thickness = max(1, max(inside.shape) // 128)
+    edge, halo = (region & ~_shrunk(region, thickness) for region in (inside, ~inside))
+    large[halo] = 0.35 * large[halo]
+    large[edge] = 255.0
+    return np.round(large).astype(np.uint8)
+
+
+def enlarged(array: Shaped[np.ndarray, "height width *rest"], factor: int) -> Shaped[np.ndarray, "tall wide *rest"]:
+    """Every pixel repeated `factor` times in both directions."""
+    return array.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def colour_bar(width: int = 128, height: int = 1) -> UInt8[np.ndarray, "height width 3"]:
+    """The colours from 0 (left) to 1 (right), as they look over a middle grey."""
+    values = np.linspace(0.0, 1.0, width)[None].repeat(height, axis=0)
+    return overlay(np.full((height, width, 3), 128, np.uint8), values)
+
+
+def png(array: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """The array as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def data_uri(array: UInt8[np.ndarray, "height width 3"]) -> str:
+    """The array as a PNG inside a data URI, to stand in the page itself."""
+    return "data:image/png;base64," + base64.b64encode(png(array)).decode("ascii")
+
+
+def _shrunk(region: np.ndarray, steps: int) -> np.ndarray:
+    """A region (height, width) less `steps` pixels at its border; the picture's own border does not count as one."""
+    for _ in range(steps):
+        p = np.pad(region, 1, mode="edge")
+        region = p[1:-1, 1:-1] & p[:-2, 1:-1] & p[2:, 1:-1] & p[1:-1, :-2] & p[1:-1, 2:]
+    return region
+
+
+def _same_size(image: np.ndarray, other: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != other.shape:
+        raise ValueError(
+            f"an image (height, width, 3) and a map or mask of its size are needed, got {image.shape} and {other.shape}"
+        )
