@@ -15,7 +15,7 @@ from relevit.losses import confidence_loss, relevance_loss, total_loss
 def published_relevance(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     """Maps (batch, height, width) in [0, 1] of a class-token readout, differentiable through the attention alone."""
     layout = token_layout(model, images.shape[-2], images.shape[-1])
-    with capture(model, differentiable_twice=True) as captured:
+    with capture(model) as captured:
         logits = model(images)
     score = logits.gather(1, target[:, None]).sum()
     tokens = layout.tokens

@@ -10,7 +10,6 @@ import argparse
 import copy
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -95,15 +94,19 @@ def measure_time(name: str, device: str, repeats: int, only: str) -> dict[str, f
     return {key: statistics.median(values) for key, values in times.items()}
 
 
+def resident_peak() -> float:
+    """Peak resident memory of this process in MiB (ru_maxrss would count the parent's, which survives exec)."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+
+
 def measure_memory(name: str, device: str, key: str) -> float:
-    """MiB of this process at its peak over three steps, less what Python and the libraries take before the model is built."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """MiB at the peak over three steps, less what Python and the libraries take before the model is built."""
+    before = resident_peak()
     call = build(name, device)[key]
     for _ in range(3):
         call()
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resident_peak() - before
 
 
 def memory_in_own_process(name: str, device: str, key: str) -> float:

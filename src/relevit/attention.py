@@ -7,6 +7,7 @@ touched (hooks, fused-attention flags) is as before when the context ends, also 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from relevit.attention_ops import attention
 from relevit.errors import UserError
 
 SUPPORTED = (
@@ -58,7 +58,7 @@ class Captured:
     """What `capture` yields: the attention maps of the latest forward pass, first block first, each
     (batch, heads, queries, keys) after the softmax and before dropout; a pooling attention comes last."""
 
-    maps: list[Tensor] = field(default_factory=list)
+    maps: list[Any] = field(default_factory=list)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -142,26 +142,75 @@ def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
     return TokenLayout((int(grid[0]), int(grid[1])), int(inner.num_prefix_tokens), readout, latents)
 
 
+def prepare_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float | None, enable_gqa: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float]:
+    """The arguments of `scaled_dot_product_attention` in plain form: (query, key, value, additive bias or None, scale)."""
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        query, key, value = (x.to(dtype) if x.dtype == torch.float32 else x for x in (query, key, value))
+    if enable_gqa and key.shape[1] != query.shape[1]:
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+    if is_causal:
+        attn_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
+        attn_mask = attn_mask[(None,) * (4 - attn_mask.ndim)]
+    return query, key, value, attn_mask, 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+
+
+def composed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`scaled_dot_product_attention` of torch's own operations: its output (batch, heads, queries, dim), and the weights
+    (batch, heads, queries, keys) after the softmax and before dropout, in float32 at least and in the graph."""
+    query, key, value, bias, scale = prepare_attention(query, key, value, attn_mask, is_causal, scale, enable_gqa)
+    scores = (query * scale) @ key.transpose(-2, -1)
+    scores = scores if bias is None else scores + bias
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    if torch.is_grad_enabled() and not weights.requires_grad:
+        weights.requires_grad_()
+    kept = F.dropout(weights, dropout_p) if dropout_p > 0.0 else weights
+    return kept.to(value.dtype) @ value, weights
+
+
 @contextmanager
-def capture(model: nn.Module, *, differentiable_twice: bool = False) -> Iterator[Captured]:
+def capture(
+    model: nn.Module, *, attend: Callable[..., tuple[Tensor, Any]] = composed_attention
+) -> Iterator[Captured]:
     """Within the context, every forward pass of the model leaves its attention maps in `.maps` as graph tensors.
 
     A map that would need no gradient (frozen weights) is made to require one where gradients are enabled, so that the
-    derivative of a logit with respect to it exists. `differentiable_twice` computes the attention by torch's own operations
-    alone, which costs memory and can be differentiated any number of times.
+    derivative of a logit with respect to it exists.
 
-    Raises UserError for a model that is not supported, or that recomputes its blocks (gradient checkpointing).
+    attend: takes the arguments of `scaled_dot_product_attention` and returns its output and what `.maps` is to hold.
+    Raises UserError for a model that is not supported, that recomputes its blocks (gradient checkpointing), or that drops
+    patches in training.
     """
     modules = attention_modules(model)
     inner: Any = unwrap(model)
     if getattr(inner, "grad_checkpointing", False):
         raise UserError(
-            "the model uses gradient checkpointing, under which attention maps are not kept: call model.set_grad_checkpointing(False)"
+            "the model uses gradient checkpointing, under which attention maps are not kept: "
+            "call model.set_grad_checkpointing(False)"
         )
-    if inner.training and getattr(getattr(inner, "patch_drop", None), "prob", 0.0):
-        raise UserError("the model drops patches in training (patch_drop_rate), so a map has no full grid: set it to 0 or call model.eval()")
+    drop = getattr(inner, "patch_drop", None)
+    if drop is not None and drop.training and getattr(drop, "prob", 0.0):
+        raise UserError(
+            "the model drops patches in training (patch_drop_rate), so that a map has no full grid: create it without, "
+            "or call model.eval()"
+        )
     captured = Captured()
-    interception = _Interception(captured, differentiable_twice)
+    interception = _Interception(captured, attend)
     flags = [(module, module.fused_attn) for module in modules]
     handles = []
     try:
@@ -182,9 +231,9 @@ def capture(model: nn.Module, *, differentiable_twice: bool = False) -> Iterator
 class _Interception(TorchFunctionMode):
     """Answers scaled_dot_product_attention inside the attention modules, and only there."""
 
-    def __init__(self, captured: Captured, differentiable_twice: bool) -> None:
+    def __init__(self, captured: Captured, attend: Callable[..., tuple[Tensor, Any]]) -> None:
         super().__init__()
-        self.captured, self.differentiable_twice, self.inside = captured, differentiable_twice, False
+        self.captured, self.attend, self.inside = captured, attend, False
 
     def start(self, module: nn.Module, args: Any) -> None:
         self.captured.maps.clear()
@@ -197,7 +246,7 @@ class _Interception(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.inside and func is F.scaled_dot_product_attention:
-            output, weights = attention(*args, **(kwargs or {}), differentiable_twice=self.differentiable_twice)
+            output, weights = self.attend(*args, **(kwargs or {}))
             self.captured.maps.append(weights)
             return output
         return func(*args, **(kwargs or {}))

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from relevit.attention import TokenLayout, attention_modules, capture, token_layout
-from relevit.attention_ops import image_chunks
+from relevit.attention import TokenLayout, attention_modules, capture, composed_attention, prepare_attention, token_layout
 from relevit.errors import UserError
+from relevit.explainers.lean import LeanBlock, lean_attention, lean_carry
 
 
 def gae(
@@ -49,44 +48,66 @@ def gae(
 def _explain(
     model: nn.Module, images: Tensor, target: Tensor | None, layout: TokenLayout, *, keep_graph: bool, second_order: bool
 ) -> tuple[Tensor, Tensor]:
-    with capture(model, differentiable_twice=second_order) as captured:
+    with capture(model, attend=composed_attention if second_order else _attend) as captured:
         logits = model(images)
-    maps = list(captured.maps)
+    blocks = list(captured.maps)
     captured.maps.clear()
-    _check_forward(model, logits, maps, layout)
+    _check_forward(model, logits, blocks, layout)
     if target is None:
         target = logits.detach().argmax(dim=1)
     elif int(target.min()) < 0 or int(target.max()) >= logits.shape[1]:
         raise UserError(f"target {target.tolist()} is outside of the model's classes 0 to {logits.shape[1] - 1}")
     score = logits.gather(1, target[:, None]).sum()
-    gradients = list(torch.autograd.grad(score, maps, retain_graph=keep_graph, create_graph=second_order))
-    if not keep_graph:
-        logits, maps = logits.detach(), [weights.detach() for weights in maps]
+    handles = [block.output if isinstance(block, LeanBlock) else block for block in blocks]
+    gradients = list(torch.autograd.grad(score, handles, retain_graph=keep_graph, create_graph=second_order))
+    del handles
     with torch.set_grad_enabled(keep_graph), torch.autocast(images.device.type, enabled=False):
-        row = _propagate(maps, gradients, layout, second_order=second_order)
-    return logits, row[:, layout.prefix :].unflatten(1, layout.grid)
+        row = _propagate(blocks, gradients, layout)
+    return logits if keep_graph else logits.detach(), row[:, layout.prefix :].unflatten(1, layout.grid)
 
 
-def _propagate(maps: list[Tensor], gradients: list[Tensor], layout: TokenLayout, *, second_order: bool) -> Tensor:
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[Tensor, LeanBlock | Tensor]:
+    """The lean attention; with dropout of attention weights, the composed one."""
+    if dropout_p > 0.0:
+        return composed_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    block = lean_attention(*prepare_attention(query, key, value, attn_mask, is_causal, scale, enable_gqa))
+    return block.output, block
+
+
+def _propagate(blocks: list[LeanBlock | Tensor], gradients: list[Tensor], layout: TokenLayout) -> Tensor:
     """The readout row of R, (batch, tokens); empties both lists on the way, so that nothing is held longer than needed."""
-    carry = _carry_composed if second_order else _Carry.apply
-    batch, tokens = maps[0].shape[0], layout.tokens
     rows, share = readout_rows(layout)
+    last = blocks[-1].weights if isinstance(blocks[-1], LeanBlock) else blocks[-1]
+    row = last.new_zeros(last.shape[0], last.shape[2])
+    row[:, rows] = share
     if layout.readout == "attention_pool":
-        # the pooling attention: (batch, heads, latents, keys), keys with or without the prefix tokens
-        weights, gradient = maps.pop(), gradients.pop()
-        latents = weights.new_full((batch, rows.stop), share)
-        row = carry(latents, weights[:, :, rows], gradient[:, :, rows])
-        row = torch.nn.functional.pad(row, (tokens - row.shape[1], 0))
+        # over the keys of the pooling attention, (batch, heads, latents, keys), which may leave out the prefix tokens
+        row = _carry(row, blocks.pop(), gradients.pop(), rows)
+        row = torch.nn.functional.pad(row, (layout.tokens - row.shape[1], 0))
     else:
-        # the last block: only the readout's own rows, r = e_readout + e_readout Abar_L
-        weights, gradient = maps.pop(), gradients.pop()
-        start = weights.new_zeros(batch, tokens)
-        start[:, rows] = share
-        row = start + carry(start[:, rows], weights[:, :, rows], gradient[:, :, rows])
-    while maps:
-        row = row + carry(row, maps.pop(), gradients.pop())
+        row = row + _carry(row, blocks.pop(), gradients.pop(), rows)
+    while blocks:
+        row = row + _carry(row, blocks.pop(), gradients.pop())
     return row
+
+
+def _carry(row: Tensor, block: LeanBlock | Tensor, gradient: Tensor, rows: slice | None = None) -> Tensor:
+    """r Abar = sum over j of r_j mean over heads of relu(G_jk A_jk): (batch, queries) to (batch, keys).
+
+    rows: where r is not zero (None: everywhere). gradient: of the logit, by the weights, or by a lean block's output.
+    """
+    if isinstance(block, LeanBlock):
+        return lean_carry(row, block, gradient, rows)
+    return torch.einsum("bj,bhjk->bk", row, (gradient * block).relu()) / block.shape[1]
 
 
 def readout_rows(layout: TokenLayout) -> tuple[slice, float]:
@@ -101,53 +122,18 @@ def readout_rows(layout: TokenLayout) -> tuple[slice, float]:
     return rows, 1.0 / (rows.stop - rows.start)
 
 
-def _carry_composed(row: Tensor, weights: Tensor, gradient: Tensor) -> Tensor:
-    """r Abar = sum over j of r_j mean over heads of relu(G_jk A_jk): (batch, queries) to (batch, keys)."""
-    return torch.einsum("bj,bhjk->bk", row, (gradient * weights).relu()) / weights.shape[1]
-
-
-class _Carry(torch.autograd.Function):
-    """`_carry_composed` for a constant G, without keeping the product: A >= 0, so relu(G A) = relu(G) A.
-
-    `gradient` is overwritten by its positive part.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, row: Tensor, weights: Tensor, gradient: Tensor) -> Tensor:
-        heads = weights.shape[1]
-        gradient = gradient.relu_() if gradient.is_contiguous() else gradient.relu()
-        ctx.save_for_backward(row, weights, gradient)
-        carried = row.new_empty(row.shape[0], weights.shape[3])
-        for part in image_chunks(weights):
-            product = (gradient[part] * weights[part]).flatten(1, 2)  # (images, heads * queries, keys)
-            carried[part] = torch.bmm(row[part].repeat(1, heads).unsqueeze(1), product).squeeze(1)
-        return carried.div_(heads)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        row, weights, gradient = ctx.saved_tensors
-        incoming = grads[0] / weights.shape[1]
-        to_row = torch.empty_like(row)
-        to_weights = torch.empty_like(gradient)
-        for part in image_chunks(weights):
-            queries, keys = row[part, None, :, None], incoming[part, None, None, :]
-            product = torch.mul(gradient[part], keys)  # (images, heads, queries, keys)
-            to_row[part] = (product * weights[part]).sum(dim=(1, 3))
-            torch.mul(product, queries, out=to_weights[part])
-        return to_row, to_weights, None
-
-
-def _check_forward(model: nn.Module, logits: Any, maps: list[Tensor], layout: TokenLayout) -> None:
+def _check_forward(model: nn.Module, logits: Any, blocks: list[LeanBlock | Tensor], layout: TokenLayout) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UserError(
             "the model returns something else than one tensor of logits (batch, classes): a distilled DeiT in training needs "
             "model.set_distilled_training(False)"
         )
-    if len(maps) != len(attention_modules(model)) or maps[0].shape[-1] != layout.tokens:
+    shapes = [tuple(block.weights.shape if isinstance(block, LeanBlock) else block.shape) for block in blocks]
+    expected = len(attention_modules(model))
+    if len(blocks) != expected or shapes[0][-1] != layout.tokens:
         raise UserError(
-            f"the forward pass left {len(maps)} attention maps of {maps[0].shape[-1] if maps else 0} tokens where "
-            f"{len(attention_modules(model))} of {layout.tokens} were expected: is the model's forward pass modified?"
+            f"the forward pass left attention maps of shapes {shapes} where {expected} over {layout.tokens} tokens were "
+            "expected: the model's forward pass is not the one that timm gives it"
         )
 
 
