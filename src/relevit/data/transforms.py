@@ -94,7 +94,7 @@ class EvaluationView(_View):
         mask: Float[np.ndarray, "h w"],
         ignore: Bool[np.ndarray, "h w"] | None = None,
     ) -> Views:
-        """The picture, its mask and its ignored pixels in the same view; what lies beyond the picture is ignored."""
+        """The picture, its mask and its ignored pixels in the same view; what lies beyond the picture is background."""
         picture = as_picture(image)
         _same_size(picture, mask, ignore)
         width, height = self._scaled(*picture.size)
@@ -102,7 +102,7 @@ class EvaluationView(_View):
         planes = _planes(mask, ignore, height, width)
         padding = (-left, left + self.width - width, -top, top + self.height - height)  # negative numbers crop
         soft = F.pad(planes[0], padding)
-        ignored = F.pad(planes[1], padding, value=1.0) > 0
+        ignored = F.pad(planes[1], padding) > 0
         return Views(self(picture), soft.contiguous(), ignored.contiguous())
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
@@ -181,7 +181,12 @@ def _planes(mask: np.ndarray, ignore: np.ndarray | None, height: int, width: int
     planes = torch.from_numpy(np.stack([np.asarray(mask, dtype=np.float32), rest]))
     if planes.shape[-2:] != (height, width):
         planes = F.interpolate(planes[None], size=(height, width), mode="bilinear", antialias=True)[0]
-    return planes.clamp(0, 1)
+        planes = planes.clamp(0, 1)
+        # The sums above give 0.9999999 well inside an object, but the losses ask for exactly 0 and 1 (all but the edges):
+        # values that 8 bits would not tell from these become them.
+        planes[planes < 1 / 510] = 0
+        planes[planes > 1 - 1 / 510] = 1
+    return planes
 
 
 def _same_size(picture: Image.Image, mask: np.ndarray, ignore: np.ndarray | None) -> None:
