@@ -7,7 +7,7 @@ training.py is the same for all.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -162,7 +162,7 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def settings(name: str, weights: Mapping[str, float | None], options: Mapping[str, float] | None = None) -> dict:
+def settings(name: str, weights: Mapping[str, Any], options: Mapping[str, float] | None = None) -> dict[str, float]:
     """The numbers that a method runs with: its defaults, then `weights` where it has them and they are not None, then
     `options`, which must all be known to it (UserError)."""
     method = get_method(name)

@@ -15,6 +15,8 @@ from relevit.losses import foreground_share
 from relevit.methods import Method, Outputs, Term, total
 from relevit.monitor import check_finite, collapsed
 
+MAP_MEASURES = ("foreground_share", "collapsed")
+
 
 def forward(
     model: nn.Module,
@@ -45,8 +47,9 @@ def measures(outputs: Outputs, terms: Mapping[str, Term], loss: Tensor, patches:
         values = {"loss": loss, **{name: term.value for name, term in terms.items()}}
         values["accuracy"] = (outputs.logits.argmax(dim=1) == outputs.labels).float().mean()
         if outputs.maps is not None and patches is not None:
-            values["foreground_share"] = foreground_share(outputs.maps, outputs.masks, outputs.ignore).mean()
-            values["collapsed"] = collapsed(outputs.maps, patches).float().mean()
+            share = foreground_share(outputs.maps, outputs.masks, outputs.ignore)
+            flat = collapsed(outputs.maps, patches).float()
+            values |= zip(MAP_MEASURES, (share.mean(), flat.mean()), strict=True)
         numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one wait for the device
     return dict(zip(values, numbers, strict=True))
 

@@ -17,13 +17,14 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
 from relevit.checkpoints import WEIGHTS, read_weights
+from relevit.data.manifest import Row, write_manifest
 from relevit.errors import UserError
 from relevit.files import atomic_write
 
@@ -134,10 +135,10 @@ class RunFolder:
         elif path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose a folder for the run")
 
-    def create(self, split: Iterable[Mapping[str, Any]]) -> None:
+    def create(self, split: Sequence[Row]) -> None:
         """Write the split and the configuration, which makes the folder this run's."""
         if not self.exists:
-            self._write_split(split)
+            write_manifest(self.path / "split.csv", split)
             atomic_write(self.path / "config.json", json.dumps(self.config, indent=2) + "\n")
             self.exists = True
 
@@ -165,13 +166,6 @@ class RunFolder:
         """The log `name`, cut off behind `keep_until` (a value of its column `key`)."""
         self._logs.append(CsvLog(self.path / name, key, keep_until))
         return self._logs[-1]
-
-    def _write_split(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["split", "index", "name", "label"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        atomic_write(self.path / "split.csv", text.getvalue())
 
     def close(self) -> None:
         for log in self._logs:

@@ -26,14 +26,14 @@ from torch import nn
 from relevit.attention import token_layout, unsupported_reason
 from relevit.checkpoints import WEIGHTS, checkpoint_config, fill, read_weights, save_checkpoint
 from relevit.data.gather import gather, split_rows
-from relevit.data.loading import Items, Plan, altered_by, check_dataset, loader, seed_from
+from relevit.data.loading import Items, Plan, altered_by, loader, seed_from
 from relevit.data.transforms import EvaluationView, TrainingView
 from relevit.errors import UserError
 from relevit.interruption import Interruption
 from relevit.methods import get_method, settings, total
 from relevit.models import data_config, load
 from relevit.monitor import check_finite, collapse_warning
-from relevit.passes import Tally, forward, measures, share_gradients, validation_pass
+from relevit.passes import MAP_MEASURES, Tally, forward, measures, share_gradients, validation_pass
 from relevit.previews import Previews
 from relevit.progress import Display
 from relevit.runfolder import RunFolder, initial_fingerprint
@@ -73,6 +73,7 @@ def finetune(
     method: str = "relevance",
     validation: Any = None,
     masks: str | os.PathLike[str] | None = None,
+    validation_masks: str | os.PathLike[str] | None = None,
     epochs: int = 50,
     batch_size: int = 8,
     lr: float = 3e-6,
@@ -111,9 +112,10 @@ def finetune(
     label[, ignore[, name]]). out: the run's folder. The same call goes on with an interrupted run and returns the
     result of a finished one. None: nothing is written at all, and nothing can be resumed.
 
-    validation: a folder (masks as for `samples`) or a data set, for the choice of the best epoch. None: classes are
-    held out of a folder of samples (samples, where it has few classes); a data set has no validation then, and the last
-    epoch counts as the best. It is measured every `validation_every` epochs.
+    validation: a folder (masks in `validation_masks`, or in `masks`) or a data set, for the choice of the best epoch; a
+    fraction or number of classes to hold out; None holds out a fifth of a folder's classes (of its samples, where it
+    has fewer than ten classes) and nothing of a data set, whose last epoch then counts as the best. It is measured
+    every `validation_every` epochs.
 
     target: whose map, that of the label's class or, label-free, of the predicted one. lr is multiplied by `lr_decay`
     every `lr_decay_epochs` epochs. A step takes batch_size * accumulation samples in each process. lambda_relevance and
@@ -143,11 +145,18 @@ def finetune(
     if not parameters:
         raise UserError("no weight of the model requires a gradient: nothing would be trained")
     config = data_config(net, normalization)
-    data = gather(samples, validation, net, masks=masks, class_map=class_map, skip_bad=skip_bad, seed=seed)
-    needs_labels = chosen.needs_labels or (chosen.needs_maps and target == "label")
-    classes = getattr(net, "num_classes", 0)
-    checked = check_dataset(data.training, classes, needs_labels, "training")
-    checked_validation = data.validation and check_dataset(data.validation, classes, needs_labels, "validation")
+    checked, checked_validation = gather(
+        samples,
+        validation,
+        net,
+        needs_labels=chosen.needs_labels or (chosen.needs_maps and target == "label"),
+        masks=masks,
+        validation_masks=validation_masks,
+        class_map=class_map,
+        skip_bad=skip_bad,
+    )
+
+    view, training_view = EvaluationView(config), TrainingView(config, resize, flip)
 
     # The run's folder, and what an earlier call has left in it.
     folder, state, position = None, None, Position()
@@ -170,9 +179,10 @@ def finetune(
             folder.create(split_rows(checked, checked_validation))
 
     # Views of the samples, their order, the optimiser.
-    items = Items(data.training, TrainingView(config, resize, flip), seed, altered_by(chosen, data.training, numbers))
-    view = EvaluationView(config)
-    held_out = Items(data.validation, lambda i, m, g, _: view.with_mask(i, m, g), seed) if data.validation else None
+    items = Items(checked.samples, training_view, seed, altered_by(chosen, checked.samples, numbers))
+    held_out = None
+    if checked_validation is not None:
+        held_out = Items(checked_validation.samples, lambda image, mask, ignore, _: view.with_mask(image, mask, ignore))
     plan = Plan(len(items), batch_size, seed, accumulation, accelerator.num_processes, accelerator.process_index)
     steps = min(plan.steps_per_epoch * epochs, max_steps or 10**12)
     height, width = items[0, 0][0].shape[-2:]
@@ -196,9 +206,18 @@ def finetune(
         def validate() -> dict[str, float]:
             if held_out is None:
                 return {}
-            size = validation_batch_size or batch_size
-            arguments = {"target": target, "patches": patches, "batch_size": size, "workers": workers}
-            return validation_pass(net, held_out, chosen, numbers, accelerator, step=position.step, **arguments)
+            return validation_pass(
+                net,
+                held_out,
+                chosen,
+                numbers,
+                accelerator,
+                target=target,
+                patches=patches,
+                batch_size=validation_batch_size or batch_size,
+                workers=workers,
+                step=position.step,
+            )
 
         writes = folder is not None and main
         display = stack.enter_context(Display(steps, position.step, progress and main))
@@ -219,8 +238,9 @@ def finetune(
         if position.before is None:
             position.before = validate()
             pictures.before(net, device)
-            if epoch_log is not None:
-                epoch_log.write({"epoch": 0, "step": 0, "lr": 0.0, **_columns(position.before, {})})
+            if epoch_log is not None and position.before:
+                nothing_yet = {n: "" for n in position.before if chosen.needs_maps or n not in MAP_MEASURES}
+                epoch_log.write({"epoch": 0, "step": 0, "lr": "", **_columns(nothing_yet, position.before)})
         if position.before:
             display.epoch(0, epochs, position.before)
 
@@ -291,7 +311,7 @@ def finetune(
             last = position.epoch == epochs or position.step == steps
             measured = validate() if position.epoch % validation_every == 0 or last else {}
             position.history.append(
-                {"epoch": position.epoch, "step": position.step, "lr": rate, **_columns(measured, training)}
+                {"epoch": position.epoch, "step": position.step, "lr": rate, **_columns(training, measured)}
             )
             warning = collapse_warning(position.epoch, training.get("collapsed", 0.0))
             if warning:
@@ -380,8 +400,8 @@ def _as_before(net: nn.Module) -> Iterator[None]:
             net.to(home)
 
 
-def _columns(validation: Mapping[str, float], training: Mapping[str, float]) -> dict[str, Any]:
-    """A row of epochs.csv; the same columns whether or not there was a validation."""
+def _columns(training: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured in an epoch under the names of the columns of epochs.csv."""
     named = [("train", training), ("validation", validation)]
     return {f"{kind}_{name}": value for kind, values in named for name, value in values.items()}
 

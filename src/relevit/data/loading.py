@@ -7,20 +7,19 @@ run that goes on after an interruption needs no state of a random number generat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from relevit.data.compose import Backgrounds
-from relevit.data.samples import Sample
+from relevit.data.samples import Fault, FaultsError, FolderSamples, Row, Sample, as_sample, has_object
 from relevit.errors import UserError
 
-_SHOWN = 20  # faults listed in a message
 Key = tuple[int, int]  # epoch, index
 
 
@@ -29,79 +28,85 @@ def seed_from(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def as_sample(item: Any, index: int) -> Sample:
-    """What a data set yields, (image, mask, label[, ignore[, name]]), as a Sample; one without a name gets one."""
-    sample = item if isinstance(item, Sample) else Sample(*item)
-    label = -1 if sample.label is None else int(sample.label)
-    mask = np.asarray(sample.mask, np.float32)
-    ignore = None if sample.ignore is None else np.asarray(sample.ignore, bool)
-    return Sample(sample.image, mask, label, ignore, sample.name or f"sample {index}")
-
-
-def _height_width(image: Any) -> tuple[int, int]:
-    if isinstance(image, Tensor):
-        return tuple(image.shape[-2:])  # type: ignore[return-value]
-    if isinstance(image, np.ndarray):
-        return image.shape[:2]  # type: ignore[return-value]
-    return image.height, image.width
-
-
 def _fault(sample: Sample, num_classes: int, needs_labels: bool) -> str | None:
-    if isinstance(sample.image, np.ndarray) and (sample.image.dtype != np.uint8 or sample.image.ndim != 3):
-        return f"image is an array of {sample.image.dtype}, {sample.image.shape}: give uint8, (height, width, 3)"
-    if sample.mask.shape != _height_width(sample.image):
-        return f"mask is {sample.mask.shape} but the image is {_height_width(sample.image)} (height, width)"
-    if not (sample.mask.min() >= 0 and sample.mask.max() <= 1):
-        return "mask has values outside [0, 1]"
-    if sample.mask.max() == 0:
-        return "mask is empty: no foreground"
-    if sample.ignore is not None and sample.ignore.shape != sample.mask.shape:
-        return f"ignore region is {sample.ignore.shape} but the mask is {sample.mask.shape}"
+    """What makes a sample useless for training, beyond what `as_sample` refuses."""
+    if not has_object(sample.mask):
+        return "the mask is empty"
     if sample.label >= num_classes or (sample.label < 0 and needs_labels):
-        return f"label {sample.label} is not one of the model's {num_classes} classes"
+        return f"the label {sample.label} is not one of the model's classes 0 to {num_classes - 1}"
+    if isinstance(sample.image, Tensor) and not bool(sample.image.isfinite().all()):
+        return "the image has values that are not finite"
     return None
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What one pass over a data set found: labels and names by index, and a fingerprint of the content."""
+    """A data set without bad samples, with a manifest row and a hash of the content for each sample."""
 
-    labels: list[int]
-    names: list[str]
-    fingerprint: str
+    samples: Any
+    rows: list[Row]
+    hashes: list[bytes]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all names, labels and contents in their order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for row, content in zip(self.rows, self.hashes, strict=True):
+            digest.update(f"{row.name}\0{row.label}\0".encode() + content)
+        return digest.hexdigest()
+
+    def part(self, indices: Sequence[int], split: str) -> Checked:
+        """The samples at `indices`, whose rows then say what they are for."""
+        rows = [self.rows[index]._replace(split=split) for index in indices]
+        return Checked(Subset(self.samples, list(indices)), rows, [self.hashes[index] for index in indices])
 
 
 def _content(sample: Sample) -> bytes:
-    image = sample.image
-    pixels = image.numpy() if isinstance(image, Tensor) else np.asarray(image)
+    pixels = sample.image.numpy() if isinstance(sample.image, Tensor) else np.asarray(sample.image)
     ignore = b"" if sample.ignore is None else np.packbits(sample.ignore).tobytes()
     digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16)
-    digest.update(sample.mask.tobytes() + ignore)
+    digest.update(np.ascontiguousarray(sample.mask).tobytes() + ignore)
     return digest.digest()
 
 
-def check_dataset(samples: Any, num_classes: int, needs_labels: bool, role: str) -> Checked:
+def check_dataset(
+    samples: Any, num_classes: int, needs_labels: bool, split: str = "training", skip_bad: bool = False
+) -> Checked:
     """Read every sample of a data set once, before any training, and check it.
 
-    Raises UserError with the list of all faults. A data set that does not yield the same picture twice (it draws at
-    random by itself) is fingerprinted by names and labels alone.
+    Raises FaultsError (a UserError) with the list of all faults; with `skip_bad`, bad samples are left out instead. A
+    data set that does not yield the same picture twice (it draws at random by itself) has no hashes of the content.
     """
-    if len(samples) == 0:
-        raise UserError(f"there are no {role} samples")
-    digest, faults, labels, names = hashlib.blake2b(digest_size=16), [], [], []
-    repeats = _content(as_sample(samples[0], 0)) == _content(as_sample(samples[0], 0))
+    folder = samples if isinstance(samples, FolderSamples) else None
+    faults: list[Fault] = list(folder.faults) if folder else []  # a folder has found those that names alone tell
+    kept: list[int] = []
+    rows: list[Row] = []
+    hashes: list[bytes] = []
     for index in range(len(samples)):
-        sample = as_sample(samples[index], index)
-        fault = _fault(sample, num_classes, needs_labels)
-        if fault:
-            faults.append(f"{sample.name}: {fault}")
-        labels.append(sample.label)
-        names.append(sample.name)
-        digest.update(f"{sample.name}\0{sample.label}\0".encode() + (_content(sample) if repeats else b""))
-    if faults:
-        more = f"\nand {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise UserError(f"{len(faults)} of the {role} samples cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more)
-    return Checked(labels, names, digest.hexdigest())
+        try:
+            sample = as_sample(samples[index], index)
+            reason = _fault(sample, num_classes, needs_labels)
+            content = b"" if reason else _content(sample)
+            if not kept and not reason and _content(as_sample(samples[index], index)) != content:
+                content = b""
+        except UserError as error:
+            reason = str(error)
+        if reason:
+            told = folder.check_item(index) if folder else None
+            faults.append(told or Fault("bad sample", f"{split} sample {index}", reason))
+            continue
+        kept.append(index)
+        hashes.append(content if hashes[:1] != [b""] else b"")
+        rows.append(folder.manifest[index]._replace(split=split) if folder else _row(sample, split))
+    if faults and not (skip_bad and kept):
+        raise FaultsError(faults)
+    if not kept:
+        raise UserError(f"there are no samples for {split}")
+    return Checked(samples if len(kept) == len(samples) else Subset(samples, kept), rows, hashes)
+
+
+def _row(sample: Sample, split: str) -> Row:
+    return Row(sample.name, str(sample.label), sample.label, split)
 
 
 class Batch(NamedTuple):
@@ -141,7 +146,7 @@ class Items(Dataset):
     generator) -> tensors of the same three. An image that is a tensor already is used as it is.
     """
 
-    def __init__(self, samples: Any, view: Callable, seed: int, alter: Callable | None = None) -> None:
+    def __init__(self, samples: Any, view: Callable, seed: int = 0, alter: Callable | None = None) -> None:
         self.samples, self.view, self.seed, self.alter = samples, view, seed, alter
 
     def __len__(self) -> int:
