@@ -31,11 +31,11 @@ def seed_from(*numbers: int) -> int:
 def _fault(sample: Sample, num_classes: int, needs_labels: bool) -> str | None:
     """What makes a sample useless for training, beyond what `as_sample` refuses."""
     if not has_object(sample.mask):
-        return "the mask is empty"
+        return f"{sample.name}: the mask is empty"
     if sample.label >= num_classes or (sample.label < 0 and needs_labels):
-        return f"the label {sample.label} is not one of the model's classes 0 to {num_classes - 1}"
+        return f"{sample.name}: the label {sample.label} is not one of the model's classes 0 to {num_classes - 1}"
     if isinstance(sample.image, Tensor) and not bool(sample.image.isfinite().all()):
-        return "the image has values that are not finite"
+        return f"{sample.name}: the image has values that are not finite"
     return None
 
 
@@ -93,7 +93,8 @@ def check_dataset(
             reason = str(error)
         if reason:
             told = folder.check_item(index) if folder else None
-            faults.append(told or Fault("bad sample", f"{split} sample {index}", reason))
+            name = folder.manifest[index].name if folder else f"{split} sample {index}"
+            faults.append(told or Fault("bad sample", name, reason))
             continue
         kept.append(index)
         hashes.append(content if hashes[:1] != [b""] else b"")
