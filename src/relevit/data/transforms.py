@@ -182,8 +182,8 @@ def _planes(mask: np.ndarray, ignore: np.ndarray | None, height: int, width: int
     if planes.shape[-2:] != (height, width):
         planes = F.interpolate(planes[None], size=(height, width), mode="bilinear", antialias=True)[0]
         planes = planes.clamp(0, 1)
-        # The sums above give 0.9999999 well inside an object, but the losses ask for exactly 0 and 1 (all but the edges):
-        # values that 8 bits would not tell from these become them.
+        # The sums above give 0.9999999 well inside an object, but the losses ask for exact zeros and ones off the edge:
+        # values that 8 bits would not tell from them become them.
         planes[planes < 1 / 510] = 0
         planes[planes > 1 - 1 / 510] = 1
     return planes
