@@ -72,7 +72,9 @@ def overlay_jobs(pictures: Sequence[str | Path], out: str | Path) -> list[Job]:
             name = name.with_name(f"{name.name}_{file.suffix[1:].lower()}")
         target = out / f"{name}.png"
         if target in jobs and jobs[target].resolve() != file.resolve():
-            raise UserError(f"{jobs[target]} and {file} would both become {target}: explain them one after the other, with two --out")
+            raise UserError(
+                f"{jobs[target]} and {file} would both become {target}: explain them one after the other, with two --out"
+            )
         if target.resolve() == file.resolve():
             raise UserError(f"the overlay of {file} would overwrite the picture itself: choose another --out")
         jobs[target] = file
@@ -140,7 +142,9 @@ def _written(
         images = torch.stack(views).to(device)  # (batch, 3, height, width)
         with torch.no_grad():
             logits, patches = forward_with_relevance(model, images, target, method, upscale=False, normalize=False)
-        maps = scale_to_unit(F.interpolate(patches[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0])
+        maps = scale_to_unit(
+            F.interpolate(patches[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        )
         best = logits.float().softmax(dim=1).max(dim=1)
         for i, job in enumerate(batch):
             atomic_write(job.overlay, png(side_by_side(view.restore(images[i]), maps[i].float().cpu().numpy())))
