@@ -18,9 +18,9 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["relevit.training"])
 
 
-def in_process(out: Path, kill_at: int | None = None, method: str = "relevance+background_swap") -> int:
+def in_process(out: Path, kill_at: int | None = None, **changed: object) -> int:
     """A run in a process of its own; its exit code."""
-    process = SERVER.Process(target=tiny_run.run, args=(str(out), kill_at), kwargs={"method": method})
+    process = SERVER.Process(target=tiny_run.run, args=(str(out), kill_at), kwargs=changed)
     process.start()
     process.join(240)
     assert process.exitcode is not None, "the run hangs"
@@ -31,7 +31,7 @@ def in_process(out: Path, kill_at: int | None = None, method: str = "relevance+b
 def uninterrupted(tmp_path_factory):
     """The weights and logs of a run that nobody disturbed, and its number of events."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    events = tiny_run.run(str(out), method="relevance+background_swap")
+    events, _ = tiny_run.run(str(out))
     return out, events
 
 
@@ -63,6 +63,17 @@ def test_killed_once(share, uninterrupted, tmp_path):
     check_same(tmp_path / "run", whole)
 
 
+@pytest.mark.parametrize("max_steps", [None, 6])
+def test_killed_between_the_last_step_and_the_end_of_its_epoch(max_steps, tmp_path):
+    """The state of the last step is written; checkpoints and logs of the epoch are not."""
+    _, last_step = tiny_run.run(str(tmp_path / "whole"), max_steps=max_steps)
+    after_its_state = last_step + 4  # the step, two flushes and a renaming
+    assert in_process(tmp_path / "run", kill_at=after_its_state, max_steps=max_steps) == -signal.SIGKILL
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert in_process(tmp_path / "run", max_steps=max_steps) == 0
+    check_same(tmp_path / "run", tmp_path / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(8))
 def test_killed_at_every_event(first, uninterrupted, tmp_path):
@@ -80,7 +91,7 @@ def test_killed_again_and_again(uninterrupted, tmp_path):
     """Killed after every few events of each new start, until it is through."""
     whole, _ = uninterrupted
     for _ in range(200):
-        if in_process(tmp_path / "run", kill_at=9) == 0:
+        if in_process(tmp_path / "run", kill_at=27) == 0:
             break
     check_same(tmp_path / "run", whole)
 
@@ -91,7 +102,7 @@ def test_killed_from_outside(uninterrupted, tmp_path):
     whole, _ = uninterrupted
     out, rng, killed = tmp_path / "run", random.Random(0), 0
     code = "import tiny_run, relevit.training; print('ready', flush=True); "
-    code += f"tiny_run.run({str(out)!r}, method='relevance+background_swap')"
+    code += f"tiny_run.run({str(out)!r})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     for _ in range(60):
         process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)

@@ -60,21 +60,22 @@ def arguments(**changed: Any) -> dict[str, Any]:
     return {**usual, **changed}
 
 
-def run(out: str | None, kill_at: int | None = None, **changed: Any) -> int:
-    """A whole run; returns the number of events: optimiser steps, flushes to the disk and renamings.
+def run(out: str | None, kill_at: int | None = None, **changed: Any) -> tuple[int, int]:
+    """A whole run; returns the number of events (optimiser steps, flushes, renamings), and which was the last step.
 
     kill_at: the number of the event at which the process kills itself with SIGKILL. A state is written at every step.
     """
     from relevit import runfolder, training
 
     torch.set_num_threads(1)
-    events = 0
+    events = last_step = 0
 
-    def counted(function: Any) -> Any:
+    def counted(function: Any, is_step: bool = False) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal events
+            nonlocal events, last_step
             if kill_at == events:
                 os.kill(os.getpid(), signal.SIGKILL)
+            last_step = events if is_step else last_step
             events += 1
             return function(*args, **kwargs)
 
@@ -82,12 +83,13 @@ def run(out: str | None, kill_at: int | None = None, **changed: Any) -> int:
 
     kept = os.replace, os.fsync, os.rename, torch.optim.AdamW.step, runfolder._SHARE
     os.replace, os.fsync, os.rename = counted(os.replace), counted(os.fsync), counted(os.rename)
-    torch.optim.AdamW.step, runfolder._SHARE = counted(torch.optim.AdamW.step), float("inf")
+    torch.optim.AdamW.step, runfolder._SHARE = counted(torch.optim.AdamW.step, True), float("inf")
     try:
-        training.finetune(tiny_model(), TinySamples(14), out, **arguments(checkpoint_seconds=0.0, **changed))
+        usual = {"checkpoint_seconds": 0.0, "method": "relevance+background_swap"}
+        training.finetune(tiny_model(), TinySamples(14), out, **arguments(**{**usual, **changed}))
     finally:
         os.replace, os.fsync, os.rename, torch.optim.AdamW.step, runfolder._SHARE = kept
-    return events
+    return events, last_step
 
 
 def weights_of(out: Path) -> dict[str, bytes]:

@@ -252,13 +252,15 @@ def finetune(
                 pinned=device.type == "cuda",
             )
         )
-        while position.epoch < epochs and position.step < steps:
+        while position.epoch < epochs and (position.step < steps or position.step_in_epoch > 0):
             rate = lr * lr_decay ** (position.epoch // lr_decay_epochs)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             tally = Tally(position.sums, position.count)
             net.train()
             for step in plan.epoch(position.epoch, position.step_in_epoch):
+                if position.step == steps:
+                    break
                 # Dropout draws from the global generator: seeded by the step's number, it needs no state to be kept.
                 torch.manual_seed(seed_from(seed, position.step, accelerator.process_index))
                 began, step_tally, names = time.monotonic(), Tally(), []
@@ -302,8 +304,6 @@ def finetune(
                     again = f"the same call goes on from there ({out})" if folder is not None else "nothing was written"
                     display.say(f"Interrupted after step {position.step}: {again}.")
                     raise KeyboardInterrupt
-                if position.step == steps:
-                    break
 
             # The end of an epoch: measure, keep the best and the last, and only then the state that refers to them.
             training = tally.means()
