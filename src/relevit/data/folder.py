@@ -16,6 +16,8 @@ from relevit.data.items import Sample
 from relevit.data.manifest import Row
 from relevit.images import list_images, read_alpha, read_image, read_mask
 
+_NO_CLASS = -1
+
 
 class FolderSamples(Dataset[Sample]):
     """Images in class folders, `images/CLASS/.../NAME.jpg`, and masks of the same relative name,
@@ -56,7 +58,7 @@ class FolderSamples(Dataset[Sample]):
         self.faults: list[Fault] = []
         beside = _by_stem(self.mask_root) if self.mask_root is not None else {}
         regions = _by_stem(Path(ignore)) if ignore is not None else {}
-        files = self._images(beside)
+        files = self._images()
         found = match_classes({name.parts[0] for name in files if len(name.parts) > 1}, model, classes or class_map)
 
         self.manifest: list[Row] = []
@@ -66,17 +68,18 @@ class FolderSamples(Dataset[Sample]):
             fault = self._name_fault(name, beside)
             if fault is not None:
                 self.faults.append(fault)
-            if fault is not None or name.parts[0] not in found.classes:  # a folder without a class is told once, below
                 continue
-            self.manifest.append(Row(str(name), name.parts[0], found.classes[name.parts[0]]))
+            self.manifest.append(Row(str(name), name.parts[0], found.classes.get(name.parts[0], _NO_CLASS)))
             self._masks.append(beside[_stem(name)] if self.mask_root is not None else None)
             self._ignores.append(regions.get(_stem(name)))
         for folder, reason in found.unknown.items():
             self.faults.append(Fault("unknown class", str(self.root / folder), reason))
-        if check:
+        outcome: list[Fault | None] = [None] * len(self)
+        if check:  # images of unknown class, too: one list of all faults
             outcome = in_parallel(self.check_item, range(len(self)), workers, progress)
             self.faults += [fault for fault in outcome if fault is not None]
-            self._keep([index for index, fault in enumerate(outcome) if fault is None])
+        rows = enumerate(self.manifest)
+        self._keep([index for index, row in rows if outcome[index] is None and row.label != _NO_CLASS])
         if self.faults and (not skip_bad or not self.manifest):
             raise FaultsError(self.faults)
 
@@ -94,7 +97,7 @@ class FolderSamples(Dataset[Sample]):
     def labels(self) -> list[int]:
         return [row.label for row in self.manifest]
 
-    def _images(self, masks: Mapping[str, Path]) -> list[PurePosixPath]:
+    def _images(self) -> list[PurePosixPath]:
         """The images' relative names; of NAME.jpg and NAME.png in a folder of both, the PNG is the mask."""
         names = [PurePosixPath(path.relative_to(self.root).as_posix()) for path in list_images(self.root)]
         if self.mask_root is not None and _same_folder(self.root, self.mask_root):
