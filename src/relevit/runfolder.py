@@ -175,4 +175,8 @@ class RunFolder:
         """Mark the run as finished; its state is of no more use and goes."""
         self.close()
         atomic_write(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+        self.remove_state()
+
+    def remove_state(self) -> None:
+        """Remove the state of a finished run (a process killed right after `finish` wrote the mark leaves it)."""
         shutil.rmtree(self.path / "state", ignore_errors=True)

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import timm
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from relevit.attention import token_layout, unsupported_reason
@@ -37,6 +33,15 @@ from relevit.passes import MAP_MEASURES, Tally, forward, measures, share_gradien
 from relevit.previews import Previews
 from relevit.progress import Display
 from relevit.runfolder import RunFolder, initial_fingerprint
+from relevit.surroundings import (
+    RECORDED,
+    as_before,
+    check_arguments,
+    make_accelerator,
+    tensorboard_writer,
+    to_board,
+    versions,
+)
 
 
 class FinetuneResult(NamedTuple):
@@ -128,12 +133,12 @@ def finetune(
     starts, and NonFiniteLossError (a UserError) for a loss or a gradient that is not finite. Ctrl-C saves the state and
     stops.
     """
-    arguments = {key: value for key, value in locals().items() if key in _RECORDED}
-    _check(arguments)
+    arguments = {key: value for key, value in locals().items() if key in RECORDED}
+    check_arguments(arguments)
     chosen = get_method(method)
     numbers = settings(method, arguments, options)
     target = "predicted" if chosen.target == "predicted" else target
-    accelerator = _accelerator(mixed_precision)
+    accelerator = make_accelerator(mixed_precision)
     device, main = accelerator.device, accelerator.is_main_process
 
     # The model and the samples. Everything is checked here, before the first step.
@@ -168,9 +173,11 @@ def finetune(
             "validation_samples": checked_validation.fingerprint if checked_validation else None,
             "processes": accelerator.num_processes,
         }
-        about = {"model": str(model) if not isinstance(model, nn.Module) else type(model).__name__, **_versions()}
+        about = {"model": str(model) if not isinstance(model, nn.Module) else type(model).__name__, **versions()}
         folder = RunFolder(Path(out), {**arguments, **numbers, "target": target, **identity, "about": about})
         if folder.result is not None:
+            if main:
+                folder.remove_state()
             fill(net, read_weights(folder.path / "best" / WEIGHTS), folder.path)
             return FinetuneResult(net, folder.result, folder.path / "best", folder.path)
         state = folder.read_state()
@@ -188,7 +195,7 @@ def finetune(
     height, width = items[0, 0][0].shape[-2:]
     patches = math.prod(token_layout(net, height, width).grid) if reason is None else None
     with ExitStack() as stack:
-        stack.enter_context(_as_before(net))
+        stack.enter_context(as_before(net))
         net.to(device)
         optimizer = accelerator.prepare(torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay))
         if state is not None:
@@ -229,7 +236,7 @@ def finetune(
             stack.callback(folder.close)
             folder.plan_state(checkpoint_seconds)
             if tensorboard:
-                board = stack.enter_context(_tensorboard(folder.path / "tensorboard", position.step))
+                board = stack.enter_context(tensorboard_writer(folder.path / "tensorboard", position.step))
         pictures = Previews(folder.path / "previews" if writes and folder else None, held_out, previews, view, target)
         best_weights: dict[str, torch.Tensor] = {}
         clock = time.monotonic()
@@ -297,7 +304,7 @@ def finetune(
                     row = {"step": position.step, "epoch": position.epoch + 1, "lr": rate, **values}
                     step_log.write({**row, "seconds": time.monotonic() - began})
                 if board is not None:
-                    _to_board(board, "train", {**values, "lr": rate}, position.step)
+                    to_board(board, "train", {**values, "lr": rate}, position.step)
                 if writes and folder is not None and (folder.state_is_due or interruption.requested):
                     folder.write_state(current_state(), checkpoint_seconds)
                 if interruption.requested:
@@ -321,7 +328,7 @@ def finetune(
             if epoch_log is not None:
                 epoch_log.write(position.history[-1])
             if board is not None:
-                _to_board(board, "validation", measured, position.step)
+                to_board(board, "validation", measured, position.step)
             if held_out is None or (measured and measured["loss"] <= position.best_loss):  # the later one on a tie
                 position.best_epoch, position.best_loss = position.epoch, measured.get("loss", math.inf)
                 if folder is None:
@@ -345,61 +352,6 @@ def finetune(
         return FinetuneResult(net, metrics, folder.path / "best" if folder else None, folder.path if folder else None)
 
 
-_RECORDED = (  # the arguments that the weights depend on; the method's numbers are recorded as they are in effect
-    "method epochs batch_size lr weight_decay lr_decay lr_decay_epochs temperature lambda_bg lambda_fg "
-    "lambda_relevance lambda_classification target second_order accumulation mixed_precision seed max_steps resize "
-    "flip normalization validation_every validation_batch_size skip_bad"
-).split()
-
-
-def _check(arguments: Mapping[str, Any]) -> None:
-    """Raise UserError for a number out of its range."""
-    for name in ("epochs", "batch_size", "lr_decay_epochs", "accumulation", "validation_every"):
-        if not isinstance(arguments[name], int) or arguments[name] < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, not {arguments[name]!r}")
-    for name in ("max_steps", "validation_batch_size"):
-        if arguments[name] is not None and (not isinstance(arguments[name], int) or arguments[name] < 1):
-            raise UserError(f"{name} must be None or a whole number of at least 1, not {arguments[name]!r}")
-    for name in ("lr", "weight_decay", "lr_decay"):
-        if not 0 <= arguments[name] < math.inf:
-            raise UserError(f"{name} must be a number of at least 0, not {arguments[name]!r}")
-    if not isinstance(arguments["seed"], int) or arguments["seed"] < 0:
-        raise UserError(f"seed must be a whole number of at least 0, not {arguments['seed']!r}")
-    for name, allowed in (("target", ("label", "predicted")), ("mixed_precision", ("no", "bf16", "fp16"))):
-        if arguments[name] not in allowed:
-            raise UserError(f"{name} must be one of {', '.join(allowed)}, not {arguments[name]!r}")
-
-
-def _accelerator(mixed_precision: str) -> Accelerator:
-    """Accelerate's view of devices and processes. Its process-wide state is renewed for another precision."""
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
-        AcceleratorState._reset_state()
-    try:
-        return Accelerator(mixed_precision=mixed_precision)
-    except ValueError as error:
-        raise UserError(f"mixed_precision={mixed_precision!r} does not work on this machine: {error}") from error
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
-
-
-@contextmanager
-def _as_before(net: nn.Module) -> Iterator[None]:
-    """Device, modes of all modules, `.grad` and the global random state are as before when the context ends."""
-    modes = [(module, module.training) for module in net.modules()]
-    home = next(net.parameters()).device
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            net.zero_grad(set_to_none=True)
-            for module, mode in modes:
-                module.training = mode
-            net.to(home)
-
-
 def _columns(training: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured in an epoch under the names of the columns of epochs.csv."""
     named = [("train", training), ("validation", validation)]
@@ -419,19 +371,3 @@ def _metrics(position: Position) -> dict[str, Any]:
         "warnings": position.warnings,
         "history": position.history,
     }
-
-
-@contextmanager
-def _tensorboard(folder: Path, step: int) -> Iterator[Any]:
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(folder), purge_step=step + 1)
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-def _to_board(board: Any, kind: str, values: Mapping[str, float], step: int) -> None:
-    for name, value in values.items():
-        board.add_scalar(f"{kind}/{name}", value, step)

@@ -1,0 +1,91 @@
+"""What surrounds a training run: its arguments' ranges, accelerate, the model's state before and after, TensorBoard."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from relevit.errors import UserError
+
+RECORDED = (  # the arguments that the weights depend on; the method's numbers are recorded as they are in effect
+    "method epochs batch_size lr weight_decay lr_decay lr_decay_epochs temperature lambda_bg lambda_fg "
+    "lambda_relevance lambda_classification target second_order accumulation mixed_precision seed max_steps resize "
+    "flip normalization validation_every validation_batch_size skip_bad"
+).split()
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise UserError for a number out of its range."""
+    for name in ("epochs", "batch_size", "lr_decay_epochs", "accumulation", "validation_every"):
+        if not isinstance(arguments[name], int) or arguments[name] < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, not {arguments[name]!r}")
+    for name in ("max_steps", "validation_batch_size"):
+        if arguments[name] is not None and (not isinstance(arguments[name], int) or arguments[name] < 1):
+            raise UserError(f"{name} must be None or a whole number of at least 1, not {arguments[name]!r}")
+    for name in ("lr", "weight_decay", "lr_decay"):
+        if not 0 <= arguments[name] < math.inf:
+            raise UserError(f"{name} must be a number of at least 0, not {arguments[name]!r}")
+    if not isinstance(arguments["seed"], int) or arguments["seed"] < 0:
+        raise UserError(f"seed must be a whole number of at least 0, not {arguments['seed']!r}")
+    for name, allowed in (("target", ("label", "predicted")), ("mixed_precision", ("no", "bf16", "fp16"))):
+        if arguments[name] not in allowed:
+            raise UserError(f"{name} must be one of {', '.join(allowed)}, not {arguments[name]!r}")
+
+
+def make_accelerator(mixed_precision: str) -> Accelerator:
+    """Accelerate's view of devices and processes. Its process-wide state is renewed for another precision."""
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
+        AcceleratorState._reset_state()
+    try:
+        return Accelerator(mixed_precision=mixed_precision)
+    except ValueError as error:
+        raise UserError(f"mixed_precision={mixed_precision!r} does not work on this machine: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """What the bits of a result depend on beside the arguments."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
+
+
+@contextmanager
+def as_before(net: nn.Module) -> Iterator[None]:
+    """Device, modes of all modules, `.grad` and the global random state are as before when the context ends."""
+    modes = [(module, module.training) for module in net.modules()]
+    home = next(net.parameters()).device
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            net.zero_grad(set_to_none=True)
+            for module, mode in modes:
+                module.training = mode
+            net.to(home)
+
+
+@contextmanager
+def tensorboard_writer(folder: Path, step: int) -> Iterator[Any]:
+    """A context that yields a writer of TensorBoard's files; what was written for steps after `step` is discarded."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder), purge_step=step + 1)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def to_board(board: Any, kind: str, values: Mapping[str, float], step: int) -> None:
+    """Write values as KIND/NAME."""
+    for name, value in values.items():
+        board.add_scalar(f"{kind}/{name}", value, step)
