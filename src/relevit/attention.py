@@ -252,5 +252,13 @@ class _Interception(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def check_channels(model: nn.Module, channels: int) -> None:
+    """Raises UserError where images have another number of channels than the model's patch embedding takes."""
+    projection = getattr(unwrap(model).patch_embed, "proj", None)
+    taken = getattr(projection, "in_channels", channels)
+    if taken != channels:
+        raise UserError(f"images have {channels} channels, but the model takes {taken}")
+
+
 def _pair(size: Any) -> tuple[int, int]:
     return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))

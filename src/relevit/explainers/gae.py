@@ -4,6 +4,7 @@ With A_l the attention of block l and G_l the derivative of the target's logit w
 Abar_l = mean over heads of relu(G_l * A_l), R = I, R <- R + Abar_l R for l = 1..L; the map is the readout row of R at the
 patches. Two things differ from writing that out: one backward pass yields all G_l, and only the readout row is carried
 from the last block to the first, r <- r + r Abar_l, which gives the same row without a product of two matrices.
+What the row starts with is left out of the map: zero at the patches for a class token, the same at every patch for a mean.
 """
 
 from __future__ import annotations
@@ -16,25 +17,34 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relevit.attention import TokenLayout, attention_modules, capture, composed_attention, prepare_attention, token_layout
+from relevit.attention import (
+    TokenLayout,
+    attention_modules,
+    capture,
+    check_channels,
+    composed_attention,
+    prepare_attention,
+    token_layout,
+)
 from relevit.errors import UserError
 from relevit.explainers.lean import LeanBlock, lean_attention, lean_carry
 
 
 def gae(
     model: nn.Module,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     target: Int[Tensor, " batch"] | None,
     *,
     second_order: bool = False,
 ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]:
-    """Logits and the relevance of each patch for the target class (None: the predicted one), not scaled.
+    """Logits and the relevance of each patch for the target class (None: the predicted one), not scaled: R - I.
 
     One forward and one backward pass. The G_l are constants in the result unless `second_order`: gradients reach the
     weights through the A_l alone. Where gradients are disabled, or nothing requires any, both come without a graph.
     Raises UserError for a model or an image size that is not supported, and for a target outside of the classes.
     """
     layout = token_layout(model, images.shape[-2], images.shape[-1])
+    check_channels(model, images.shape[1])
     keep_graph = torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in model.parameters()))
     with torch.inference_mode(False), torch.enable_grad():
         if images.is_inference():
@@ -84,20 +94,23 @@ def _attend(
 
 
 def _propagate(blocks: list[LeanBlock | Tensor], gradients: list[Tensor], layout: TokenLayout) -> Tensor:
-    """The readout row of R, (batch, tokens); empties both lists on the way, so that nothing is held longer than needed."""
+    """The readout row of R - I, (batch, tokens); empties both lists on the way, so that nothing is held longer than needed.
+
+    What the row starts with is kept apart: in a mean over patches it would bury small relevance in rounding errors.
+    """
     rows, share = readout_rows(layout)
     last = blocks[-1].weights if isinstance(blocks[-1], LeanBlock) else blocks[-1]
-    row = last.new_zeros(last.shape[0], last.shape[2])
-    row[:, rows] = share
+    start = last.new_zeros(last.shape[0], last.shape[2])
+    start[:, rows] = share
+    found = _carry(start, blocks.pop(), gradients.pop(), rows)
     if layout.readout == "attention_pool":
-        # over the keys of the pooling attention, (batch, heads, latents, keys), which may leave out the prefix tokens
-        row = _carry(row, blocks.pop(), gradients.pop(), rows)
-        row = torch.nn.functional.pad(row, (layout.tokens - row.shape[1], 0))
-    else:
-        row = row + _carry(row, blocks.pop(), gradients.pop(), rows)
+        # over the keys of the pooling attention, (batch, heads, latents, keys), which may leave out the prefix tokens;
+        # its latents are no tokens of the blocks
+        found = torch.nn.functional.pad(found, (layout.tokens - found.shape[1], 0))
+        start = torch.zeros_like(found)
     while blocks:
-        row = row + _carry(row, blocks.pop(), gradients.pop())
-    return row
+        found = found + _carry(start + found, blocks.pop(), gradients.pop())
+    return found
 
 
 def _carry(row: Tensor, block: LeanBlock | Tensor, gradient: Tensor, rows: slice | None = None) -> Tensor:
