@@ -24,7 +24,7 @@ class Display:
     def __init__(self, steps: int, done: int, enabled: bool) -> None:
         self.console = Console(stderr=True, soft_wrap=True, quiet=not enabled)
         self._live = enabled and self.console.is_terminal
-        self._last = 0.0
+        self._last, self._steps = 0.0, steps
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -46,7 +46,7 @@ class Display:
 
     def step(self, number: int, epoch: int, values: Mapping[str, object]) -> None:
         """Show the numbers of an optimiser step."""
-        if self._live and time.monotonic() - self._last >= _EVERY:
+        if self._live and (time.monotonic() - self._last >= _EVERY or number == self._steps):
             self._last = time.monotonic()
             self._bar.update(self._task, completed=number, description=f"epoch {epoch}", values=_text(values))
 
