@@ -22,7 +22,7 @@ from relevit.training import finetune
 PartialState(cpu=True)
 changed = arguments(batch_size=2, accumulation=2, epochs=2)
 result = finetune(tiny_model(drop=0.0), TinySamples(13), sys.argv[1], **changed)
-print("finished", result.metrics["steps"])
+sys.stdout.write(f"finished {result.metrics['steps']}\\n")  # in one piece, not between the other's
 """
 
 
