@@ -74,7 +74,7 @@ def checkpoint_config(
     if not isinstance(source, Mapping) or not source.get("architecture") or not hasattr(model, "_model_args"):
         raise UserError(
             f"This {type(model).__name__} was not built by timm.create_model, so a checkpoint of it could not be "
-            "loaded: build it with timm.create_model or relevit.load, whose keyword arguments change its size and depth."
+            "loaded: build it with timm.create_model or relevit.load, whose arguments change its size and depth."
         )
     known = getattr(model, "num_classes", None)
     drop = _SOURCE_KEYS | (set() if known == source.get("num_classes") else _LABEL_KEYS)

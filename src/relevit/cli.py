@@ -23,19 +23,19 @@ MORE = "`relevit COMMAND --help` lists the options of a command"
 ABOUT = "Fine-tune vision transformers so that their relevance maps lie on the object, and measure what that does."
 
 
-def demo(full: bool = False, out: str = "runs/demo", seed: int = 0) -> None:
+def demo(full: bool = False, out: str | None = None, seed: int = 0) -> None:
     """Fine-tune and measure a small ViT on the built-in benchmark, offline; ends with a table and a report.
 
     Running it again does not overwrite an earlier result.
 
     Args:
         full: runs the whole grid of methods, seeds and numbers of samples (up to two hours on two cores).
-        out: the folder for the results.
+        out: the folder for the results; by default runs/demo, or runs/demo-full.
         seed: of the samples that are drawn and of the training.
     """
     from relevit.quickstart.run import demo as run_demo
 
-    run_demo(out=Path(out), full=full, seed=seed)
+    run_demo(out=out, full=full, seed=seed)
 
 
 def explain(
@@ -123,6 +123,7 @@ def finetune(
     out: str,
     masks: str | None = None,
     validation: str | None = None,
+    validation_masks: str | None = None,
     method: str = "relevance",
     target: Literal["label", "predicted"] = "label",
     class_map: str | None = None,
@@ -169,6 +170,7 @@ def finetune(
         out: the folder of the run.
         masks: the folder of masks; by default the alpha channel of the images.
         validation: a folder of class folders for choosing the best epoch; by default classes held out of the images.
+        validation_masks: the folder of masks of the validation images; by default their alpha channel.
         method: what is minimised; relevance is the paper's.
         target: the class whose map is used, the label or (label-free) the predicted class.
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
@@ -325,6 +327,7 @@ METAVARS = {
     "out": "PATH",
     "masks": "DIR",
     "validation": "DIR",
+    "validation_masks": "DIR",
     "data": "DIR",
     "class_map": "FILE",
     "checkpoint": "PATH",

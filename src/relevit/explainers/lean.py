@@ -87,7 +87,7 @@ class _Attention(torch.autograd.Function):
                     torch.softmax(scores, dim=-1, out=weights[part])
                 else:
                     weights[part] = scores.softmax(dim=-1, dtype=weights.dtype)
-                output[part] = _matmul(weights[part].to(value.dtype), value[part])
+                _matmul(weights[part].to(value.dtype), value[part], out=output[part])
         ctx.save_for_backward(query, key, value, weights)
         ctx.scale, ctx.handover = scale, handover
         ctx.bias_shape = None if bias is None else (bias.shape, bias.dtype)
@@ -119,9 +119,9 @@ class _Attention(torch.autograd.Function):
                     share = to_bias[part] if to_bias.shape[0] > 1 else to_bias
                     share += to_scores.sum_to_size(share.shape)
                 to_scores = to_scores.mul_(ctx.scale).to(query.dtype)
-                to_query[part] = _matmul(to_scores, key[part])
-                to_key[part] = _matmul(to_scores.mT, query[part])
-                to_value[part] = _matmul(weights[part].to(value.dtype).mT, to_output[part])
+                _matmul(to_scores, key[part], out=to_query[part])
+                _matmul(to_scores.mT, query[part], out=to_key[part])
+                _matmul(weights[part].to(value.dtype).mT, to_output[part], out=to_value[part])
         return to_query, to_key, to_value, None if to_bias is None else to_bias.to(ctx.bias_shape[1]), None, None
 
 
@@ -155,6 +155,8 @@ def _parts(weights: Tensor) -> Iterator[slice]:
         yield slice(start, min(start + step, batch))
 
 
-def _matmul(left: Tensor, right: Tensor) -> Tensor:
+def _matmul(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """left @ right over (images, heads, ., .); a single image goes to the batched product as a view, without a copy."""
-    return torch.bmm(left[0], right[0]).unsqueeze(0) if left.shape[0] == 1 else left @ right
+    if left.shape[0] == 1:
+        return torch.bmm(left[0], right[0], out=None if out is None else out[0]).unsqueeze(0)
+    return left @ right if out is None else out.copy_(left @ right)

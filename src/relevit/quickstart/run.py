@@ -70,7 +70,7 @@ def demo(out: str | Path | None = None, full: bool = False, seed: int = 0) -> Pa
 
 def _run_one(folder: Path, seed: int, console: Console) -> Path:
     began = time.monotonic()
-    rates = json.loads((Path(__file__).parent / "rates.json").read_text())
+    rates = read_rates()
     original, _ = load("builtin")
     console.print(
         f"[bold]relevit demo[/bold]: a small vision transformer that reads the background is fine-tuned in "
@@ -118,6 +118,11 @@ def _run_one(folder: Path, seed: int, console: Console) -> Path:
     show(console, results, verdict(results))
     console.print(f"\n{seconds:.0f} seconds. Report: {report}\nFigures: {folder / 'metrics.json'}", highlight=False)
     return report
+
+
+def read_rates() -> dict[str, float]:
+    """The learning rates that the rule chose, from `relevit demo --full`: `"<method>-<n>"` to rate."""
+    return json.loads((Path(__file__).parent / "rates.json").read_text())
 
 
 def versions() -> str:

@@ -30,7 +30,7 @@ RULES = {
 }
 
 NOTES = [
-    "The test objects (digits of scikit-learn's load_digits, split once, and shapes drawn from their own random streams) "
+    "The test objects (digits of scikit-learn's load_digits, split once, and shapes from their own random streams) "
     "are never trained on. Learning rates follow the paper's rule on validation samples of held-out classes: the "
     "highest rate at which accuracy falls by at most 2.5 points and the classification loss does not rise. No choice "
     "looks at a test set.",

@@ -1,0 +1,90 @@
+"""The experiment on the built-in benchmark: the rule for the rate, merging over seeds, cells that are done once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from relevit.data import digits as bench
+from relevit.experiments import builtin, grid
+
+
+def trial(accuracy: float, loss: float) -> dict[str, float]:
+    return {"accuracy": accuracy, "classification_loss": loss}
+
+
+def test_the_rate_is_the_highest_that_the_rule_allows() -> None:
+    start = trial(90.0, 0.2)
+    trials = {1e-5: trial(90.0, 0.19), 3e-5: trial(87.5, 0.2), 1e-4: trial(87.4, 0.1), 3e-4: trial(95.0, 0.21)}
+    assert builtin.choose_rate(start, trials) == 3e-5
+    assert builtin.choose_rate(start, {3e-4: trial(95.0, 0.2), **{k: v for k, v in trials.items() if k < 1e-4}}) == 3e-4
+    assert builtin.choose_rate(start, {1e-4: trial(10.0, 0.1), 1e-5: trial(10.0, 0.1)}) == 1e-5
+
+
+def test_intervals_over_seeds_are_students() -> None:
+    values = [3.0, 5.0, 11.0]
+    found = grid.over_seeds(values)
+    half = 4.302652729911275 * np.std(values, ddof=1) / np.sqrt(3)  # the table's t for two degrees of freedom
+    assert found["mean"] == pytest.approx(19 / 3)
+    assert found["high"] - found["mean"] == pytest.approx(half)
+    assert found["mean"] - found["low"] == pytest.approx(half)
+    assert grid.over_seeds([7.0]) == {"mean": 7.0, "low": 7.0, "high": 7.0}
+
+
+def test_figures_are_merged_leaf_by_leaf() -> None:
+    def figures(a: float, b: float) -> dict:
+        def leaf(x: float) -> dict:
+            return {"mean": x, "low": 0.0, "high": 0.0}
+
+        return {"location": {"all": leaf(a), "rest": leaf(b)}, "foreground_share": leaf(a + b)}
+
+    merged = grid._merged([figures(1.0, 2.0), figures(3.0, 10.0)])
+    assert merged["location"]["all"]["mean"] == 2
+    assert merged["location"]["rest"]["mean"] == 6
+    assert merged["foreground_share"]["mean"] == 8
+
+
+def test_cells_that_are_done_are_not_done_again(tmp_path: Path) -> None:
+    cell = grid._cell("relevance", 3, 1, 1e-4, False)
+    path = grid._file(tmp_path, cell)
+    path.parent.mkdir()
+    path.write_text(json.dumps({**cell, "figures": "from before"}))
+    said: list[str] = []
+    assert grid.run_cells([cell], tmp_path, say=said.append)[0]["figures"] == "from before"
+    assert said == []
+    names = {
+        grid._file(tmp_path, grid._cell(m, n, s, lr, t))
+        for m in builtin.METHODS
+        for n in (3, 20)
+        for s in (0, 100)
+        for lr, t in ((1e-5, True), (1e-4, True), (1e-4, False))
+    }
+    assert len(names) == 4 * 2 * (2 + 2)  # trials by rate, cells by seed
+
+
+class Reader(torch.nn.Module):
+    """Says the class of a picture from the colour of its first pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(50.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = ((x[:, 0, 0, 0] + 1) * 127.5).round().long()
+        return torch.nn.functional.one_hot(found, 20).float() * self.scale
+
+
+def test_measuring_compares_predictions_with_labels_in_order() -> None:
+    images = np.zeros((7, bench.SIZE, bench.SIZE, 3), np.uint8)
+    images[:, 0, 0, 0] = [3, 1, 4, 1, 5, 9, 2]
+    labels = np.array([3, 1, 4, 0, 5, 9, 6])
+    masks = np.zeros((7, bench.SIZE, bench.SIZE), np.float32)
+    pictures = bench.Pictures(images, masks, labels, np.arange(7), labels)
+    found = builtin.measure(Reader(), pictures)
+    assert found.predicted.tolist() == [3, 1, 4, 1, 5, 9, 2]
+    assert found.hits.tolist() == [True, True, True, False, True, True, False]
+    assert (found.confidence > 0.99).all()
