@@ -148,7 +148,7 @@ def _from_timm(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.
 
 @contextmanager
 def _offline_at_once() -> Iterator[None]:
-    """Without a network, look for weights in the local cache at once: the hub's client else tries again for a minute."""
+    """Without a network, look for weights in the local cache at once: the hub's client would try for a minute."""
     constants = huggingface_hub.constants
     host = urlsplit(constants.ENDPOINT).hostname
     before = constants.HF_HUB_OFFLINE
