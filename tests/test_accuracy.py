@@ -23,7 +23,7 @@ CONFIG = {"input_size": (3, 8, 8), "mean": (0.0,) * 3, "std": (1.0,) * 3, "inter
 class Grey(nn.Module):
     """Answers with the class whose number is the mean grey, 0 to 255, divided by `step`; the next classes come next."""
 
-    def __init__(self, classes: int, step: int = 10) -> None:
+    def __init__(self, classes: int, step: float = 10) -> None:
         super().__init__()
         self.num_classes, self.step = classes, step
         self.modes: list[bool] = []
@@ -76,12 +76,12 @@ def test_folder_by_hand(folder: Path) -> None:
 
 
 def test_models_side_by_side_each_with_its_view(folder: Path) -> None:
-    dark = evaluation_view({**CONFIG, "std": (2.0,) * 3})
-    models = {"one": (Grey(13), evaluation_view(CONFIG)), "dark": (Grey(13), dark), "fine": (Grey(13, 5), dark)}
+    dark = evaluation_view({**CONFIG, "std": (3.0,) * 3})
+    models = {"one": (Grey(13), evaluation_view(CONFIG)), "dark": (Grey(13), dark), "fine": (Grey(13, 10 / 3), dark)}
     report = evaluate(models, {"a": folder, "b": folder})
     assert list(report.accuracies) == ["a", "b"] and list(report.accuracies["a"]) == ["one", "dark", "fine"]
     assert report.accuracy("one", "b").r1 == pytest.approx(60.0)
-    assert report.accuracy("dark", "b").r1 == pytest.approx(20.0)  # half as bright: only the black images of class 0
+    assert report.accuracy("dark", "b").r1 == pytest.approx(20.0)  # a third as bright: only the black images of class 0
     assert report.accuracy("fine", "b").r1 == pytest.approx(60.0)
 
 
@@ -145,9 +145,10 @@ def test_mode_is_as_before_also_after_an_error(folder: Path) -> None:
 def test_table_names_everything(folder: Path) -> None:
     from rich.console import Console
 
-    console = Console(width=200, record=True, quiet=True)
-    console.print(evaluate({"first": Grey(13)}, {"mine": folder}, transform=evaluation_view(CONFIG)).table())
-    text = console.export_text()
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(evaluate({"first": Grey(13)}, {"mine": folder}, transform=evaluation_view(CONFIG)).table())
+    text = captured.get()
     assert "first" in text and "mine" in text and "60.0 (31.3 to 83.2)" in text
 
 
