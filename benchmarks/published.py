@@ -25,7 +25,9 @@ def published_relevance(model: nn.Module, images: Tensor, target: Tensor) -> Ten
         mean = (gradient * weights).clamp(min=0).mean(dim=1)
         relevance = relevance + mean @ relevance
     grid = relevance[:, 0, layout.prefix :].unflatten(1, layout.grid)
-    return scale_to_unit(F.interpolate(grid[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0])
+    return scale_to_unit(
+        F.interpolate(grid[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    )
 
 
 def published_loss(model: nn.Module, frozen: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -> Tensor:

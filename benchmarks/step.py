@@ -20,9 +20,9 @@ from contextlib import nullcontext
 import timm
 import torch
 import torch.nn.functional as F
-from published import published_loss
 
 import relevit
+from published import published_loss
 
 MODELS = ["vit_small_patch16_224", "vit_base_patch16_224"]
 BATCH, SIZE = 8, 224

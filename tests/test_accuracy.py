@@ -69,7 +69,9 @@ def test_folder_by_hand(folder: Path) -> None:
     # folders sort as 0, 11, 3: hits of 0: yes yes no; of 11: yes yes yes no no; of 3: yes no
     assert accuracy.hit1.tolist() == [True, True, False, True, True, True, False, False, True, False]
     assert dict(accuracy)["r1"] == pytest.approx(60.0)
-    assert {name: part.r1 for name, part in accuracy.per_class().items()} == pytest.approx({"0": 200 / 3, "11": 60.0, "3": 50.0})
+    assert {name: part.r1 for name, part in accuracy.per_class().items()} == pytest.approx(
+        {"0": 200 / 3, "11": 60.0, "3": 50.0}
+    )
     assert accuracy.r1_interval == pytest.approx(tuple(100 * end for end in wilson(6, 10)))
     # five first answers of grey 50: 5 6 4 7 3; of 40 and 20 never 11; of 70: 7 8 6 9 5
     assert accuracy.hit5.tolist() == [True, True, False, True, True, True, False, False, True, False]

@@ -14,7 +14,9 @@ def run(code: str) -> str:
 
 
 def test_import_and_help_need_no_torch() -> None:
-    assert run("import relevit, relevit.cli, sys; relevit.cli.build_parser(); print('torch' in sys.modules)") == "False\n"
+    assert (
+        run("import relevit, relevit.cli, sys; relevit.cli.build_parser(); print('torch' in sys.modules)") == "False\n"
+    )
 
 
 @pytest.mark.parametrize("name", relevit.__all__)

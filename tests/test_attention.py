@@ -3,10 +3,10 @@
 import pytest
 import timm
 import torch
-from families import FAMILIES, SMALL, build
 from torch import nn
 
 import relevit
+from families import FAMILIES, SMALL, build
 from relevit.attention import capture, composed_attention, token_layout, unsupported_reason
 
 

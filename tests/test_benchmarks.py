@@ -22,7 +22,12 @@ def test_labels_are_folders_in_sorted_order(tmp_path: Path) -> None:
     (tmp_path / "cat" / "index.csv").write_text("beside the images")
     data = ClassFolders(tmp_path)
     assert data.folders == ["ant", "cat", "dog"] and data.labels == [0, 1, 1, 2]
-    assert [path.relative_to(tmp_path).as_posix() for path in data.paths] == ["ant/7.png", "cat/1.png", "cat/deep/2.png", "dog/1.png"]
+    assert [path.relative_to(tmp_path).as_posix() for path in data.paths] == [
+        "ant/7.png",
+        "cat/1.png",
+        "cat/deep/2.png",
+        "dog/1.png",
+    ]
     assert [(item.image.getpixel((0, 0))[0], item.label) for item in map(data.__getitem__, range(len(data)))] == [
         (3, 0),
         (2, 1),

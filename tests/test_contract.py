@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, UNSUPPORTED, build
 
 import relevit
+from families import FAMILIES, UNSUPPORTED, build
 from relevit.attention import attention_modules, token_layout
 from relevit.explainers import EXPLAINERS
 
@@ -21,9 +21,14 @@ def state(model):
     """Everything that a call could leave changed."""
     modules = list(model.modules())
     return {
-        "parameters": [(p.detach().clone(), p.requires_grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()],
+        "parameters": [
+            (p.detach().clone(), p.requires_grad, None if p.grad is None else p.grad.clone())
+            for p in model.parameters()
+        ],
         "mode": [m.training for m in modules],
-        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._forward_hooks_always_called)) for m in modules],
+        "hooks": [
+            (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._forward_hooks_always_called)) for m in modules
+        ],
         "fused": [getattr(m, "fused_attn", None) for m in modules],
         "attributes": [sorted(m.__dict__) for m in modules],
     }
@@ -219,7 +224,9 @@ def test_targets(method):
 def test_unsupported_models(name, method):
     timm = pytest.importorskip("timm")
     model = timm.create_model(name, pretrained=False)
-    with pytest.raises(relevit.UserError, match="no global attention maps over image patches; supported are .*BEiT, EVA-02"):
+    with pytest.raises(
+        relevit.UserError, match=r"no global attention maps over image patches; supported are .*BEiT, EVA-02"
+    ):
         relevit.relevance(model, torch.zeros(1, 3, 224, 224), method=method)
 
 

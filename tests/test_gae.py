@@ -6,9 +6,9 @@ The attention maps of the reference are caught in timm's own unfused attention, 
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, build
 
 import relevit
+from families import FAMILIES, build
 from relevit.attention import attention_modules, token_layout
 from relevit.explainers import lean, scale_to_unit
 
@@ -65,7 +65,9 @@ def finish(grid, size):
 
 def gradients(model, loss):
     found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(model.named_parameters(), found, strict=True)}
+    return {
+        n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(model.named_parameters(), found, strict=True)
+    }
 
 
 ONE_OF_EACH = ["vit", "vit_mean", "vit_mean_of_all", "deit_distilled", "dinov2_registers", "siglip"]
@@ -90,7 +92,11 @@ def compare(family, seed, monkeypatch, second_order):
     found = gradients(model, (maps * weights).sum() + F.cross_entropy(logits, target))
     for name, gradient in wanted_gradients.items():
         torch.testing.assert_close(
-            found[name], gradient, rtol=1e-6, atol=1e-8 * float(gradient.abs().max()) + 1e-12, msg=lambda m, n=name: f"{n}: {m}"
+            found[name],
+            gradient,
+            rtol=1e-6,
+            atol=1e-8 * float(gradient.abs().max()) + 1e-12,
+            msg=lambda m, n=name: f"{n}: {m}",
         )
     return wanted_gradients
 
@@ -133,7 +139,9 @@ def test_attention_dropout_is_honoured(monkeypatch):
     torch.manual_seed(11)
     found = relevit.relevance(model, images, target, upscale=False, normalize=False)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
-    assert (found - relevit.relevance(model.eval(), images, target, upscale=False, normalize=False)).abs().max() > 1e-3 * found.max()
+    assert (
+        found - relevit.relevance(model.eval(), images, target, upscale=False, normalize=False)
+    ).abs().max() > 1e-3 * found.max()
 
 
 def test_backward_twice():

@@ -13,7 +13,13 @@ from relevit.errors import UserError
 from relevit.explainers import relevance
 from relevit.report.overlays import Job, overlay_jobs, side_by_side, write_overlays
 
-CONFIG = {"input_size": (3, 24, 40), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
+CONFIG = {
+    "input_size": (3, 24, 40),
+    "mean": (0.5,) * 3,
+    "std": (0.5,) * 3,
+    "interpolation": "bilinear",
+    "crop_pct": 1.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,11 @@ def test_tree_of_a_folder_is_kept(tmp_path: Path) -> None:
     for name in ("b/deep/x.png", "a/x.png", "y.jpg"):
         picture(tmp_path / "in" / name)
     jobs = overlay_jobs([tmp_path / "in"], tmp_path / "out")
-    assert [job.overlay.relative_to(tmp_path / "out").as_posix() for job in jobs] == ["a/x.png", "b/deep/x.png", "y.png"]
+    assert [job.overlay.relative_to(tmp_path / "out").as_posix() for job in jobs] == [
+        "a/x.png",
+        "b/deep/x.png",
+        "y.png",
+    ]
 
 
 def test_names_that_would_collide(tmp_path: Path) -> None:
@@ -43,7 +53,11 @@ def test_names_that_would_collide(tmp_path: Path) -> None:
     assert [job.overlay.name for job in overlay_jobs([one, other], tmp_path / "o")] == ["x_png.png", "x_bmp.png"]
     picture(tmp_path / "b" / "x.png")
     jobs = overlay_jobs([tmp_path / "a", tmp_path / "b"], tmp_path / "o")
-    assert {job.overlay.relative_to(tmp_path / "o").as_posix() for job in jobs} == {"a/x_bmp.png", "a/x_png.png", "b/x.png"}
+    assert {job.overlay.relative_to(tmp_path / "o").as_posix() for job in jobs} == {
+        "a/x_bmp.png",
+        "a/x_png.png",
+        "b/x.png",
+    }
     with pytest.raises(UserError, match="both become"):
         overlay_jobs([tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"], tmp_path / "o")
     assert overlay_jobs([one, one], tmp_path / "o") == [Job(one, tmp_path / "o" / "x.png")]
@@ -106,6 +120,10 @@ def test_existing_files_are_refused_before_anything_is_written(model: torch.nn.M
 def test_unreadable_picture_is_reported_and_the_rest_done(model: torch.nn.Module, tmp_path: Path) -> None:
     good, bad = picture(tmp_path / "a.png"), tmp_path / "b.png"
     bad.write_bytes(b"not a picture")
-    results = list(write_overlays(model, evaluation_view(CONFIG), [Job(bad, tmp_path / "o/b.png"), Job(good, tmp_path / "o/a.png")]))
+    results = list(
+        write_overlays(
+            model, evaluation_view(CONFIG), [Job(bad, tmp_path / "o/b.png"), Job(good, tmp_path / "o/a.png")]
+        )
+    )
     assert [result.fault is None for result in results] == [False, True]
     assert "b.png" in str(results[0].fault) and not (tmp_path / "o/b.png").exists() and (tmp_path / "o/a.png").exists()

@@ -33,9 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick, "read_rates", lambda: rates)
 
 
-def test_demo_writes_figures_and_a_report_once(
-    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_writes_figures_and_a_report_once(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "runs" / "demo"
     report = quick.demo(out)
     metrics = json.loads((out / "metrics.json").read_text())

@@ -100,7 +100,9 @@ def unsupported_reason(model: nn.Module) -> str | None:
         if sum(isinstance(m, _GLOBAL_ATTENTION) for m in block.modules()) != 1:
             return f"{name} is built of {type(block).__name__} without a single global attention map; supported are {SUPPORTED}"
     if any("_compiled_call_impl" in m.__dict__ and m._compiled_call_impl is not None for m in inner.modules()):
-        return "parts of the model are compiled by torch.compile, which hides its attention maps: pass it as it was before"
+        return (
+            "parts of the model are compiled by torch.compile, which hides its attention maps: pass it as it was before"
+        )
     if getattr(inner, "num_classes", 1) == 0:
         return f"{name} has no classifier (num_classes=0), so no class to explain: create it with num_classes=..."
     pool = getattr(inner, "attn_pool", None)
@@ -128,7 +130,9 @@ def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
         )
     pad = getattr(embed, "dynamic_img_pad", False)
     if not pad and (height % patch[0] or width % patch[1]):
-        raise UserError(f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}")
+        raise UserError(
+            f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}"
+        )
     grid = tuple(embed.dynamic_feat_size((height, width)))
     latents = 1
     if getattr(inner, "attn_pool", None) is not None:
@@ -143,7 +147,13 @@ def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
 
 
 def prepare_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float | None, enable_gqa: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float]:
     """The arguments of `scaled_dot_product_attention` in plain form: (query, key, value, additive bias or None, scale)."""
     device = query.device.type
@@ -184,9 +194,7 @@ def composed_attention(
 
 
 @contextmanager
-def capture(
-    model: nn.Module, *, attend: Callable[..., tuple[Tensor, Any]] = composed_attention
-) -> Iterator[Captured]:
+def capture(model: nn.Module, *, attend: Callable[..., tuple[Tensor, Any]] = composed_attention) -> Iterator[Captured]:
     """Within the context, every forward pass of the model leaves its attention maps in `.maps` as graph tensors.
 
     A map that would need no gradient (frozen weights) is made to require one where gradients are enabled, so that the

@@ -91,7 +91,7 @@ def explain(
     for column in ("image", "predicted class", "probability", *([] if target is None else ["map of"]), "picture"):
         table.add_column(column, overflow="fold", justify="right" if column == "probability" else "left")
     faults = []
-    with Progress(transient=True, console=_stderr()) as bar:
+    with Progress(transient=True, console=_stderr(), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("explaining", total=len(jobs))
         for one in write_overlays(
             net,
@@ -265,12 +265,14 @@ def evaluate(
         class_map=class_map,
         batch_size=batch_size,
         workers=workers,
-        progress=progress,
+        progress=progress and sys.stderr.isatty(),
     )
     _stdout().print(report.table())
     for benchmark, left_out in report.unreadable.items():
         if left_out:
-            _stderr().print(f"{len(left_out)} images of {benchmark} could not be read and do not count:", highlight=False)
+            _stderr().print(
+                f"{len(left_out)} images of {benchmark} could not be read and do not count:", highlight=False
+            )
             for _, reason in left_out:
                 _stderr().print(f"  {reason}", highlight=False, soft_wrap=True)
     if out is not None:
@@ -300,8 +302,9 @@ def info(
     from relevit.report.model_facts import model_facts
 
     net, _ = load(model, pretrained=False, num_classes=num_classes, **(model_args or {}))
+    size = (input_size[0], input_size[1]) if input_size else None
     table = Table(title=model, title_justify="left", show_header=False)
-    for name, value in model_facts(net, input_size=input_size, normalization=normalization):
+    for name, value in model_facts(net, input_size=size, normalization=normalization):
         table.add_row(name, value)
     _stdout().print(table)
 
@@ -313,7 +316,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "info": info,
 }
-POSITIONAL = {"explain": {"model": "MODEL", "images": "IMAGE"}, "evaluate": {"models": "MODEL"}, "info": {"model": "MODEL"}}
+POSITIONAL = {
+    "explain": {"model": "MODEL", "images": "IMAGE"},
+    "evaluate": {"models": "MODEL"},
+    "info": {"model": "MODEL"},
+}
 USAGE = {
     "demo": "[options]",
     "explain": "MODEL IMAGE... [options]",
@@ -351,7 +358,7 @@ class _Parser(ArgumentParser):
     """Errors are one line and exit code 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        _fail(_readable(message))
+        _fail(" ".join(_readable(message).split()))
 
 
 def build_parser() -> ArgumentParser:
@@ -368,7 +375,12 @@ def _subparser(command: str, function: Callable[..., None]) -> ArgumentParser:
     descriptions = {entry.arg_name: entry.description or "" for entry in text.params}
     about = "\n".join(filter(None, [text.short_description, text.long_description]))
     parser = _Parser(usage=f"relevit {command} {USAGE[command]}", description=about, formatter_class=_Formatter)
-    parser.add_argument("--config", action="config", metavar="FILE", help="a YAML file with any of these options, such as one of recipes/; options after it override it")
+    parser.add_argument(
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="a YAML file with any of these options, such as one of recipes/; options after it override it",
+    )
     types = get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, default = types[name], parameter.default
@@ -417,8 +429,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    """One clear line on stderr, exit code 2."""
-    print("relevit: error:", " ".join(message.split()), file=sys.stderr)
+    """One clear line on stderr (a list of faults has one each), exit code 2."""
+    print("relevit: error:", message.strip(), file=sys.stderr)
     sys.exit(2)
 
 

@@ -10,12 +10,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
@@ -67,7 +69,9 @@ class Report:
         versions = {"torch": torch.__version__, "timm": timm.__version__}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"benchmarks": self.to_dict(), "versions": versions}, indent=2) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps({"benchmarks": self.to_dict(), "versions": versions}, indent=2) + "\n", encoding="utf-8"
+        )
 
     def table(self) -> Table:
         """R@1 and R@5 in percent with their 95% intervals, a row per model, for a terminal."""
@@ -130,7 +134,7 @@ def evaluate(
     }
     accuracies: dict[str, dict[str, Accuracy]] = {}
     unreadable: dict[str, list[tuple[str, str]]] = {}
-    with Progress(transient=True, disable=not progress) as bar:
+    with Progress(transient=True, console=Console(stderr=True), disable=not progress) as bar:
         for name, dataset in benchmarks.items():
             labels = {m: labels_of[name, m] for m in models}
             task = bar.add_task(f"{name}", total=len(dataset))
@@ -138,7 +142,7 @@ def evaluate(
                 _Views(dataset, [view for _, view in models.values()]), batch_size, num_workers=workers, collate_fn=list
             )
             accuracies[name], unreadable[name] = _measure(
-                name, models, labels, loader, device, lambda count, task=task: bar.advance(task, count)
+                name, models, labels, loader, device, partial(bar.advance, task)
             )
     return Report(accuracies, unreadable)
 
@@ -193,7 +197,9 @@ def _measure(
                 target = [label if folder_class is None else int(folder_class[label]) for _, label in read]
                 wrong = [label for label in target if not 0 <= label < logits.shape[1]]
                 if wrong:
-                    raise UserError(f"{name} has the label {wrong[0]}, but {m} knows the classes 0 to {logits.shape[1] - 1}")
+                    raise UserError(
+                        f"{name} has the label {wrong[0]}, but {m} knows the classes 0 to {logits.shape[1] - 1}"
+                    )
                 wanted = torch.tensor(target, device=logits.device)
                 hits[m].append(torch.stack([hits_at(logits, wanted, 1), hits_at(logits, wanted, 5)]).cpu())
             advance(len(batch))
@@ -202,7 +208,8 @@ def _measure(
         raise UserError(f"no image of {name} could be read{reason}")
     dataset = loader.dataset.dataset  # type: ignore[attr-defined]
     class_names = np.array([_class_name(dataset, group) for group in groups])
-    return {m: Accuracy(*torch.cat(hits[m], dim=1).numpy(), class_names) for m in models}, unreadable
+    joined = {m: torch.cat(hits[m], dim=1).numpy() for m in models}  # (2, images): top-1 and top-5
+    return {m: Accuracy(found[0], found[1], class_names) for m, found in joined.items()}, unreadable
 
 
 def _named(given: Any, kind: str) -> dict[str, Any]:

@@ -21,8 +21,8 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def cluster_bootstrap(
-    values: Shaped[np.ndarray, "images"],
-    clusters: Shaped[np.ndarray, "images"],
+    values: Shaped[np.ndarray, images],
+    clusters: Shaped[np.ndarray, images],
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -46,7 +46,9 @@ def cluster_bootstrap(
     """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or numbers.shape != np.shape(clusters) or not len(numbers):
-        raise ValueError(f"one cluster is needed for each value, got {numbers.shape} values, {np.shape(clusters)} clusters")
+        raise ValueError(
+            f"one cluster is needed for each value, got {numbers.shape} values, {np.shape(clusters)} clusters"
+        )
     _, member = np.unique(clusters, return_inverse=True)
     sums, sizes = np.bincount(member, numbers), np.bincount(member)  # (clusters,)
     rng = np.random.default_rng(seed)

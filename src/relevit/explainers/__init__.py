@@ -56,7 +56,9 @@ def forward_with_relevance(
         raise UserError(f"unknown method {method!r}: known are {', '.join(sorted(EXPLAINERS))}")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or images.shape[0] == 0:
         shape = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise UserError(f"images must be a float tensor (batch, channels, height, width) with a batch of at least 1, not {shape}")
+        raise UserError(
+            f"images must be a float tensor (batch, channels, height, width) with a batch of at least 1, not {shape}"
+        )
     logits, maps = EXPLAINERS[method](model, images, _as_target(target, images), second_order=second_order)
     with torch.set_grad_enabled(maps.requires_grad), torch.autocast(images.device.type, enabled=False):
         if upscale:
@@ -77,7 +79,9 @@ def _as_target(target: int | Tensor | None, images: Tensor) -> Tensor | None:
     if target is None:
         return None
     if isinstance(target, bool) or not isinstance(target, (int, Tensor)):
-        raise UserError(f"target must be None, a class index or a tensor of one index per image, not {type(target).__name__}")
+        raise UserError(
+            f"target must be None, a class index or a tensor of one index per image, not {type(target).__name__}"
+        )
     if isinstance(target, int):
         return torch.full((images.shape[0],), target, device=images.device)
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:

@@ -56,7 +56,13 @@ def gae(
 
 
 def _explain(
-    model: nn.Module, images: Tensor, target: Tensor | None, layout: TokenLayout, *, keep_graph: bool, second_order: bool
+    model: nn.Module,
+    images: Tensor,
+    target: Tensor | None,
+    layout: TokenLayout,
+    *,
+    keep_graph: bool,
+    second_order: bool,
 ) -> tuple[Tensor, Tensor]:
     with capture(model, attend=composed_attention if second_order else _attend) as captured:
         logits = model(images)

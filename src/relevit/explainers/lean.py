@@ -72,8 +72,10 @@ class _Attention(torch.autograd.Function):
     """(query, key, value, bias) to (output, link, weights); the weights are not differentiable here."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, handover: Handover) -> Any:
-        batch, heads, queries, dim = query.shape
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, handover: Handover
+    ) -> Any:
+        batch, heads, queries, _ = query.shape
         keys = key.shape[2]
         weights = query.new_empty(batch, heads, queries, keys, dtype=torch.promote_types(query.dtype, torch.float32))
         # (batch, queries, heads, dim) in memory, so that timm's transpose and reshape need no copy
@@ -100,6 +102,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         to_output, to_link, _ = grads
         query, key, value, weights = ctx.saved_tensors
+        row: Any
+        logit_to_output: Any
         row, logit_to_output = ctx.handover.items.pop() if to_link is not None else (None, None)
         if to_output is None:
             to_output = torch.zeros(*query.shape[:3], value.shape[-1], dtype=value.dtype, device=value.device)
@@ -112,7 +116,9 @@ class _Attention(torch.autograd.Function):
                 to_weights = _matmul(to_output[part], value[part].mT).to(weights.dtype)
                 if to_link is not None:
                     positive = _matmul(logit_to_output[part], value[part].mT).to(weights.dtype).relu_()
-                    outer = (row[part].unsqueeze(2) * to_link[part].unsqueeze(1)).div_(weights.shape[1])  # (images, queries, keys)
+                    outer = (row[part].unsqueeze(2) * to_link[part].unsqueeze(1)).div_(
+                        weights.shape[1]
+                    )  # (images, queries, keys)
                     to_weights.addcmul_(positive, outer.unsqueeze(1))
                 to_scores = torch._softmax_backward_data(to_weights, weights[part], -1, weights.dtype)
                 if to_bias is not None:
@@ -129,7 +135,9 @@ class _Carry(torch.autograd.Function):
     """(row, link) to r Abar; its backward pass hands over what `_Attention` needs."""
 
     @staticmethod
-    def forward(ctx: Any, row: Tensor, link: Tensor, mean: Tensor, output_gradient: Tensor, rows: slice, handover: Handover) -> Tensor:
+    def forward(
+        ctx: Any, row: Tensor, link: Tensor, mean: Tensor, output_gradient: Tensor, rows: slice, handover: Handover
+    ) -> Tensor:
         ctx.save_for_backward(row, mean, output_gradient)
         ctx.rows, ctx.handover = rows, handover
         return torch.bmm(row[:, None, rows], mean).squeeze(1)

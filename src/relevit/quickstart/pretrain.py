@@ -50,7 +50,7 @@ MODEL_ARGS: dict[str, Any] = {
 }
 
 
-def build() -> nn.Module:
+def build() -> Any:
     """The small timm VisionTransformer of the benchmark, freshly initialised: 8 x 8 patches, 6 blocks of 128, 1.2 M
     parameters."""
     import timm
@@ -139,7 +139,7 @@ class _Average:
             self.weights[key].lerp_(value, 1 - decay)
 
 
-def stage1(out: Path, steps: int, batch: int, rate: float, seed: int, bf16: bool) -> nn.Module:
+def stage1(out: Path, steps: int, stop: int, batch: int, rate: float, seed: int, bf16: bool) -> nn.Module:
     """Learn the objects; writes stage1.csv, stage1.json and stage1.pt (weights only) and resumes from state1.pt."""
     torch.manual_seed(seed)
     model = build()
@@ -161,6 +161,8 @@ def stage1(out: Path, steps: int, batch: int, rate: float, seed: int, bf16: bool
     for step, lr in enumerate(_rates(steps, rate, 200)):
         if step < start:
             continue
+        if step == stop:
+            break
         for group in optimizer.param_groups:
             group["lr"] = lr
         progress = step / steps
@@ -183,7 +185,7 @@ def stage1(out: Path, steps: int, batch: int, rate: float, seed: int, bf16: bool
         recent = 0.95 * recent + 0.05 * (logits.argmax(1) == y).float().mean().item()
         if recent > 0.6 and difficulty < 1:  # the curriculum goes on as fast as the model follows
             difficulty = min(1.0, difficulty + 0.003)
-        if step % 50 == 0 or step == steps - 1:
+        if step % 50 == 0 or step == min(stop, steps) - 1:
             hit = 100 * (logits.argmax(1) == y).float().mean().item()
             row = [
                 step,
@@ -196,7 +198,7 @@ def stage1(out: Path, steps: int, batch: int, rate: float, seed: int, bf16: bool
             with log_file.open("a", newline="") as file:
                 csv.writer(file).writerow(row)
             print(*row, flush=True)
-        if step % 1000 == 999 or step == steps - 1:
+        if step % 1000 == 999 or step == min(stop, steps) - 1:
             state = {
                 "weights": everything.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -208,7 +210,7 @@ def stage1(out: Path, steps: int, batch: int, rate: float, seed: int, bf16: bool
             kept = {k: v.clone() for k, v in model.state_dict().items()}
             model.load_state_dict(average.weights)
             torch.save(model.state_dict(), out / "stage1.pt")
-            figures = {"step": step + 1, "seconds": round(time.monotonic() - began)}
+            figures: dict[str, float] = {"step": step + 1, "seconds": round(time.monotonic() - began)}
             figures |= accuracies(model, ("background_unseen", "background_shuffled"), "validation")
             with (out / "stage1.jsonl").open("a") as file:
                 file.write(json.dumps(figures) + "\n")
@@ -218,8 +220,18 @@ def stage1(out: Path, steps: int, batch: int, rate: float, seed: int, bf16: bool
     return model
 
 
-def stage2(model: nn.Module, steps: int, batch: int, rate: float, seed: int) -> nn.Module:
-    """Learn the shortcut, in place."""
+def stage2(model: Any, steps: int, batch: int, rate: float, seed: int, fresh_blocks: int) -> nn.Module:
+    """Learn the shortcut, in place, as a pretrained model is trained for a data set of its own: with a fresh head.
+
+    The last `fresh_blocks` blocks and the norm after them start afresh too. What tells the class most cheaply, the
+    background, is learned first; the features of the objects below stay, and are used by and by.
+    """
+    torch.manual_seed(seed + 1)
+    fresh = build()
+    for name in ("norm", "head"):
+        getattr(model, name).load_state_dict(getattr(fresh, name).state_dict())
+    for number in range(MODEL_ARGS["depth"] - fresh_blocks, MODEL_ARGS["depth"]):
+        model.blocks[number].load_state_dict(fresh.blocks[number].state_dict())
     objects = draw_objects("train", 120)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
     for step, lr in enumerate(_rates(steps, rate, max(1, steps // 20))):
@@ -244,8 +256,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--shortcut-steps", type=int, default=500)
-    parser.add_argument("--shortcut-rate", type=float, default=2e-4)
+    parser.add_argument("--stop", type=int, default=6000, help="end stage 1 here, on the schedule of --steps")
+    parser.add_argument("--shortcut-steps", type=int, default=250)
+    parser.add_argument("--shortcut-rate", type=float, default=5e-4)
+    parser.add_argument("--fresh-blocks", type=int, default=2, help="last blocks that stage 2 starts afresh")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, default=True, help="stage 1 in bfloat16 where it is fast"
@@ -257,11 +271,11 @@ def main() -> None:
         model = build()
         model.load_state_dict(torch.load(args.out / "stage1.pt", weights_only=True))
     else:
-        model = stage1(args.out, args.steps, args.batch, args.rate, args.seed, args.bf16)
+        model = stage1(args.out, args.steps, args.stop, args.batch, args.rate, args.seed, args.bf16)
     if args.stage == "1":
         return
     figures = {"before the shortcut": accuracies(model, ("background_unseen",), "test")}
-    stage2(model, args.shortcut_steps, args.batch, args.shortcut_rate, args.seed)
+    stage2(model, args.shortcut_steps, args.batch, args.shortcut_rate, args.seed, args.fresh_blocks)
     figures["validation objects"] = accuracies(
         model, ("in_distribution", "background_shuffled", "background_unseen"), "validation"
     )

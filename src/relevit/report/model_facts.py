@@ -57,7 +57,9 @@ def class_number(model: nn.Module, name: str) -> int:
             return found[0]
         if found:
             raise UserError(f"{name!r} names several classes ({', '.join(map(str, found))}): give the index of one")
-    raise UserError(f"{name!r} is no class of the model: give a class index from 0 to {classes - 1}, or a label of the model")
+    raise UserError(
+        f"{name!r} is no class of the model: give a class index from 0 to {classes - 1}, or a label of the model"
+    )
 
 
 def model_facts(

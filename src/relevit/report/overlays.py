@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -117,6 +118,10 @@ def write_overlays(
     return _written(model, view, jobs, target, method, raw, batch_size, advance)
 
 
+def _save_array(values: np.ndarray, file: BinaryIO) -> None:
+    np.save(file, values)
+
+
 def _written(
     model: nn.Module,
     view: EvaluationView,
@@ -151,7 +156,7 @@ def _written(
             map_file = job.overlay.with_suffix(".npy") if raw else None
             if map_file is not None:
                 values = patches[i].float().cpu().numpy()
-                atomic_write(map_file, lambda file, values=values: np.save(file, values))
+                atomic_write(map_file, partial(_save_array, values))
             predicted = int(best.indices[i])
             wanted = predicted if target is None else target
             yield Explained(job.source, job.overlay, map_file, predicted, float(best.values[i]), wanted)
