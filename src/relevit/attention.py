@@ -78,7 +78,7 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def _find_modules(model: nn.Module) -> list[nn.Module]:
-    found = [next(m for m in block.modules() if isinstance(m, _GLOBAL_ATTENTION)) for block in model.blocks]  # type: ignore[union-attr]
+    found: list[nn.Module] = [next(m for m in block.modules() if isinstance(m, _GLOBAL_ATTENTION)) for block in model.blocks]  # type: ignore[union-attr]
     if isinstance(getattr(model, "attn_pool", None), AttentionPoolLatent):
         found.append(model.attn_pool)  # type: ignore[arg-type]
     return found

@@ -282,7 +282,7 @@ def evaluate(
 
 def info(
     model: str,
-    input_size: tuple[int, int] | None = None,
+    input_size: list[int] | None = None,
     num_classes: int | None = None,
     normalization: Literal["model", "paper"] = "model",
     model_args: dict[str, Any] | None = None,

@@ -27,7 +27,7 @@ from relevit.attention import (
     token_layout,
 )
 from relevit.errors import UserError
-from relevit.explainers.lean import LeanBlock, lean_attention, lean_carry
+from relevit.explainers.lean import LeanBlock, lean_attention, lean_carry, logit_backward
 
 
 def gae(
@@ -75,7 +75,8 @@ def _explain(
         raise UserError(f"target {target.tolist()} is outside of the model's classes 0 to {logits.shape[1] - 1}")
     score = logits.gather(1, target[:, None]).sum()
     handles = [block.output if isinstance(block, LeanBlock) else block for block in blocks]
-    gradients = list(torch.autograd.grad(score, handles, retain_graph=keep_graph, create_graph=second_order))
+    with logit_backward([block for block in blocks if isinstance(block, LeanBlock)]):
+        gradients = list(torch.autograd.grad(score, handles, retain_graph=keep_graph, create_graph=second_order))
     del handles
     with torch.set_grad_enabled(keep_graph), torch.autocast(images.device.type, enabled=False):
         row = _propagate(blocks, gradients, layout)

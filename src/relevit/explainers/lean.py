@@ -12,6 +12,7 @@ images at a time as fit into the cache.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +25,14 @@ _CACHE_BYTES = 1 << 20
 
 @dataclass
 class Handover:
-    """What `_Carry` leaves for `_Attention` of the same block within one backward pass."""
+    """What the parts of one block leave for each other."""
 
-    items: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    expected: bool = False
+    """Set for the logit's backward pass: `_Attention` leaves Abar on its way, where G is at hand (not in the first block,
+    where that pass ends)."""
+    mean: Tensor | None = None
+    loss: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """(r, d), from `_Carry` to `_Attention` in the loss's backward pass."""
 
 
 @dataclass
@@ -38,6 +44,18 @@ class LeanBlock:
     weights: Tensor  # (batch, heads, queries, keys)
     value: Tensor  # (batch, heads, keys, dim)
     handover: Handover
+
+
+@contextmanager
+def logit_backward(blocks: list[LeanBlock]) -> Iterator[None]:
+    """Around the backward pass from the logits to the blocks' outputs, of which `lean_carry` wants to know."""
+    try:
+        for block in blocks:
+            block.handover.expected = True
+        yield
+    finally:
+        for block in blocks:
+            block.handover.expected = False
 
 
 def lean_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> LeanBlock:
@@ -55,17 +73,20 @@ def lean_carry(row: Tensor, block: LeanBlock, output_gradient: Tensor, rows: sli
     rows: where r is not zero (None: everywhere).
     """
     rows = slice(0, block.weights.shape[2]) if rows is None else rows
-    mean = _mean_positive(block.weights, block.value, output_gradient, rows)  # (batch, rows, keys)
+    mean, block.handover.mean = block.handover.mean, None
+    if mean is None:
+        mean = block.weights.new_empty(block.weights.shape[0], *block.weights.shape[2:])
+        for part in _parts(block.weights):
+            gradient = _matmul(output_gradient[part], block.value[part].mT)
+            _mean_positive(gradient, block.weights[part], out=mean[part])
+    if rows.stop - rows.start < mean.shape[1]:
+        mean = mean[:, rows].clone()
     return _Carry.apply(row, block.link, mean, output_gradient, rows, block.handover)
 
 
-def _mean_positive(weights: Tensor, value: Tensor, output_gradient: Tensor, rows: slice) -> Tensor:
-    """Abar = mean over heads of relu(G A) at the given rows: (batch, rows, keys)."""
-    mean = weights.new_empty(weights.shape[0], rows.stop - rows.start, weights.shape[3])
-    for part in _parts(weights):
-        product = _matmul(output_gradient[part, :, rows], value[part].mT).to(weights.dtype).mul_(weights[part, :, rows])
-        torch.sum(product.relu_(), dim=1, out=mean[part])
-    return mean.div_(weights.shape[1])
+def _mean_positive(gradient: Tensor, weights: Tensor, out: Tensor) -> None:
+    """Abar = mean over heads of relu(G A), (images, queries, keys)."""
+    torch.mean((gradient * weights).relu_(), dim=1, out=out)
 
 
 class _Attention(torch.autograd.Function):
@@ -104,7 +125,9 @@ class _Attention(torch.autograd.Function):
         query, key, value, weights = ctx.saved_tensors
         row: Any
         logit_to_output: Any
-        row, logit_to_output = ctx.handover.items.pop() if to_link is not None else (None, None)
+        mean = weights.new_empty(weights.shape[0], *weights.shape[2:]) if ctx.handover.expected else None
+        ctx.handover.mean = mean
+        row, logit_to_output = ctx.handover.loss.pop() if to_link is not None else (None, None)
         if to_output is None:
             to_output = torch.zeros(*query.shape[:3], value.shape[-1], dtype=value.dtype, device=value.device)
         to_query, to_key, to_value = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
@@ -114,6 +137,8 @@ class _Attention(torch.autograd.Function):
         with torch.autocast(query.device.type, enabled=False):
             for part in _parts(weights):
                 to_weights = _matmul(to_output[part], value[part].mT).to(weights.dtype)
+                if mean is not None:
+                    _mean_positive(to_weights, weights[part], out=mean[part])
                 if to_link is not None:
                     positive = _matmul(logit_to_output[part], value[part].mT).to(weights.dtype).relu_()
                     outer = (row[part].unsqueeze(2) * to_link[part].unsqueeze(1)).div_(
@@ -147,7 +172,7 @@ class _Carry(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         row, mean, output_gradient = ctx.saved_tensors
         (to_carried,) = grads
-        ctx.handover.items.append((row, output_gradient))
+        ctx.handover.loss.append((row, output_gradient))
         to_row = torch.zeros_like(row)
         to_row[:, ctx.rows] = torch.bmm(mean, to_carried.unsqueeze(2)).squeeze(2)
         return to_row, to_carried, None, None, None, None
