@@ -49,6 +49,7 @@ def test_facts_in_another_size_and_the_papers_preprocessing() -> None:
     refused = dict(model_facts(build(), input_size=(64, 32)))
     assert "64 x 32" in refused["tokens"] and "input" not in refused
     paper = dict(model_facts(model, normalization="paper"))
+    assert "248 x 248 (bicubic)" in dict(model_facts(model))["resize and crop"]
     assert "256 x 256 (bilinear)" in paper["resize and crop"] and paper["normalisation"].startswith("mean 0.5 0.5 0.5")
 
 

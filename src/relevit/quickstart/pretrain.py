@@ -281,9 +281,10 @@ def main() -> None:
     )
     print(json.dumps(figures), flush=True)
     (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    from relevit.models import save_checkpoint
+    from relevit.models import data_config, save_checkpoint
 
-    save_checkpoint(args.out / "original", model)
+    # Pictures are drawn at the model's size: they are not resized or cropped.
+    save_checkpoint(args.out / "original", model, data_config={**data_config(model), "crop_pct": 1.0})
 
 
 if __name__ == "__main__":

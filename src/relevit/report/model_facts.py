@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
@@ -96,7 +97,7 @@ def model_facts(
 def _crop(config: dict) -> str:
     height, width = config["input_size"][1:]
     share, mode = config["crop_pct"], config["crop_mode"]
-    before = f"{round(height / share)} x {round(width / share)}"
+    before = f"{math.floor(height / share)} x {math.floor(width / share)}"
     how = {"center": "short side to fill", "squash": "squashed to", "border": "long side to fit"}[mode]
     return f"{how} {before} ({config['interpolation']}), centre crop {height} x {width}"
 
