@@ -78,7 +78,8 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def _find_modules(model: nn.Module) -> list[nn.Module]:
-    found: list[nn.Module] = [next(m for m in block.modules() if isinstance(m, _GLOBAL_ATTENTION)) for block in model.blocks]  # type: ignore[union-attr]
+    blocks: Any = model.blocks
+    found: list[nn.Module] = [next(m for m in block.modules() if isinstance(m, _GLOBAL_ATTENTION)) for block in blocks]
     if isinstance(getattr(model, "attn_pool", None), AttentionPoolLatent):
         found.append(model.attn_pool)  # type: ignore[arg-type]
     return found
