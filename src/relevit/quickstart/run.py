@@ -34,7 +34,7 @@ from relevit.report.pictures import Case
 from relevit.report.readme import render_readme_picture
 from relevit.report.results import Interval, Results, Values, markdown_table, terminal_table
 
-PER_CLASS = 20
+PER_CLASS = 3
 VIEWS = 1  # of the three pictures of each object in the test sets
 CASES_SET, CASES_EACH = "background_shuffled", 4
 ROW = ("original", *METHODS)
