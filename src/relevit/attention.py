@@ -77,17 +77,16 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
     return _find_modules(unwrap(model))
 
 
-def _find_modules(model: nn.Module) -> list[nn.Module]:
+def _find_modules(model: Any) -> list[nn.Module]:
     blocks: Any = model.blocks
     found: list[nn.Module] = [next(m for m in block.modules() if isinstance(m, _GLOBAL_ATTENTION)) for block in blocks]
     if isinstance(getattr(model, "attn_pool", None), AttentionPoolLatent):
-        found.append(model.attn_pool)  # type: ignore[arg-type]
+        found.append(model.attn_pool)
     return found
 
 
 def unsupported_reason(model: nn.Module) -> str | None:
     """None for a model that relevance maps can be computed of, else one sentence that says why not and what is supported."""
-    name = type(model).__name__
     if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
         return "the model is compiled by torch.compile, which hides its attention maps: pass the model as it was before"
     if isinstance(model, nn.DataParallel):

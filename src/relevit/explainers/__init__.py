@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.explainers.gae import gae
+from relevit.explainers import gae
 
-EXPLAINERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"gae": gae}
+EXPLAINERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"gae": gae.explain}
 """name -> function(model, images, target or None, second_order=...) -> (logits, relevance on the patch grid, not scaled)"""
 
 

@@ -30,7 +30,7 @@ from relevit.errors import UserError
 from relevit.explainers.lean import LeanBlock, lean_attention, lean_carry, logit_backward
 
 
-def gae(
+def explain(
     model: nn.Module,
     images: Float[Tensor, "batch channels height width"],
     target: Int[Tensor, " batch"] | None,
@@ -50,12 +50,12 @@ def gae(
         if images.is_inference():
             images = images.clone()
         if keep_graph:
-            return _explain(model, images, target, layout, keep_graph=True, second_order=second_order)
+            return _explain_once(model, images, target, layout, keep_graph=True, second_order=second_order)
         with _no_parameter_gradients(model):
-            return _explain(model, images, target, layout, keep_graph=False, second_order=False)
+            return _explain_once(model, images, target, layout, keep_graph=False, second_order=False)
 
 
-def _explain(
+def _explain_once(
     model: nn.Module,
     images: Tensor,
     target: Tensor | None,

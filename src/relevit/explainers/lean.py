@@ -31,8 +31,8 @@ class Handover:
     """Set for the logit's backward pass: `_Attention` leaves Abar on its way, where G is at hand (not in the first block,
     where that pass ends)."""
     mean: Tensor | None = None
-    loss: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """(r, d), from `_Carry` to `_Attention` in the loss's backward pass."""
+    loss: list[tuple[Tensor, Tensor, slice]] = field(default_factory=list)
+    """r and d at some rows, and the rows: from `_Carry` to `_Attention` in the loss's backward pass."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ def lean_carry(row: Tensor, block: LeanBlock, output_gradient: Tensor, rows: sli
             gradient = _matmul(output_gradient[part], block.value[part].mT)
             _mean_positive(gradient, block.weights[part], out=mean[part])
     if rows.stop - rows.start < mean.shape[1]:
-        mean = mean[:, rows].clone()
+        mean, output_gradient = mean[:, rows].clone(), output_gradient[:, :, rows].clone()
     return _Carry.apply(row, block.link, mean, output_gradient, rows, block.handover)
 
 
@@ -127,7 +127,7 @@ class _Attention(torch.autograd.Function):
         logit_to_output: Any
         mean = weights.new_empty(weights.shape[0], *weights.shape[2:]) if ctx.handover.expected else None
         ctx.handover.mean = mean
-        row, logit_to_output = ctx.handover.loss.pop() if to_link is not None else (None, None)
+        from_row = None if to_link is None else (to_link, *ctx.handover.loss.pop())
         if to_output is None:
             to_output = torch.zeros(*query.shape[:3], value.shape[-1], dtype=value.dtype, device=value.device)
         to_query, to_key, to_value = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
@@ -139,12 +139,11 @@ class _Attention(torch.autograd.Function):
                 to_weights = _matmul(to_output[part], value[part].mT).to(weights.dtype)
                 if mean is not None:
                     _mean_positive(to_weights, weights[part], out=mean[part])
-                if to_link is not None:
+                if from_row is not None:
+                    to_carried, row, logit_to_output, rows = from_row
                     positive = _matmul(logit_to_output[part], value[part].mT).to(weights.dtype).relu_()
-                    outer = (row[part].unsqueeze(2) * to_link[part].unsqueeze(1)).div_(
-                        weights.shape[1]
-                    )  # (images, queries, keys)
-                    to_weights.addcmul_(positive, outer.unsqueeze(1))
+                    outer = row[part, None, :, None] * to_carried[part, None, None, :]  # (images, 1, rows, keys)
+                    to_weights[:, :, rows].addcmul_(positive, outer, value=1.0 / weights.shape[1])
                 to_scores = torch._softmax_backward_data(to_weights, weights[part], -1, weights.dtype)
                 if to_bias is not None:
                     share = to_bias[part] if to_bias.shape[0] > 1 else to_bias
@@ -172,7 +171,8 @@ class _Carry(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         row, mean, output_gradient = ctx.saved_tensors
         (to_carried,) = grads
-        ctx.handover.loss.append((row, output_gradient))
+        if ctx.needs_input_grad[1]:
+            ctx.handover.loss.append((row[:, ctx.rows], output_gradient, ctx.rows))
         to_row = torch.zeros_like(row)
         to_row[:, ctx.rows] = torch.bmm(mean, to_carried.unsqueeze(2)).squeeze(2)
         return to_row, to_carried, None, None, None, None
