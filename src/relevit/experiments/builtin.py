@@ -2,7 +2,7 @@
 
 A cell is one fine-tuning: a method, a number of samples a class, a seed. Its learning rate follows the paper's rule, on
 validation samples of the held-out classes: the highest rate of a grid at which validation accuracy falls by at most 2.5
-points and the classification loss (Eq. 4) does not rise. Test sets are only ever measured, never used for a choice.
+points and the classification loss (Eq. 4) does not rise (if it rises at every rate, accuracy decides alone). Test sets are only ever measured, never used for a choice.
 """
 
 from __future__ import annotations
@@ -132,13 +132,11 @@ def rate_figures(model: nn.Module) -> dict[str, float]:
 
 def choose_rate(original: dict[str, float], trials: dict[float, dict[str, float]]) -> float:
     """The paper's rule: the highest rate at which accuracy falls by at most 2.5 points and the classification loss does
-    not rise; the lowest of the grid if there is none."""
-
-    def acceptable(figures: dict[str, float]) -> bool:
-        falls = original["accuracy"] - figures["accuracy"]
-        return falls <= ACCURACY_MAY_FALL and figures["classification_loss"] <= original["classification_loss"]
-
-    return max((rate for rate, figures in trials.items() if acceptable(figures)), default=min(trials))
+    not rise. If no rate meets both, accuracy decides alone; if none meets that either, it is the lowest of the grid."""
+    start = original["classification_loss"]
+    accurate = [rate for rate, own in trials.items() if original["accuracy"] - own["accuracy"] <= ACCURACY_MAY_FALL]
+    both = [rate for rate in accurate if trials[rate]["classification_loss"] <= start]
+    return max(both or accurate, default=min(trials))
 
 
 def all_figures(model: nn.Module, views: int = 3) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from relevit.experiments.builtin import (
     share_pictures,
 )
 from relevit.files import atomic_write
-from relevit.models import load
+from relevit.models import is_checkpoint, load, save_checkpoint
 from relevit.quickstart.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
 from relevit.report.page import render_page
 from relevit.report.pictures import Case
@@ -80,8 +80,10 @@ def _run_one(folder: Path, seed: int, console: Console) -> Path:
     models: dict[str, nn.Module] = {"original": original}
     for number, method in enumerate(METHODS, 1):
         rate = rates[f"{method}-{PER_CLASS}"]
-        console.print(f"[{number}/{len(METHODS)}] {method}, learning rate {rate:g}", markup=False, highlight=False)
-        models[method] = fine_tune(original, method, PER_CLASS, seed, rate, folder / "models" / method, True).model
+        seconds = time.monotonic() - began
+        text = f"[{number}/{len(METHODS)}] {seconds:4.0f} s  {method}, learning rate {rate:g}, {EPOCHS} epochs"
+        console.print(text, markup=False, highlight=False)
+        models[method] = _fine_tuned(original, method, seed, rate, folder / "models" / method)
     console.print("Measuring ...")
     results = measure_all(models)
     cases = choose_cases(original, models[LEAD], test_set(CASES_SET, "test", VIEWS))
@@ -118,6 +120,23 @@ def _run_one(folder: Path, seed: int, console: Console) -> Path:
     show(console, results, verdict(results))
     console.print(f"\n{seconds:.0f} seconds. Report: {report}\nFigures: {folder / 'metrics.json'}", highlight=False)
     return report
+
+
+def _fine_tuned(original: nn.Module, method: str, seed: int, rate: float, folder: Path) -> nn.Module:
+    """The fine-tuned model, also as a checkpoint in `folder`; read from there if an interrupted demo made it before.
+
+    On one thread: at this size a second one gains little, and the result is the same on any number of cores.
+    """
+    if is_checkpoint(folder):
+        return load(str(folder))[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = fine_tune(original, method, PER_CLASS, seed, rate).model
+    finally:
+        torch.set_num_threads(threads)
+    save_checkpoint(folder, model)
+    return model
 
 
 def read_rates() -> dict[str, float]:
