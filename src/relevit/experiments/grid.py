@@ -124,7 +124,7 @@ def run_grid(
     """All of it: rates by the rule, then every cell; `figures[n][method]` over the seeds and the original's own
     figures."""
     rates = choose_rates(out, methods, per_class, say)
-    cells = [_cell(m, n, s, rates[f"{m}-{n}"], False) for n, m, s in product(per_class, methods, seeds)]
+    cells = [_cell(m, n, s, rates[f"{m}-{n}"], False) for n, s, m in product(per_class, seeds, methods)]
     original, *results = run_cells([_cell("original", 0, 0, 0.0, False), *cells], out, say=say)
     figures: dict[str, Any] = {}
     for n, method in product(per_class, methods):

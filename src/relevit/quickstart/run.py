@@ -32,7 +32,7 @@ from relevit.quickstart.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
 from relevit.report.page import render_page
 from relevit.report.pictures import Case
 from relevit.report.readme import render_readme_picture
-from relevit.report.results import Interval, Results, Values, markdown_table, terminal_table
+from relevit.report.results import Interval, Results, Values, terminal_table
 
 PER_CLASS = 3
 VIEWS = 1  # of the three pictures of each object in the test sets
@@ -241,7 +241,7 @@ def write_metrics(path: Path, setup: dict[str, Any], results: Results) -> None:
 
 
 def show(console: Console, results: Results, summary: Sequence[str]) -> None:
-    """The table and the verdict on the terminal; the table as Markdown where the terminal is too narrow for it."""
-    console.print(terminal_table(results) if console.width >= 120 else markdown_table(results), highlight=False)
+    """The table and the verdict on the terminal."""
+    console.print(terminal_table(results), highlight=False)
     for line in summary:
         console.print(line, highlight=False)
