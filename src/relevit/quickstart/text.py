@@ -53,12 +53,12 @@ def verdict(results: Results) -> list[str]:
     def change(model: str, name: str) -> str:
         found = results.difference(model, name)
         assert found is not None
-        return signed(found[0]) + (" (not settled)" if found[1] == "open" else "")
+        return signed(found[0]) + " points" + (", not settled" if found[1] == "open" else "")
 
     lines.append(
         f"After fine-tuning with {readable(LEAD)}: {results.values[LEAD][shuffled].mean:.1f}% "
-        f"({change(LEAD, shuffled)} points) with the background shuffled, {results.values[LEAD][usual].mean:.1f}% "
-        f"({change(LEAD, usual)} points) in distribution."
+        f"({change(LEAD, shuffled)}) with the background shuffled, {results.values[LEAD][usual].mean:.1f}% "
+        f"({change(LEAD, usual)}) in distribution."
     )
     others = [m for m in results.models if m not in ("original", LEAD)]
     listed = ", ".join(f"{readable(m)} {results.values[m][shuffled].mean:.1f}%" for m in others)
