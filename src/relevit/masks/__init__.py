@@ -1,0 +1,1 @@
+"""Foreground masks without annotation (TokenCut), their refinement and quality, and masks in everyone's own formats."""
