@@ -22,10 +22,17 @@ Kind = Literal[
     "unknown class",
     "no images",
     "one mask for several images",
+    "several masks for one image",
+    "missing image",
+    "no masks",
+    "several objects in one mask",
+    "wrong class id",
+    "bad annotation",
     "bad sample",
 ]
 Progress = Callable[[int, int], object]
 Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 REMEDIES: dict[str, str] = {
     "unreadable image": "replace or remove the files",
@@ -36,6 +43,12 @@ REMEDIES: dict[str, str] = {
     "unknown class": "name class folders by wnid or class index, or give a class map",
     "no images": "put images into the folder, or remove it",
     "one mask for several images": "give each image of a folder a name of its own",
+    "several masks for one image": "keep one of the masks",
+    "missing image": "add the image, or remove what refers to it",
+    "no masks": "put masks into the folder, or remove it",
+    "several objects in one mask": "keep the id of the folder's class, set the other object to 0 or to 1000 (ignore)",
+    "wrong class id": "move the file to the folder of its class, or mend its ids",
+    "bad annotation": "mend or remove the annotation",
     "bad sample": "mend or leave out the samples",
 }
 
@@ -69,23 +82,39 @@ def describe(faults: Sequence[Fault], shown: int = 20) -> str:
     return "\n".join(lines)
 
 
-def check_pair(image: Path, mask: Path | None) -> Fault | None:
-    """What is wrong with one image and its mask, read in full; `mask` None means the alpha channel of the image."""
+class Pair(NamedTuple):
+    """An image, its mask (height, width) in [0, 1], and what is wrong with them; None where there is no such thing."""
+
+    picture: Image.Image | None
+    mask: np.ndarray | None
+    fault: Fault | None
+
+
+def read_pair(image: Path, mask: Path | None) -> Pair:
+    """One image and its mask, read in full and checked; `mask` None means the alpha channel of the image."""
     try:
         picture = read_image(image)
     except UserError as error:
-        return Fault("unreadable image", str(image), _reason(error, image))
+        return Pair(None, None, Fault("unreadable image", str(image), _reason(error, image)))
     try:
         values = read_alpha(image) if mask is None else read_mask(mask)
     except UserError as error:
         if mask is None:
-            return Fault("missing mask", str(image), _reason(error, image))
-        return Fault("unreadable mask", str(mask), _reason(error, mask))
+            return Pair(picture, None, Fault("missing mask", str(image), _reason(error, image)))
+        return Pair(picture, None, Fault("unreadable mask", str(mask), _reason(error, mask)))
+    fault = None
     if values.shape != (picture.height, picture.width):
-        return Fault("mask of another size", str(mask), _sizes(image, picture, values))
-    if not has_object(values):
-        return Fault("empty mask", str(mask or image))
-    return None
+        fault = Fault("mask of another size", str(mask), _sizes(image, picture, values))
+    elif not has_object(values):
+        most = float(values.max(initial=0))
+        detail = f"its highest value is {255 * most:.0f} of 255" if most > 0 else ""
+        fault = Fault("empty mask", str(mask or image), detail)
+    return Pair(picture, values, fault)
+
+
+def check_pair(image: Path, mask: Path | None) -> Fault | None:
+    """What is wrong with one image and its mask, read in full; `mask` None means the alpha channel of the image."""
+    return read_pair(image, mask).fault
 
 
 def has_object(mask: np.ndarray) -> bool:
@@ -94,15 +123,15 @@ def has_object(mask: np.ndarray) -> bool:
 
 
 def in_parallel(
-    check: Callable[[Item], Fault | None], items: Iterable[Item], workers: int = 0, progress: Progress | None = None
-) -> list[Fault | None]:
+    check: Callable[[Item], Outcome], items: Iterable[Item], workers: int = 0, progress: Progress | None = None
+) -> list[Outcome]:
     """The outcome of `check` for every item, in their order; `workers` threads (decoding pictures frees the
     interpreter).
 
     `progress` is called with (done, total) after each.
     """
     listed = list(items)
-    outcome: list[Fault | None] = []
+    outcome: list[Outcome] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for found in pool.map(check, listed) if workers > 1 else map(check, listed):
             outcome.append(found)

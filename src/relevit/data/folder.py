@@ -128,6 +128,10 @@ class FolderSamples(Dataset[Sample]):
             return Fault("missing mask", str(path), f"expected {self.mask_root / name.with_suffix('.png')}")
         return None
 
+    def files(self, index: int) -> tuple[Path, Path | None]:
+        """The files of one sample: its image, and its mask (None: the image's alpha channel)."""
+        return self.root / self.manifest[index].name, self._masks[index]
+
     def check_item(self, index: int) -> Fault | None:
         """Read one sample's files in full; what is wrong with them, or None."""
         path, region = self.root / self.manifest[index].name, self._ignores[index]
