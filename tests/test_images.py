@@ -9,7 +9,16 @@ import pytest
 from PIL import Image
 
 from relevit.errors import UserError
-from relevit.images import list_images, mask_values, read_alpha, read_image, read_mask
+from relevit.images import (
+    label_mask,
+    list_images,
+    mask_values,
+    read_alpha,
+    read_image,
+    read_label_map,
+    read_labels,
+    read_mask,
+)
 
 HEIGHT, WIDTH = 7, 11
 
@@ -132,3 +141,36 @@ def test_pictures_are_listed_sorted_by_relative_name_without_hidden_ones(tmp_pat
     assert found == ["a c/ü.jpeg", "a/x.webp", "b/10.jpg", "b/2.PNG", "z.png"]
     with pytest.raises(UserError, match="no folder"):
         list_images(tmp_path / "absent")
+
+
+def palette(labels: np.ndarray, colours: list[int]) -> Image.Image:
+    picture = Image.fromarray(labels.astype(np.uint8)).convert("L")
+    picture = Image.frombytes("P", picture.size, picture.tobytes())
+    picture.putpalette(colours)
+    return picture
+
+
+def test_a_palette_with_colours_is_a_label_map(tmp_path: Path) -> None:
+    labels = np.array([[0, 1, 2, 255], [7, 7, 0, 0]])
+    voc = [0, 0, 0, 128, 0, 0, 0, 128, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 128, 128, 128]
+    path = save(tmp_path / "a.png", palette(labels, voc + [9, 8, 7] * 248))
+    assert read_mask(path).tolist() == [[0, 1, 1, 0], [1, 1, 0, 0]]  # the border, 255, is on neither side
+    assert read_labels(path).tolist() == labels.tolist()
+    assert label_mask(read_label_map(path))[1].tolist() == [[False, False, False, True], [False] * 4]
+    path = save(tmp_path / "b.png", palette(labels[1:], voc))  # no colour among those that are used
+    assert read_mask(path).tolist() == [[1, 1, 0, 0]]
+    only_void = save(tmp_path / "c.png", palette(labels[:1] // 255 * 255, voc + [9, 8, 7] * 248))
+    assert read_mask(only_void).tolist() == [[0, 0, 0, 1]]
+
+
+def test_a_palette_of_greys_is_a_grey_mask(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", palette(np.array([[0, 1, 2]]), [255, 255, 255, 0, 0, 0, 51, 51, 51]))
+    assert np.allclose(read_mask(path), [[1, 0, 0.2]])
+    assert read_label_map(path) is None and read_labels(path).tolist() == [[0, 1, 2]]
+
+
+def test_labels_are_whole_numbers(tmp_path: Path) -> None:
+    assert read_labels(save(tmp_path / "a.png", np.array([[0, 300]], np.uint16))).tolist() == [[0, 300]]
+    assert read_labels(save(tmp_path / "b.png", Image.fromarray(np.array([[False, True]])))).tolist() == [[0, 1]]
+    with pytest.raises(UserError, match=r"c\.png has colours"):
+        read_labels(save(tmp_path / "c.png", colours()))

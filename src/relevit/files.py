@@ -72,10 +72,13 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
             os.chmod(temporary, 0o777 & ~_umask())
             yield temporary
             for file in sorted(temporary.rglob("*")):
-                if file.is_file():
+                if file.is_file() and not file.is_symlink():
                     with open(file, "rb+") as opened:
                         os.fsync(opened.fileno())
-            for inner in [temporary, *(file for file in temporary.rglob("*") if file.is_dir())]:
+            for inner in [
+                temporary,
+                *(file for file in temporary.rglob("*") if file.is_dir() and not file.is_symlink()),
+            ]:
                 _sync_folder(inner)
             _put(temporary, folder)
             _sync_folder(folder.parent)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Integer
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from relevit.errors import UserError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif"})
+VOID = 255  # the index of pixels that belong to no side in label maps (Pascal VOC)
+_VOC_COLOURS = (0, 0, 0, 128, 0, 0, 0, 128, 0)  # how the palette of Pascal VOC begins, and those made after it
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -28,13 +31,16 @@ def read_mask(path: str | os.PathLike[str]) -> Float[np.ndarray, "height width"]
     """A mask as float32 in [0, 1], 1 on the foreground, upright.
 
     A grey PNG counts 0 to 255 (one without values above 1: 0 and 1; 16 bits: 0 to 65535); of a picture with an alpha
-    channel that is anywhere transparent, the alpha. Raises UserError for an unreadable file or a coloured picture.
+    channel that is anywhere transparent, the alpha; of a palette PNG with colours, a label map, every index but 0 and
+    255 (void, see `label_mask`). Raises UserError for an unreadable file or a coloured picture.
     """
     picture = _open(path)
     if _has_alpha(picture):
         alpha = _alpha(picture)
         if alpha.min() < 1:
             return alpha
+    if _is_label_map(picture):
+        return label_mask(np.asarray(picture))[0].astype(np.float32)
     values = np.asarray(_plain_grey(picture, path))
     return mask_values(values)
 
@@ -53,10 +59,39 @@ def read_alpha(path: str | os.PathLike[str]) -> Float[np.ndarray, "height width"
     return alpha
 
 
-def list_images(root: str | os.PathLike[str]) -> list[Path]:
+def read_labels(path: str | os.PathLike[str]) -> Integer[np.ndarray, "height width"]:
+    """The whole numbers of a label map: the indices of a palette PNG, the values of a grey one; upright.
+
+    Raises UserError for an unreadable file or one with colours instead of numbers.
+    """
+    picture = _open(path)
+    if picture.mode not in ("P", "L", "1", "I") and not picture.mode.startswith("I;16"):
+        raise UserError(
+            f"{path} has colours ({picture.mode}), no labels: give the PNG whose palette index is the class."
+        )
+    labels = np.asarray(picture)
+    return labels.astype(np.uint8) if labels.dtype == bool else labels
+
+
+def read_label_map(path: str | os.PathLike[str]) -> Integer[np.ndarray, "height width"] | None:
+    """The indices of a palette PNG with colours, None of any other picture. Raises UserError for an unreadable file."""
+    picture = _open(path)
+    return np.asarray(picture) if _is_label_map(picture) else None
+
+
+def label_mask(
+    labels: Integer[np.ndarray, "height width"],
+) -> tuple[Bool[np.ndarray, "height width"], Bool[np.ndarray, "height width"]]:
+    """Object and void of a label map: index 0 is background, 255 void, unless it is the only index beside 0."""
+    void = labels == VOID
+    objects = (labels != 0) & ~void
+    return (objects, void) if objects.any() else (void, np.zeros_like(void))
+
+
+def list_images(root: str | os.PathLike[str], extensions: Collection[str] = EXTENSIONS) -> list[Path]:
     """Every picture below the folder `root`, by its extension, sorted by the relative name; hidden files are left out.
 
-    Linked folders are followed, each once. Raises UserError when there is no such folder.
+    `extensions`, in small letters, finds other files than pictures. Linked folders are followed, each once. Raises UserError when there is no such folder.
     """
     root = Path(root)
     if not root.is_dir():
@@ -71,7 +106,7 @@ def list_images(root: str | os.PathLike[str]) -> list[Path]:
         seen.add(real)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         found += [
-            Path(folder, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+            Path(folder, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in extensions
         ]
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
@@ -135,6 +170,16 @@ def _has_alpha(picture: Image.Image) -> bool:
 
 def _alpha(picture: Image.Image) -> Float[np.ndarray, "height width"]:
     return np.asarray(picture.convert("RGBA").getchannel("A"), dtype=np.float32) / 255
+
+
+def _is_label_map(picture: Image.Image) -> bool:
+    """Whether a picture's colours are but names of its palette's indices: any that is used is no grey."""
+    if picture.mode != "P":
+        return False
+    if tuple((picture.getpalette() or [])[: len(_VOC_COLOURS)]) == _VOC_COLOURS:
+        return True
+    channels = np.asarray(to_rgb(picture))
+    return bool((channels != channels[..., :1]).any())
 
 
 def _plain_grey(picture: Image.Image, path: str | os.PathLike[str]) -> Image.Image:

@@ -64,10 +64,10 @@ def split_samples(
             raise UserError(f"{name} must be at least 1, not {limit}.")
     _check_amount(validation)
     groups: dict[str, list[int]] = {}
-    for index in sorted(range(len(rows)), key=lambda index: _rank(rows[index].name, seed)):
+    for index in sorted(range(len(rows)), key=lambda index: rank(rows[index].name, seed)):
         groups.setdefault(rows[index].class_name, []).append(index)
     # Classes are sorted by label first where the names are the labels of a data set without folders: 2 before 10.
-    classes = sorted(groups, key=lambda name: _rank(name, seed) if seed is not None else _natural(name))
+    classes = sorted(groups, key=lambda name: rank(name, seed) if seed is not None else _natural(name))
 
     chosen: dict[str, list[int]] = {TRAINING: [], VALIDATION: []}
     held = _amount(validation, len(classes)) if by == "class" else 0
@@ -163,7 +163,7 @@ def _check_left(
             )
 
 
-def _rank(name: str, seed: int | None) -> tuple[bytes, str]:
+def rank(name: str, seed: int | None) -> tuple[bytes, str]:
     """Sorts by name, or, with a seed, by a hash of both: an order that no library version and no other sample
     changes."""
     return (b"" if seed is None else hashlib.sha256(f"{seed}/{name}".encode()).digest(), name)
