@@ -16,35 +16,52 @@ import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from relevit import __version__
+from relevit.commands.convert import convert
+from relevit.commands.compose import compose
 from relevit.commands.demo import demo
+from relevit.commands.doctor import doctor
 from relevit.commands.evaluate import evaluate
 from relevit.commands.explain import explain
 from relevit.commands.finetune import finetune
 from relevit.commands.info import info
+from relevit.commands.masks import masks
+from relevit.commands.split import split
 from relevit.errors import UserError
 
 MORE = "`relevit COMMAND --help` lists the options of a command"
 ABOUT = "Fine-tune vision transformers so that their relevance maps lie on the object, and measure what that does."
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
     "explain": explain,
+    "masks": masks,
     "finetune": finetune,
     "evaluate": evaluate,
+    "compose": compose,
     "info": info,
+    "convert": convert,
+    "split": split,
+    "doctor": doctor,
 }
 POSITIONAL = {
     "explain": {"model": "MODEL", "images": "IMAGE"},
+    "masks": {"images": "IMAGES"},
     "evaluate": {"models": "MODEL"},
     "info": {"model": "MODEL"},
+    "convert": {"format": "FORMAT", "source": "SOURCE"},
 }
 USAGE = {
     "demo": "[options]",
     "explain": "MODEL IMAGE... [options]",
+    "masks": "IMAGES... --out DIR [options]",
     "finetune": "--model MODEL --images DIR --out RUN [--masks DIR] [options]",
     "evaluate": "MODEL... --data DIR... [options]",
+    "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
     "info": "MODEL [options]",
+    "convert": "FORMAT SOURCE --images DIR --out DIR [options]",
+    "split": "--images DIR --masks DIR --out FILE [options]",
+    "doctor": "--images DIR --model MODEL [--masks DIR] [options]",
 }
 METAVARS = {
     "model": "MODEL",
@@ -54,7 +71,15 @@ METAVARS = {
     "validation": "DIR",
     "validation_masks": "DIR",
     "data": "DIR",
+    "backgrounds": "DIR",
+    "sets": "SET",
     "class_map": "FILE",
+    "class_list": "FILE",
+    "manifest": "FILE",
+    "ignore": "DIR",
+    "format": "NAME",
+    "override": "DIR",
+    "exclude": "FILE",
     "checkpoint": "PATH",
     "method": "NAME",
     "input_size": ("H", "W"),
@@ -88,7 +113,7 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def _subparser(command: str, function: Callable[..., None]) -> ArgumentParser:
+def _subparser(command: str, function: Callable[..., int | None]) -> ArgumentParser:
     text = docstring_parser.parse(function.__doc__ or "")
     descriptions = {entry.arg_name: entry.description or "" for entry in text.params}
     about = "\n".join(filter(None, [text.short_description, text.long_description]))
@@ -125,7 +150,8 @@ def _subparser(command: str, function: Callable[..., None]) -> ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses `arguments` (by default the command line's), runs the subcommand; a user's error ends it with exit code 2."""
+    """Parses `arguments` (by default the command line's), runs the subcommand; a user's error ends it with exit code 2,
+    what it found amiss with the code that the subcommand returns."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     if not arguments:
@@ -135,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parsed[parsed.command].as_dict()
     options.pop("config", None)
     try:
-        COMMANDS[parsed.command](**options)
+        code = COMMANDS[parsed.command](**options)
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -144,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    if code:
+        sys.exit(code)
 
 
 def _fail(message: str) -> NoReturn:
@@ -158,7 +186,7 @@ def _shown(default: object) -> str:
     return f"{default:.4g}" if isinstance(default, float) else str(default)
 
 
-def _summary(function: Callable[..., None]) -> str:
+def _summary(function: Callable[..., int | None]) -> str:
     return (docstring_parser.parse(function.__doc__ or "").short_description or "").split(":")[0].rstrip(".")
 
 

@@ -32,7 +32,8 @@ _FIRST_FILES = ("split.csv", ".split.csv.tmp-", ".config.json.tmp-")  # all that
 _SHARE = 0.05  # of the time may go into writing states: they come less often where writing takes long
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two configurations, "about" aside; a line for each key."""
     return [
         f"{key}: {old.get(key)!r} in the folder, {new.get(key)!r} now"
         for key in {**old, **new}
@@ -121,11 +122,11 @@ class RunFolder:
                 old = json.loads((path / "config.json").read_text())
             except ValueError as error:
                 raise UserError(f"{path / 'config.json'} cannot be read ({error}): choose another folder") from error
-            differences = _differences(old, self.config)
-            if differences:
+            differing = differences(old, self.config)
+            if differing:
                 raise UserError(
                     f"{path} holds a run with another configuration: "
-                    + "; ".join(differences)
+                    + "; ".join(differing)
                     + ". Choose another folder, or call it with the run's own arguments to go on with it"
                 )
             if (path / "result.json").exists():
