@@ -18,6 +18,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 from relevit import __version__
 from relevit.commands.convert import convert
 from relevit.commands.compose import compose
+from relevit.commands.convert import convert
 from relevit.commands.demo import demo
 from relevit.commands.doctor import doctor
 from relevit.commands.evaluate import evaluate
@@ -25,6 +26,7 @@ from relevit.commands.explain import explain
 from relevit.commands.finetune import finetune
 from relevit.commands.info import info
 from relevit.commands.masks import masks
+from relevit.commands.split import split
 from relevit.commands.split import split
 from relevit.errors import UserError
 
@@ -42,6 +44,8 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "info": info,
     "convert": convert,
     "split": split,
+    "convert": convert,
+    "split": split,
     "doctor": doctor,
 }
 POSITIONAL = {
@@ -49,6 +53,7 @@ POSITIONAL = {
     "masks": {"images": "IMAGES"},
     "evaluate": {"models": "MODEL"},
     "info": {"model": "MODEL"},
+    "convert": {"format": "FORMAT", "source": "SOURCE"},
     "convert": {"format": "FORMAT", "source": "SOURCE"},
 }
 USAGE = {
@@ -59,6 +64,8 @@ USAGE = {
     "evaluate": "MODEL... --data DIR... [options]",
     "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
     "info": "MODEL [options]",
+    "convert": "FORMAT SOURCE --images DIR --out DIR [options]",
+    "split": "--images DIR --masks DIR --out FILE [options]",
     "convert": "FORMAT SOURCE --images DIR --out DIR [options]",
     "split": "--images DIR --masks DIR --out FILE [options]",
     "doctor": "--images DIR --model MODEL [--masks DIR] [options]",
@@ -74,6 +81,10 @@ METAVARS = {
     "backgrounds": "DIR",
     "sets": "SET",
     "class_map": "FILE",
+    "class_list": "FILE",
+    "manifest": "FILE",
+    "ignore": "DIR",
+    "format": "NAME",
     "class_list": "FILE",
     "manifest": "FILE",
     "ignore": "DIR",

@@ -79,6 +79,8 @@ def finetune(
     validation: Any = None,
     masks: str | os.PathLike[str] | None = None,
     validation_masks: str | os.PathLike[str] | None = None,
+    ignore: str | os.PathLike[str] | None = None,
+    manifest: str | os.PathLike[str] | None = None,
     epochs: int = 50,
     batch_size: int = 8,
     lr: float = 3e-6,
@@ -120,7 +122,8 @@ def finetune(
     validation: a folder (masks in `validation_masks`, or in `masks`) or a data set, for the choice of the best epoch; a
     fraction or number of classes to hold out; None holds out a fifth of a folder's classes (of its samples, where it
     has fewer than ten classes) and nothing of a data set, whose last epoch then counts as the best. It is measured
-    every `validation_every` epochs.
+    every `validation_every` epochs. ignore: a folder as `masks`, of pixels that count for neither side. manifest: a CSV
+    (data.manifest) that names the samples of the folder for training and validation, in place of `validation`.
 
     target: whose map, that of the label's class or, label-free, of the predicted one. lr is multiplied by `lr_decay`
     every `lr_decay_epochs` epochs. A step takes batch_size * accumulation samples in each process. lambda_relevance and
@@ -157,6 +160,8 @@ def finetune(
         needs_labels=chosen.needs_labels or (chosen.needs_maps and target == "label"),
         masks=masks,
         validation_masks=validation_masks,
+        ignore=ignore,
+        manifest=manifest,
         class_map=class_map,
         skip_bad=skip_bad,
     )

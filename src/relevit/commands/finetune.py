@@ -14,6 +14,8 @@ def finetune(
     masks: str | None = None,
     validation: str | None = None,
     validation_masks: str | None = None,
+    ignore: str | None = None,
+    manifest: str | None = None,
     method: str = "relevance",
     target: Literal["label", "predicted"] = "label",
     class_map: str | None = None,
@@ -61,6 +63,8 @@ def finetune(
         masks: the folder of masks; by default the alpha channel of the images.
         validation: a folder of class folders for choosing the best epoch; by default classes held out of the images.
         validation_masks: the folder of masks of the validation images; by default their alpha channel.
+        ignore: a folder as that of the masks, white where pixels are neither object nor background; for images that have such a region.
+        manifest: a CSV file that names the images for training and for validation (relevit split; a run's split.csv); no others are used.
         method: what is minimised; relevance is the paper's.
         target: the class whose map is used, the label or (label-free) the predicted class.
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.

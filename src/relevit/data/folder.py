@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from torch import nn
@@ -26,7 +26,7 @@ class FolderSamples(Dataset[Sample]):
     Masks are grey PNG, 0 for background and 255 for object, or have an alpha channel. `masks` None takes the alpha
     channel of each image; the same folder as `images` takes NAME.png beside NAME.jpg. `ignore`, a folder of the same
     layout, has pictures whose non-zero pixels count for neither side; an image may lack one. Samples are sorted by
-    relative name.
+    relative name. `names`: only these images, by relative name; one that is not there is a fault.
 
     The class of a folder comes from `classes` {folder: index}, or from `model` and `class_map` (`class_index`). With
     `check`, every file is read once, in `workers` threads, before anything else; without it only names are compared
@@ -48,6 +48,7 @@ class FolderSamples(Dataset[Sample]):
         classes: Mapping[str, int] | None = None,
         class_map: ClassMap | None = None,
         ignore: str | os.PathLike[str] | None = None,
+        names: Collection[str] | None = None,
         skip_bad: bool = False,
         check: bool = True,
         workers: int = 0,
@@ -58,8 +59,11 @@ class FolderSamples(Dataset[Sample]):
         self.faults: list[Fault] = []
         beside = _by_stem(self.mask_root) if self.mask_root is not None else {}
         regions = _by_stem(Path(ignore)) if ignore is not None else {}
-        files = self._images()
-        found = match_classes({name.parts[0] for name in files if len(name.parts) > 1}, model, classes or class_map)
+        files = self._images(names)
+        folders = {name.parts[0] for name in files if len(name.parts) > 1}
+        if names is not None and class_map == "sorted":  # counts the folders, those of other images, too
+            folders |= {path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        found = match_classes(folders, model, classes or class_map)
 
         self.manifest: list[Row] = []
         self._masks: list[Path | None] = []
@@ -97,8 +101,10 @@ class FolderSamples(Dataset[Sample]):
     def labels(self) -> list[int]:
         return [row.label for row in self.manifest]
 
-    def _images(self) -> list[PurePosixPath]:
+    def _images(self, wanted: Collection[str] | None) -> list[PurePosixPath]:
         """The images' relative names; of NAME.jpg and NAME.png in a folder of both, the PNG is the mask."""
+        if wanted is not None:
+            return self._named(wanted)
         names = [PurePosixPath(path.relative_to(self.root).as_posix()) for path in list_images(self.root)]
         if self.mask_root is not None and _same_folder(self.root, self.mask_root):
             pictures = {_stem(name) for name in names if name.suffix.lower() != ".png"}
@@ -118,6 +124,18 @@ class FolderSamples(Dataset[Sample]):
             else:
                 self.faults.append(Fault("one mask for several images", str(self.root / name), f"{other} has it, too"))
         return kept
+
+    def _named(self, wanted: Collection[str]) -> list[PurePosixPath]:
+        """The images of these relative names, as the file system composes their accents; others are faults."""
+        found = []
+        for name in sorted(wanted):
+            forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+            there = next((form for form in forms if (self.root / form).is_file()), None)
+            if there is None or not _is_inside(there):
+                self.faults.append(Fault("missing image", str(self.root / name), "the manifest names it"))
+            else:
+                found.append(PurePosixPath(there))
+        return found
 
     def _name_fault(self, name: PurePosixPath, masks: Mapping[str, Path]) -> Fault | None:
         """What the names alone tell, classes aside."""
@@ -157,6 +175,10 @@ def _by_stem(root: Path) -> dict[str, Path]:
     """The PNG files below a folder, by relative name without ending."""
     files = [path for path in list_images(root) if path.suffix.lower() == ".png"]
     return {_stem(PurePosixPath(path.relative_to(root).as_posix())): path for path in files}
+
+
+def _is_inside(name: str) -> bool:
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
 def _same_folder(one: Path, other: Path) -> bool:
