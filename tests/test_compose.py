@@ -2,7 +2,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relevit.data.compose import Backgrounds, as_picture, best_shift, fill_object, paste
+from relevit.data.compose import (
+    Backgrounds,
+    Cutout,
+    as_picture,
+    best_shift,
+    blend,
+    cover,
+    cropped,
+    cut_out,
+    fill_object,
+    paste,
+    put,
+    scale_for,
+    scaled,
+    turned,
+)
 from relevit.errors import UserError
 
 HEIGHT, WIDTH = 53, 61
@@ -109,3 +124,125 @@ def test_errors():
         as_picture(np.zeros((3, 5, 7), np.float32))
     with pytest.raises(UserError, match="mask is"):
         fill_object(stripes(), np.zeros((WIDTH, HEIGHT), np.float32))
+
+
+def test_blend_by_hand():
+    front, back = np.full((2, 3, 3), 200.0), np.full((2, 3, 3), 40.0)
+    alpha = np.array([[0, 0.25, 1], [0.5, 0.75, 0.1]])
+    np.testing.assert_allclose(blend(front, alpha, back)[..., 1], 40 + 160 * alpha)
+
+
+def test_hard_masks_are_softened_inwards_only():
+    mask = np.zeros((7, 11), np.float32)
+    mask[2:6, 3:9] = 1
+    image = np.full((7, 11, 3), 100, np.uint8)
+    cutout = cut_out(image, mask)
+    assert (cutout.alpha[mask == 0] == 0).all() and cutout.alpha[3, 5] == 1
+    assert cutout.alpha[2, 5] == pytest.approx(0.75) and cutout.alpha[2, 3] == pytest.approx(0.75**2)
+    np.testing.assert_allclose(cutout.color, 100 * cutout.alpha[..., None].repeat(3, 2))
+    soft = np.linspace(0, 1, 77, dtype=np.float32).reshape(7, 11)
+    np.testing.assert_array_equal(cut_out(image, soft).alpha, soft)
+    whole = cut_out(image, np.ones((7, 11), np.float32))
+    assert (whole.alpha == 1).all()  # the border of the picture is no edge of the object
+
+
+def test_cropped_keeps_the_object_and_a_rim():
+    alpha = np.zeros((13, 17), np.float32)
+    alpha[4:9, 6:8] = 0.5
+    alpha[0, 0] = 0.01  # invisible
+    box = cropped(Cutout(np.ones((13, 17, 3), np.float32) * alpha[..., None], alpha))
+    assert box.alpha.shape == (7, 4) and box.color.shape == (7, 4, 3)
+    assert (box.alpha[1:-1, 1:-1] == 0.5).all() and box.alpha.sum() == 5
+    with pytest.raises(ValueError, match="visible"):
+        cropped(Cutout(np.zeros((3, 5, 3), np.float32), np.zeros((3, 5), np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "rows", "columns"),
+    [
+        (0.5, 0.5, (4, 7), (3, 8)),  # 3 x 5 pixels on 11 x 11: centred
+        (1.5 / 11, 0.5, (4, 7), (-1, 4)),
+        (0.5, 9.5 / 11, (8, 11), (3, 8)),
+        (0.0, 0.0, (-1, 2), (-2, 3)),
+        (1.0, 1.0, (10, 13), (9, 14)),
+    ],
+)
+def test_the_centre_lands_at_x_and_y(x: float, y: float, rows: tuple[int, int], columns: tuple[int, int]):
+    values = np.arange(15, dtype=np.float32).reshape(3, 5) + 100
+    cutout = Cutout(values[..., None].repeat(3, 2), np.ones((3, 5), np.float32))
+    background = np.full((11, 11, 3), 7, np.uint8)
+    picture, mask = put(cutout, background, x, y)
+    expected, covered = np.full((11, 11), 7), np.zeros((11, 11))
+    for i in range(3):
+        for j in range(5):
+            row, column = rows[0] + i, columns[0] + j
+            if 0 <= row < 11 and 0 <= column < 11:
+                expected[row, column], covered[row, column] = values[i, j], 1
+    np.testing.assert_array_equal(picture[..., 2], expected)
+    np.testing.assert_array_equal(mask, covered)
+    assert (background == 7).all()
+
+
+def test_an_object_beyond_the_picture_changes_nothing():
+    cutout = Cutout(np.ones((3, 5, 3), np.float32), np.ones((3, 5), np.float32))
+    background = np.full((11, 13, 3), 7, np.uint8)
+    for x, y in ((-1.0, 0.5), (2.0, 0.5), (0.5, -1.0), (0.5, 2.0)):
+        picture, mask = put(cutout, background, x, y)
+        assert (picture == background).all() and mask.max() == 0
+
+
+def test_turns_are_counterclockwise():
+    alpha = np.zeros((13, 13), np.float32)
+    alpha[6, 6:11] = 1  # points to the right
+    arrow = Cutout(alpha[..., None].repeat(3, 2) * 50, alpha)
+    up = turned(arrow, 90)
+    assert up.alpha[2:7, 6].all() and up.alpha.sum() == 5
+    np.testing.assert_array_equal(turned(arrow, -270).alpha, up.alpha)
+    np.testing.assert_array_equal(turned(turned(arrow, 180), 180).color, arrow.color)
+    for angle in (30.0, 60.0, 89.9, 200.0, -45.0):
+        slanted = turned(arrow, angle)
+        height, width = slanted.alpha.shape
+        y, x = np.mgrid[:height, :width]
+        down = float((slanted.alpha * (y - (height - 1) / 2)).sum() / slanted.alpha.sum())
+        right = float((slanted.alpha * (x - (width - 1) / 2)).sum() / slanted.alpha.sum())
+        assert right == pytest.approx(2 * np.cos(np.radians(angle)), abs=0.06)
+        assert down == pytest.approx(-2 * np.sin(np.radians(angle)), abs=0.06)
+
+
+def test_turning_cuts_nothing_off():
+    cutout = cropped(cut_out(np.full((23, 41, 3), 90, np.uint8), np.ones((23, 41), np.float32)))
+    for angle in range(0, 360, 17):
+        slanted = turned(cutout, angle)
+        assert slanted.alpha.sum() == pytest.approx(cutout.alpha.sum(), rel=0.01)
+        edge = [slanted.alpha[0], slanted.alpha[-1], slanted.alpha[:, 0], slanted.alpha[:, -1]]
+        assert max(part.max() for part in edge) < 0.5
+
+
+@pytest.mark.parametrize("scale", [0.21, 0.5, 1.7, 3.0])
+def test_hidden_colours_never_show(scale: float):
+    """Green under transparent pixels: a red object on black stays without green, however it is resized and turned."""
+    image, mask = np.zeros((31, 37, 3), np.uint8), disk(15, 18, 11)[:31, :37]
+    image[..., 1] = 255
+    image[mask > 0] = 255, 0, 0
+    cutout = scaled(turned(cropped(cut_out(image, mask)), 33), scale)
+    picture, _ = put(cutout, np.zeros((127, 131, 3), np.uint8), 0.5, 0.5)
+    assert picture[..., 1].max() == 0 and picture[..., 0].max() > 240
+    white, _ = put(cutout, np.full((127, 131, 3), 255, np.uint8), 0.5, 0.5)
+    assert (white[..., 0] >= 254).all()  # no dark rim
+
+
+@pytest.mark.parametrize("area", [0.01, 0.1, 0.4])
+def test_scale_for_an_area(area: float):
+    cutout = cropped(cut_out(np.full((HEIGHT, WIDTH, 3), 200, np.uint8), disk(26, 30, 20)))
+    _, mask = put(scaled(cutout, scale_for(cutout, area, 211 * 223)), np.zeros((211, 223, 3), np.uint8), 0.5, 0.5)
+    assert mask.mean() == pytest.approx(area, rel=0.03)
+
+
+def test_cover_keeps_the_aspect_and_the_centre():
+    picture = np.zeros((20, 60, 3), np.uint8)
+    picture[:, 20:40] = 255  # the middle third is white, 20 x 20
+    np.testing.assert_array_equal(cover(picture, (20, 20)), np.full((20, 20, 3), 255))
+    enlarged = cover(picture, (40, 40))
+    assert enlarged.shape == (40, 40, 3) and (enlarged[:, 2:-2] == 255).all()
+    assert cover(picture, (7, 31)).shape == (7, 31, 3) and cover(picture, (101, 3)).shape == (101, 3, 3)
+    np.testing.assert_array_equal(cover(picture, (20, 60)), picture)

@@ -15,6 +15,7 @@ from functools import cache
 import cv2
 import numpy as np
 
+from relevit.data.compose import blend
 from relevit.data.samples import Sample
 from relevit.data.shapes import GLYPH, SHAPES, draw_shape
 from relevit.data.textures import SEEN_FAMILIES, UNSEEN_FAMILIES, Texture, draw, habitat, random_texture
@@ -165,7 +166,7 @@ def compose_picture(
     color = _object_color(texture, rng, contrast)
     color = color + np.float32(whiten) * (1 - color)
     shade = 1 + 0.15 * rng.standard_normal() * np.linspace(-1, 1, SIZE, dtype=np.float32)[:, None, None]
-    image = mask[..., None] * np.clip(color * shade, 0, 1) + (1 - mask[..., None]) * background
+    image = blend(np.clip(color * shade, 0, 1), mask, background)
     return np.round(image * 255).astype(np.uint8), mask
 
 
