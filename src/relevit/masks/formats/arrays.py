@@ -19,12 +19,13 @@ def read_array(path: Path) -> Foreground:
     Nothing is unpickled. Raises UserError for other content, for arrays of objects, and for a .npz with several arrays.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                if len(loaded.files) != 1:
-                    raise UserError(f"{path} has {len(loaded.files)} arrays: a mask's .npz has one.")
-                loaded = loaded[loaded.files[0]]
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.ndarray):
+                with loaded:
+                    if len(loaded.files) != 1:
+                        raise UserError(f"{path} has {len(loaded.files)} arrays: a mask's .npz has one.")
+                    loaded = loaded[loaded.files[0]]
         return Foreground(mask_values(loaded) >= 0.5)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path} is no mask: {error}") from error

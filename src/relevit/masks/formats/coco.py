@@ -95,18 +95,39 @@ def decode(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "heig
             if not _is_polygon(polygon, 8 * max(height, width)):
                 raise UserError("a polygon must have three or more points x, y near the picture.")
         regions = runs.frPyObjects([[float(value) for value in polygon] for polygon in segmentation], height, width)
-        return runs.decode(runs.merge(regions)).astype(bool)
+        return _fill(_unpack(runs.merge(regions)["counts"]), height, width)
     counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
     if counts is None or segmentation.get("size") != [height, width]:
         raise UserError(f"the segmentation must be polygons, or run lengths of the size [{height}, {width}].")
-    if isinstance(counts, list):
-        if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
-            raise UserError(f"the run lengths must add up to {height} x {width} pixels.")
-        return runs.decode(runs.frPyObjects({"size": [height, width], "counts": counts}, height, width)).astype(bool)
-    try:
-        return runs.decode({"size": [height, width], "counts": str(counts).encode("ascii")}).astype(bool)
-    except (ValueError, UnicodeEncodeError) as error:
-        raise UserError(f"the run lengths cannot be read ({error}).") from error
+    return _fill(counts if isinstance(counts, list) else _unpack(str(counts).encode()), height, width)
+
+
+def _fill(counts: list[int], height: int, width: int) -> Bool[np.ndarray, "height width"]:
+    """The pixels of run lengths, column by column, background first."""
+    if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
+        raise UserError(f"the run lengths must be whole numbers that add up to {height} x {width} pixels.")
+    values = np.repeat(np.arange(len(counts)) % 2 == 1, np.array(counts, dtype=np.int64))
+    return values.reshape(width, height).T.copy()
+
+
+def _unpack(text: bytes) -> list[int]:
+    """COCO's compressed run lengths: digits of 5 bits, the lowest first, as differences from the length before the last.
+
+    pycocotools' own decoder is not used: it warns with NumPy 2, and does not check what it is given.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        digit = character - 48
+        if not 0 <= digit < 64:
+            raise UserError("the compressed run lengths have characters that do not belong there.")
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:  # the last digit of a number; its highest bit is the sign
+            value -= (1 << shift) if digit & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
 
 
 def _is_polygon(points: Any, limit: float) -> bool:
