@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Collection
 from pathlib import Path
 
@@ -112,11 +113,13 @@ def list_images(root: str | os.PathLike[str], extensions: Collection[str] = EXTE
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """A PIL picture of any mode as 8-bit RGB; alpha is dropped without blending."""
+    """A PIL picture of any mode as 8-bit RGB; alpha is dropped without blending. Floats count 0 to 1, or 0 to 255."""
     if picture.mode == "RGB":
         return picture
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = Image.fromarray((np.clip(np.asarray(picture), 0, 65535) / 257).round().astype(np.uint8))
+    elif picture.mode == "F" and np.asarray(picture).max(initial=0) <= 1:  # floating-point numbers in [0, 1]
+        picture = Image.fromarray((np.clip(np.asarray(picture), 0, 1) * 255).round().astype(np.uint8))
     elif picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")
     return picture.convert("RGB")
@@ -148,6 +151,8 @@ def mask_values(values: np.ndarray) -> Float[np.ndarray, "height width"]:
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     """The whole picture, decoded and upright."""
+    if Path(path).is_symlink() and not Path(path).exists():
+        raise UserError(f"{path} is a link to a file that is not there: mend or remove it.")
     if not Path(path).is_file():
         raise UserError(
             f"{path} is not a picture but a folder." if Path(path).is_dir() else f"There is no file {path}."
@@ -155,13 +160,26 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with Image.open(path) as picture:
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            return _upright(picture)
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not a picture that can be read: replace or remove it.") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} has too many pixels to be read safely: make it smaller.") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:  # what PIL's decoders raise
         raise UserError(f"{path} cannot be read ({error}): replace or remove it.") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says; as it is stored where that cannot be read.
+
+    The EXIF data do not come along: PIL fails to write some damaged ones again.
+    """
+    try:
+        picture.getexif()
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error):
+        return picture.copy()
+    picture.info.pop("exif", None)
+    return ImageOps.exif_transpose(picture)
 
 
 def _has_alpha(picture: Image.Image) -> bool:

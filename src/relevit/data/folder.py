@@ -112,9 +112,10 @@ class FolderSamples(Dataset[Sample]):
         if not names:
             raise FaultsError([Fault("no images", str(self.root), "expected FOLDER/CLASS/IMAGE")])
         inner = {name.parts[0] for name in names if len(name.parts) > 1}
-        for folder in sorted(path.name for path in self.root.iterdir() if path.is_dir()):
-            if folder not in inner and not folder.startswith("."):
-                self.faults.append(Fault("no images", str(self.root / folder)))
+        folders = sorted(path for path in self.root.iterdir() if path.is_dir() or _leads_nowhere(path))
+        for folder in folders:
+            if folder.name not in inner and not folder.name.startswith("."):
+                self.faults.append(Fault("no images", str(folder), _link(folder)))
         stems: dict[str, PurePosixPath] = {}
         kept = []
         for name in names:
@@ -179,6 +180,18 @@ def _by_stem(root: Path) -> dict[str, Path]:
 
 def _is_inside(name: str) -> bool:
     return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Whether a link, to a folder as its name has no ending, has lost what it leads to."""
+    return path.is_symlink() and not path.exists() and not path.suffix
+
+
+def _link(folder: Path) -> str:
+    """What there is to say of an empty class folder that is a link."""
+    if not folder.is_symlink():
+        return ""
+    return f"a link to {os.readlink(folder)}" + (": each folder is read once" if folder.exists() else ", not there")
 
 
 def _same_folder(one: Path, other: Path) -> bool:
