@@ -112,7 +112,7 @@ def test_grey_pictures_and_the_models_mode(model):
 
 
 def test_errors(model):
-    with pytest.raises(UserError, match="no patches"):
+    with pytest.raises(UserError, match="no global attention maps"):
         patch_size(torch.nn.Linear(2, 2))
     for name in ("size", "max_side", "batch_size"):
         with pytest.raises(UserError, match=name):

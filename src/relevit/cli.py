@@ -16,7 +16,6 @@ import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from relevit import __version__
-from relevit.commands.convert import convert
 from relevit.commands.compose import compose
 from relevit.commands.convert import convert
 from relevit.commands.demo import demo
@@ -26,7 +25,6 @@ from relevit.commands.explain import explain
 from relevit.commands.finetune import finetune
 from relevit.commands.info import info
 from relevit.commands.masks import masks
-from relevit.commands.split import split
 from relevit.commands.split import split
 from relevit.errors import UserError
 
@@ -44,8 +42,6 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "info": info,
     "convert": convert,
     "split": split,
-    "convert": convert,
-    "split": split,
     "doctor": doctor,
 }
 POSITIONAL = {
@@ -53,7 +49,6 @@ POSITIONAL = {
     "masks": {"images": "IMAGES"},
     "evaluate": {"models": "MODEL"},
     "info": {"model": "MODEL"},
-    "convert": {"format": "FORMAT", "source": "SOURCE"},
     "convert": {"format": "FORMAT", "source": "SOURCE"},
 }
 USAGE = {
@@ -64,8 +59,6 @@ USAGE = {
     "evaluate": "MODEL... --data DIR... [options]",
     "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
     "info": "MODEL [options]",
-    "convert": "FORMAT SOURCE --images DIR --out DIR [options]",
-    "split": "--images DIR --masks DIR --out FILE [options]",
     "convert": "FORMAT SOURCE --images DIR --out DIR [options]",
     "split": "--images DIR --masks DIR --out FILE [options]",
     "doctor": "--images DIR --model MODEL [--masks DIR] [options]",
@@ -81,10 +74,6 @@ METAVARS = {
     "backgrounds": "DIR",
     "sets": "SET",
     "class_map": "FILE",
-    "class_list": "FILE",
-    "manifest": "FILE",
-    "ignore": "DIR",
-    "format": "NAME",
     "class_list": "FILE",
     "manifest": "FILE",
     "ignore": "DIR",
@@ -139,7 +128,9 @@ def _subparser(command: str, function: Callable[..., int | None]) -> ArgumentPar
     for name, parameter in inspect.signature(function).parameters.items():
         kind, default = types[name], parameter.default
         required = default is parameter.empty
-        shown = "" if required or default is None or default is False else f" (default: {_shown(default)})"
+        shown = (
+            "" if required or default is None or default is False or default == [] else f" (default: {_shown(default)})"
+        )
         settings: dict[str, Any] = {"help": descriptions[name].replace("\n", " ").rstrip(".") + shown}
         positional = name in POSITIONAL.get(command, ())
         option = name if positional else "--" + name.replace("_", "-")

@@ -41,7 +41,8 @@ from relevit.mask_state import (
     upright_size,
     view_of,
 )
-from relevit.masks.automatic import check_numbers, cut_views, object_patches, patch_size
+from relevit.masks.automatic import check_features, check_numbers, cut_views, object_patches, patch_size
+from relevit.masks.features import Kind
 from relevit.masks.finish import MAX_SIDE, backbone_size
 from relevit.models import data_config, load
 from relevit.runfolder import differences, fingerprint
@@ -69,7 +70,7 @@ def make_masks(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
-    kind: str = "key",
+    kind: Kind = "key",
     block: int = -1,
     refine: bool = True,
     size: int | None = None,
@@ -112,6 +113,7 @@ def make_masks(
     net = model if isinstance(model, nn.Module) else load(model)[0]
     home = torch.device(device) if device is not None and processes.num_processes == 1 else processes.device
     patch = patch_size(net)
+    check_features(net, kind, block)
     config = {
         "weights": fingerprint(net.state_dict()),
         **{name: list(data_config(net)[name]) for name in ("mean", "std")},
@@ -308,7 +310,7 @@ def _at_work(net: nn.Module, device: torch.device) -> Iterator[None]:
             module.training = mode
 
 
-def _cut(net: nn.Module, views: np.ndarray, kind: str, block: int) -> Any:
+def _cut(net: nn.Module, views: np.ndarray, kind: Kind, block: int) -> Any:
     try:
         return cut_views(net, views, kind=kind, block=block)
     except torch.OutOfMemoryError as error:

@@ -9,6 +9,7 @@ from typing import Literal
 from relevit.commands.terminal import stderr, stdout
 
 _NAMED = 10  # of the unreadable images at most
+_NO_FILES: list[str] = []
 
 
 def masks(
@@ -24,7 +25,7 @@ def masks(
     min_confidence: float = 0.0,
     min_pixels: int = 520,
     override: str | None = None,
-    exclude: list[str] | None = None,
+    exclude: list[str] = _NO_FILES,
     batch_size: int = 16,
     workers: int | None = None,
     device: str | None = None,
@@ -95,7 +96,7 @@ def masks(
             min_confidence=min_confidence,
             min_pixels=min_pixels,
             override=override,
-            exclude=exclude or (),
+            exclude=exclude,
             batch_size=batch_size,
             workers=workers,
             device=device,

@@ -11,9 +11,10 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import nn
 
+from relevit.attention import attention_modules, unwrap
 from relevit.errors import UserError
 from relevit.images import to_rgb
-from relevit.masks.features import patch_features
+from relevit.masks.features import Kind, accept_size, patch_features
 from relevit.masks.finish import MAX_SIDE, AutomaticMask, backbone_view, finished_mask
 from relevit.masks.tokencut import Cut, tokencut
 from relevit.models import data_config
@@ -25,7 +26,7 @@ def automatic_masks(
     model: nn.Module,
     images: Sequence[Image.Image],
     *,
-    kind: str = "key",
+    kind: Kind = "key",
     block: int = -1,
     refine: bool = True,
     size: int | None = None,
@@ -60,14 +61,15 @@ def automatic_masks(
 
 
 def cut_views(
-    model: nn.Module, views: UInt8[np.ndarray, "batch height width 3"], *, kind: str = "key", block: int = -1
+    model: nn.Module, views: UInt8[np.ndarray, "batch height width 3"], *, kind: Kind = "key", block: int = -1
 ) -> Cut:
     """The cuts of pictures as `backbone_view` gives them, of one size; on the model's device."""
     config = data_config(model)
     device = next(model.parameters()).device
     mean, std = (torch.tensor(config[name], device=device).view(-1, 1, 1) for name in ("mean", "std"))
     values = torch.from_numpy(views).to(device).permute(0, 3, 1, 2)  # (batch, h, w, 3) -> (batch, 3, h, w)
-    features, grid = patch_features(model, (values.float() / 255 - mean) / std, kind=kind, block=block)
+    with accept_size(model, *views.shape[1:3]):
+        features, grid = patch_features(model, (values.float() / 255 - mean) / std, kind=kind, block=block)
     return tokencut(features, grid)
 
 
@@ -80,14 +82,17 @@ def object_patches(cut: Cut) -> list[tuple[np.ndarray, tuple[float, float]]]:
 
 
 def patch_size(model: nn.Module) -> tuple[int, int]:
-    """Height and width of the model's patches in pixels."""
-    embed: Any = getattr(model, "patch_embed", None)
-    patch = getattr(embed, "patch_size", None)
-    if patch is None and hasattr(embed, "feat_ratio"):
-        patch = embed.feat_ratio()
-    if patch is None:
-        raise UserError(f"{type(model).__name__} has no patches to cut: give one of timm's vision transformers.")
+    """Height and width of the model's patches in pixels. Raises UserError for a model that is not supported."""
+    attention_modules(model, readout=False)
+    embed: Any = unwrap(model).patch_embed
+    patch = getattr(embed, "patch_size", None) or embed.feat_ratio()
     return (patch, patch) if isinstance(patch, int) else (int(patch[0]), int(patch[1]))
+
+
+def check_features(model: nn.Module, kind: Kind, block: int) -> None:
+    """Raise UserError if the model does not give these features, or does not take images of another size."""
+    height, width = patch_size(model)
+    cut_views(model, np.zeros((1, 3 * height, 2 * width, 3), np.uint8), kind=kind, block=block)
 
 
 def check_numbers(*, size: int | None, max_side: int, batch_size: int) -> None:
