@@ -50,6 +50,7 @@ def test_order_of_arguments() -> None:
         relevit.relevance_loss: ["maps", "masks"],
         relevit.finetune: ["model", "samples", "out"],
         relevit.evaluate: ["model", "benchmark"],
+        relevit.tokencut: ["features", "grid", "tau", "eps", "solver"],
     }
     for function, names in first.items():
         assert list(inspect.signature(function).parameters)[: len(names)] == names

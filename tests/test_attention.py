@@ -7,7 +7,7 @@ from torch import nn
 
 import relevit
 from families import FAMILIES, SMALL, build
-from relevit.attention import capture, composed_attention, token_layout, unsupported_reason
+from relevit.attention import capture, composed_attention, patch_grid, token_layout, unsupported_reason
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -106,6 +106,19 @@ def test_unsupported(model, message):
 
 def test_supported():
     assert unsupported_reason(create()) is None
+
+
+@pytest.mark.parametrize("arguments", [{"num_classes": 0}, {"global_pool": "max"}, {"global_pool": "prr"}])
+def test_maps_without_a_readout(arguments):
+    """Who needs no readout row is served; what the blocks lack is still refused."""
+    model = create(**arguments)
+    assert unsupported_reason(model, readout=False) is None
+    assert patch_grid(model, 48, 80) == (3, 5)
+    with capture(model, readout=False) as captured:
+        model.forward_features(torch.randn(2, 3, 48, 80))
+    assert [tuple(weights.shape) for weights in captured.maps] == [(2, 3, 16, 16)] * 3
+    with pytest.raises(relevit.UserError, match="without a single global attention map"):
+        patch_grid(create(attn_layer="diff"), 48, 80)
 
 
 def test_gradient_checkpointing_is_refused():

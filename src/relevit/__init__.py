@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from relevit.evaluation import evaluate
     from relevit.explainers import forward_with_relevance, relevance
     from relevit.losses import background_loss, confidence_loss, foreground_loss, relevance_loss, total_loss
+    from relevit.masks.tokencut import tokencut
     from relevit.models import load, save_checkpoint
     from relevit.training import finetune
 
@@ -32,6 +33,7 @@ __all__ = [
     "relevance",
     "relevance_loss",
     "save_checkpoint",
+    "tokencut",
     "total_loss",
 ]
 
@@ -48,6 +50,7 @@ _HOMES = {
     "relevance": "explainers",
     "relevance_loss": "losses",
     "save_checkpoint": "models",
+    "tokencut": "masks.tokencut",
     "total_loss": "losses",
 }
 

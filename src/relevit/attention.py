@@ -66,12 +66,12 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
-def attention_modules(model: nn.Module) -> list[nn.Module]:
+def attention_modules(model: nn.Module, *, readout: bool = True) -> list[nn.Module]:
     """The modules that compute a global attention map, in the order of the forward pass; the pooling attention last.
 
     Raises UserError where `unsupported_reason` has something to say.
     """
-    reason = unsupported_reason(model)
+    reason = unsupported_reason(model, readout=readout)
     if reason is not None:
         raise UserError(reason)
     return _find_modules(unwrap(model))
@@ -85,8 +85,11 @@ def _find_modules(model: Any) -> list[nn.Module]:
     return found
 
 
-def unsupported_reason(model: nn.Module) -> str | None:
-    """None for a model that relevance maps can be computed of, else one sentence that says why not and what is supported."""
+def unsupported_reason(model: nn.Module, *, readout: bool = True) -> str | None:
+    """None for a model that relevance maps can be computed of, else one sentence that says why not and what is supported.
+
+    readout=False asks only for what the blocks need: a backbone without a classifier, or with any pooling, will do.
+    """
     if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
         return "the model is compiled by torch.compile, which hides its attention maps: pass the model as it was before"
     if isinstance(model, nn.DataParallel):
@@ -103,6 +106,8 @@ def unsupported_reason(model: nn.Module) -> str | None:
         return (
             "parts of the model are compiled by torch.compile, which hides its attention maps: pass it as it was before"
         )
+    if not readout:
+        return None
     if getattr(inner, "num_classes", 1) == 0:
         return f"{name} has no classifier (num_classes=0), so no class to explain: create it with num_classes=..."
     pool = getattr(inner, "attn_pool", None)
@@ -120,7 +125,26 @@ def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
     """
     attention_modules(model)
     inner: Any = unwrap(model)
-    embed = inner.patch_embed
+    grid = patch_grid(model, height, width)
+    latents = 1
+    if getattr(inner, "attn_pool", None) is not None:
+        readout, latents = "attention_pool", inner.attn_pool.latent_len if inner.attn_pool.pool == "avg" else 1
+    elif hasattr(inner, "head_dist"):
+        readout = "distilled"
+    elif inner.global_pool == "token":
+        readout = "cls"
+    else:
+        readout = "mean_all" if getattr(inner, "pool_include_prefix", False) else "mean"
+    return TokenLayout(grid, int(inner.num_prefix_tokens), readout, latents)
+
+
+def patch_grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the patches of an image of height x width pixels.
+
+    Raises UserError for a model without a readable attention and for an image size that it does not accept.
+    """
+    attention_modules(model, readout=False)
+    embed: Any = unwrap(model).patch_embed
     patch = _pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
     fixed = getattr(embed, "img_size", None)
     if getattr(embed, "strict_img_size", True) and fixed is not None and tuple(fixed) != (height, width):
@@ -133,17 +157,8 @@ def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
         raise UserError(
             f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}"
         )
-    grid = tuple(embed.dynamic_feat_size((height, width)))
-    latents = 1
-    if getattr(inner, "attn_pool", None) is not None:
-        readout, latents = "attention_pool", inner.attn_pool.latent_len if inner.attn_pool.pool == "avg" else 1
-    elif hasattr(inner, "head_dist"):
-        readout = "distilled"
-    elif inner.global_pool == "token":
-        readout = "cls"
-    else:
-        readout = "mean_all" if getattr(inner, "pool_include_prefix", False) else "mean"
-    return TokenLayout((int(grid[0]), int(grid[1])), int(inner.num_prefix_tokens), readout, latents)
+    rows, columns = embed.dynamic_feat_size((height, width))
+    return int(rows), int(columns)
 
 
 def prepare_attention(
@@ -194,17 +209,20 @@ def composed_attention(
 
 
 @contextmanager
-def capture(model: nn.Module, *, attend: Callable[..., tuple[Tensor, Any]] = composed_attention) -> Iterator[Captured]:
+def capture(
+    model: nn.Module, *, attend: Callable[..., tuple[Tensor, Any]] = composed_attention, readout: bool = True
+) -> Iterator[Captured]:
     """Within the context, every forward pass of the model leaves its attention maps in `.maps` as graph tensors.
 
     A map that would need no gradient (frozen weights) is made to require one where gradients are enabled, so that the
     derivative of a logit with respect to it exists.
 
     attend: takes the arguments of `scaled_dot_product_attention` and returns its output and what `.maps` is to hold.
+    readout: False accepts a model without a classifier or with any pooling, too (see `unsupported_reason`).
     Raises UserError for a model that is not supported, that recomputes its blocks (gradient checkpointing), or that drops
     patches in training.
     """
-    modules = attention_modules(model)
+    modules = attention_modules(model, readout=readout)
     inner: Any = unwrap(model)
     if getattr(inner, "grad_checkpointing", False):
         raise UserError(
