@@ -1,13 +1,15 @@
-"""Benchmarks to measure a model on; one function (or class) per benchmark. So far: a folder of class folders."""
+"""Benchmarks to measure a model on; one function (or class) per benchmark: a folder of class folders, composed sets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 from torch.utils.data import Dataset
 
+from relevit.data.composed import CONFIG, MANIFEST, missing, picture_paths, read_config, read_manifest
 from relevit.errors import UserError
 from relevit.images import list_images, read_image
 
@@ -30,12 +32,13 @@ class ClassFolders(Dataset[LabelledImage]):
         folders: the class folders' names, sorted.
         paths: the image files, by folder, then by name.
         labels: the folder's number of each file.
+        objects: what each file shows, where several files show one object (`objects` by file); None where nothing is known.
 
     Raises:
         UserError: the folder does not exist, or holds no class folders with images. Indexing raises it for an unreadable image.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, objects: Mapping[Path, str] | None = None) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise UserError(f"{self.root} is not a folder; give a folder that holds one folder of images per class")
@@ -45,9 +48,41 @@ class ClassFolders(Dataset[LabelledImage]):
             raise UserError(f"{self.root} holds no class folders with images; expected {self.root}/<class>/<image>")
         self.paths = [path for name in self.folders for path in found[name]]
         self.labels = [number for number, name in enumerate(self.folders) for _ in found[name]]
+        self.objects = None if objects is None else [objects.get(path, str(path)) for path in self.paths]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> LabelledImage:
         return LabelledImage(read_image(self.paths[index]), self.labels[index])
+
+
+def composed_sets(root: str | Path) -> dict[str, ClassFolders] | None:
+    """The sets of a folder made by `relevit compose`, by name, in their order; None where `root` is no such folder.
+
+    Raises UserError where pictures are missing, or there are others than the manifest's.
+    """
+    root = Path(root)
+    if (root.parent / CONFIG).is_file() and (root / "images").is_dir() and (root / "masks").is_dir():
+        raise UserError(
+            f"{root} is one of several composed sets: give {root.parent} for all, or {root / 'images'} for this one"
+        )
+    if not (root / CONFIG).is_file():
+        return None
+    if not (root / MANIFEST).is_file():
+        raise UserError(f"{root} has no {MANIFEST}, its sets are not finished: run the same relevit compose again")
+    rows = read_manifest(root / MANIFEST)
+    absent = missing(root, rows)
+    if absent:
+        first = picture_paths(root, absent[0])[0]
+        raise UserError(
+            f"{len(absent)} pictures of {root / MANIFEST} are missing, such as {first}: run the same relevit compose again"
+        )
+    sets = {}
+    for name in read_config(root).get("sets", []):
+        objects = {picture_paths(root, row)[0]: row.object for row in rows if row.set == name}
+        sets[name] = ClassFolders(root / name / "images", objects)
+        foreign = [path for path in sets[name].paths if path not in objects]
+        if foreign:
+            raise UserError(f"{foreign[0]} is not in {root / MANIFEST}: remove it, or compose into another folder")
+    return sets

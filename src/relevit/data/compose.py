@@ -103,6 +103,15 @@ def fill_object(
     return filled
 
 
+def box_around(mask: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:
+    """The bounding box of the object (mask > 0) as a mask: filled instead of the object, it leaves no outline of it."""
+    rows, columns = np.flatnonzero((mask > 0).any(1)), np.flatnonzero((mask > 0).any(0))
+    box = np.zeros(mask.shape, np.float32)
+    if len(rows):
+        box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+    return box
+
+
 def blend(
     foreground: Num[np.ndarray, "#height #width 3"],
     alpha: Float[np.ndarray, "height width"],

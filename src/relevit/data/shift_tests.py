@@ -6,8 +6,9 @@ object has the same backgrounds at every value of a set, so that nothing but the
 
 In the manner of the Backgrounds Challenge (Xiao et al., "Noise or Signal", ICLR 2021): `original`, `only_fg` (on black),
 `only_bg` (the object replaced), `mixed_same`, `mixed_rand`, `mixed_next` (on the background of another picture of its own
-class, of a class drawn at random, its own among them, of the next class in sorted order). Backgrounds are made by
-`fill_object`, which moves the picture itself over the object; the paper tiles. Pictures are scaled to a short side of
+class, of a class drawn at random, its own among them, of the next class in sorted order). The object's bounding box is
+filled, as in the paper's Only-BG-T, for the outline of an object would tell its class; `fill_object` moves the picture
+itself over it, where the paper tiles. Pictures are scaled to a short side of
 `size` and keep their whole frame.
 
 Every draw has a stream of its own, from the seed, the set and the object's file name: a composition is the same in a
@@ -28,6 +29,7 @@ from jaxtyping import Float, UInt8
 from relevit.data.compose import (
     Cutout,
     as_picture,
+    box_around,
     cover,
     cropped,
     cut_out,
@@ -126,7 +128,8 @@ class Sources:
         return height, width
 
     def _filled(self, name: str) -> np.ndarray:
-        return fill_object(*self.scene(name))
+        scene = self.scene(name)
+        return fill_object(scene.picture, box_around(scene.mask))
 
     def _background(self, name: str) -> np.ndarray:
         assert self.root is not None  # planned only where there is a folder

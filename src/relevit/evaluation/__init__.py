@@ -1,6 +1,6 @@
 """Measuring classifiers: `evaluate` runs one or several models over one or several benchmarks, each image read once.
 
-One file per measurement: accuracy.py (R@1 and R@5) so far.
+One file per measurement: accuracy.py (R@1 and R@5), background_gap.py (of sets made by `relevit compose`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from relevit.data.benchmarks import ClassFolders
+from relevit.data.benchmarks import ClassFolders, composed_sets
 from relevit.data.samples import class_index
 from relevit.data.transforms import evaluation_view
 from relevit.errors import UserError
 from relevit.evaluation.accuracy import Accuracy, hits_at
+from relevit.evaluation.background_gap import BackgroundGap, background_gaps
 from relevit.models import data_config, load
 
 Transform = Callable[[Image.Image], Tensor]
@@ -42,10 +43,12 @@ class Report:
     Attributes:
         accuracies: benchmark -> model -> Accuracy; the keys in the order in which they were given.
         unreadable: benchmark -> what was left out: (file, reason). It counts as neither hit nor miss.
+        gaps: folder of composed sets -> model -> BackgroundGap, where mixed_same and mixed_rand are among the sets.
     """
 
     accuracies: dict[str, dict[str, Accuracy]]
     unreadable: dict[str, list[tuple[str, str]]]
+    gaps: dict[str, dict[str, BackgroundGap]] = field(default_factory=dict)
 
     def accuracy(self, model: str | None = None, benchmark: str | None = None) -> Accuracy:
         """One model's figures on one benchmark; the first of each if not named."""
@@ -69,9 +72,9 @@ class Report:
         versions = {"torch": torch.__version__, "timm": timm.__version__}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            json.dumps({"benchmarks": self.to_dict(), "versions": versions}, indent=2) + "\n", encoding="utf-8"
-        )
+        gaps = {name: {model: gap.to_dict() for model, gap in models.items()} for name, models in self.gaps.items()}
+        content = {"benchmarks": self.to_dict(), **({"background_gap": gaps} if gaps else {}), "versions": versions}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def table(self) -> Table:
         """R@1 and R@5 in percent with their 95% intervals, a row per model, for a terminal."""
@@ -83,6 +86,11 @@ class Report:
         for name, models in self.accuracies.items():
             for model, accuracy in models.items():
                 table.add_row(name, model, f"{len(accuracy):,}", *(_cell(*pair) for pair in _figures(accuracy)))
+            table.add_section()
+        for name, gaps in self.gaps.items():
+            for model, gap in gaps.items():
+                cell = _cell(gap.gap, gap.interval)
+                table.add_row(f"{name}: background gap", model, f"{gap.objects:,} objects", cell, "")
             table.add_section()
         return table
 
@@ -102,7 +110,7 @@ def evaluate(
 
     Args:
         model: an `nn.Module`, what `relevit.load` returns, or a name for `relevit.load`; or a dictionary of these by name.
-        benchmark: a folder of class folders, or a dataset; or a dictionary of these by name. A dataset has `__len__` and
+        benchmark: a folder of class folders, one made by `relevit compose`, or a dataset; or a dictionary of these by name. A dataset has `__len__` and
             `__getitem__`, and gives pairs (image, class index) or samples with `.image` and `.label`; an image is a PIL image, a
             uint8 array (height, width, 3), or a float tensor (3, height, width) that is used as it is.
         transform: preprocessing of modules given without one; by default the evaluation view of the model's own data config.
@@ -123,7 +131,11 @@ def evaluate(
     models = {name: _prepared(each, transform) for name, each in _named(model, "model").items()}
     if not models:
         raise UserError("there is no model to evaluate")
-    benchmarks = {name: _opened(each) for name, each in _named(benchmark, "benchmark").items()}
+    benchmarks = {
+        name: dataset
+        for given, each in _named(benchmark, "benchmark").items()
+        for name, dataset in _opened(given, each)
+    }
     if not benchmarks:
         raise UserError("there is no benchmark to evaluate on")
     # What can be wrong is found before any long work.
@@ -144,7 +156,7 @@ def evaluate(
             accuracies[name], unreadable[name] = _measure(
                 name, models, labels, loader, device, partial(bar.advance, task)
             )
-    return Report(accuracies, unreadable)
+    return Report(accuracies, unreadable, background_gaps(accuracies))
 
 
 class _Views(Dataset):
@@ -208,8 +220,9 @@ def _measure(
         raise UserError(f"no image of {name} could be read{reason}")
     dataset = loader.dataset.dataset  # type: ignore[attr-defined]
     class_names = np.array([_class_name(dataset, group) for group in groups])
+    shown = _objects(dataset, {file for file, _ in unreadable})
     joined = {m: torch.cat(hits[m], dim=1).numpy() for m in models}  # (2, images): top-1 and top-5
-    return {m: Accuracy(found[0], found[1], class_names) for m, found in joined.items()}, unreadable
+    return {m: Accuracy(found[0], found[1], class_names, shown) for m, found in joined.items()}, unreadable
 
 
 def _named(given: Any, kind: str) -> dict[str, Any]:
@@ -227,8 +240,14 @@ def _prepared(model: Model, transform: Transform | None) -> tuple[nn.Module, Tra
     return model, transform or evaluation_view(data_config(model))
 
 
-def _opened(benchmark: Benchmark) -> Any:
-    return ClassFolders(benchmark) if isinstance(benchmark, str | Path) else benchmark
+def _opened(name: str, benchmark: Benchmark) -> list[tuple[str, Any]]:
+    """The data sets of a benchmark by name: of a folder made by `relevit compose`, one for each set, NAME/SET."""
+    if not isinstance(benchmark, str | Path):
+        return [(name, benchmark)]
+    sets = composed_sets(benchmark)
+    if sets is None:
+        return [(name, ClassFolders(benchmark))]
+    return [(f"{name.rstrip('/')}/{each}", dataset) for each, dataset in sets.items()]
 
 
 def _class_labels(dataset: Any, model: nn.Module, class_map: Any) -> np.ndarray | None:
@@ -241,6 +260,14 @@ def _class_labels(dataset: Any, model: nn.Module, class_map: Any) -> np.ndarray 
 
 def _class_name(dataset: Any, group: int) -> str:
     return dataset.folders[group] if isinstance(dataset, ClassFolders) else str(group)
+
+
+def _objects(dataset: Any, left_out: set[str]) -> np.ndarray | None:
+    """What each image that was read shows; None where the data set does not know."""
+    if not isinstance(dataset, ClassFolders) or dataset.objects is None:
+        return None
+    shown = zip(dataset.paths, dataset.objects, strict=True)
+    return np.array([each for path, each in shown if str(path) not in left_out])
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from relevit.evaluation.intervals import wilson
+from relevit.evaluation.intervals import cluster_bootstrap, wilson
 
 
 def hits_at(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], k: int) -> Bool[Tensor, " batch"]:
@@ -33,11 +33,13 @@ class Accuracy:
     Attributes:
         hit1, hit5: whether the right class was the first, was among the first five; in the order of the benchmark's images.
         groups: the class name of each image (of a folder benchmark, its folder).
+        objects: what each image shows, where several show one object; the intervals are then clustered by object.
     """
 
     hit1: Bool[np.ndarray, " images"]
     hit5: Bool[np.ndarray, " images"]
     groups: Shaped[np.ndarray, " images"]
+    objects: Shaped[np.ndarray, " images"] | None = None
 
     @cached_property
     def r1(self) -> float:
@@ -49,12 +51,12 @@ class Accuracy:
 
     @cached_property
     def r1_interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval; images count as independent (else: `relevit.evaluation.intervals.cluster_bootstrap`)."""
-        return _interval(self.hit1)
+        """Wilson's 95% interval, images count as independent; where `objects` are known, a bootstrap over objects."""
+        return _interval(self.hit1, self.objects)
 
     @cached_property
     def r5_interval(self) -> tuple[float, float]:
-        return _interval(self.hit5)
+        return _interval(self.hit5, self.objects)
 
     def per_class(self) -> dict[str, Accuracy]:
         """The same for each class alone, in sorted order."""
@@ -62,7 +64,8 @@ class Accuracy:
 
     def only(self, chosen: Bool[np.ndarray, " images"]) -> Accuracy:
         """The same for some of the images."""
-        return Accuracy(self.hit1[chosen], self.hit5[chosen], self.groups[chosen])
+        objects = None if self.objects is None else self.objects[chosen]
+        return Accuracy(self.hit1[chosen], self.hit5[chosen], self.groups[chosen], objects)
 
     def __len__(self) -> int:
         return len(self.hit1)
@@ -89,6 +92,15 @@ def _percent(hits: np.ndarray) -> float:
     return 100.0 * float(hits.mean()) if len(hits) else float("nan")
 
 
-def _interval(hits: np.ndarray) -> tuple[float, float]:
-    low, high = wilson(int(hits.sum()), len(hits))
+def _interval(hits: np.ndarray, objects: np.ndarray | None) -> tuple[float, float]:
+    """In percent. Where every object is hit always or none ever, the bootstrap has no width: then Wilson's, of as many
+    images as there are objects."""
+    count, total = int(hits.sum()), len(hits)
+    if objects is None or not total:
+        low, high = wilson(count, total)
+    elif count in (0, total):
+        number = len(np.unique(objects))
+        low, high = wilson(number if count else 0, number)
+    else:
+        low, high = cluster_bootstrap(hits, objects)
     return 100.0 * low, 100.0 * high
