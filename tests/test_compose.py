@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from relevit.data import digits
 from relevit.data.compose import (
     Backgrounds,
     Cutout,
     as_picture,
     best_shift,
     blend,
+    box_around,
     cover,
     cropped,
     cut_out,
@@ -246,3 +248,43 @@ def test_cover_keeps_the_aspect_and_the_centre():
     assert enlarged.shape == (40, 40, 3) and (enlarged[:, 2:-2] == 255).all()
     assert cover(picture, (7, 31)).shape == (7, 31, 3) and cover(picture, (101, 3)).shape == (101, 3, 3)
     np.testing.assert_array_equal(cover(picture, (20, 60)), picture)
+
+
+def test_box_around():
+    box = box_around(disk(20, 30, 5) + disk(40, 12, 3))
+    expected = np.zeros((HEIGHT, WIDTH))
+    expected[15:44, 9:36] = 1
+    np.testing.assert_array_equal(box, expected)
+    assert box_around(np.zeros((3, 5))).max() == 0
+
+
+SUMS = {  # of pixel values times 1 + column % 7, over the first 40 test pictures of each set
+    "in_distribution": 133871143,
+    "background_shuffled": 131249479,
+    "background_unseen": 140269754,
+    "location": 140261973,
+    "size": 139381142,
+    "rotation": 139668340,
+    "foreground_only": 158316637,
+}
+
+
+@pytest.mark.parametrize("name", digits.TEST_SETS)
+def test_pictures_of_the_built_in_benchmark_stay_the_same(name: str, monkeypatch: pytest.MonkeyPatch):
+    """They are blended by `blend`: to the bit as by the formula, and as the figures on record were measured on."""
+    objects = digits.draw_objects("test", 3)
+
+    def draw() -> np.ndarray:
+        numbers = np.arange(0, 400, 10)
+        kind, view = digits.BACKGROUND_OF_SET[name], digits.VIEWS.get(name)
+        return digits.draw_pictures(objects, numbers, kind, (7, 1), view, name).images
+
+    images = draw()
+    monkeypatch.setattr(
+        digits, "blend", lambda front, mask, back: mask[..., None] * front + (1 - mask[..., None]) * back
+    )
+    np.testing.assert_array_equal(draw(), images)
+    weights = 1 + np.arange(digits.SIZE) % 7
+    assert (images * weights[:, None]).sum(dtype=np.int64) == pytest.approx(
+        SUMS[name], rel=1e-6
+    )  # roundings may differ elsewhere

@@ -90,11 +90,14 @@ def prepare(
     }
     compositions = [one for plan in plans.values() for one in plan]
     _check_names(compositions)
-    for name, plan in plans.items():
-        if not plan:
+    remarks = _remarks(plans, samples)
+    for name in [name for name, plan in plans.items() if not plan]:
+        if "all" not in sets:
             raise UserError(f"no {name} can be made: {_NEEDS[name]}; add pictures, or leave it out of --sets")
+        remarks = [f"no {name} can be made: {_NEEDS[name]}", *remarks]
+        del plans[name]
     config = {
-        "sets": names,
+        "sets": list(plans),
         "seed": seed,
         "size": size,
         "repeats": repeats,
@@ -111,7 +114,7 @@ def prepare(
         },
     }
     counts = {name: len(plan) for name, plan in plans.items()}
-    return Prepared(compositions, sources, config, counts, [*samples.faults, *faults], _remarks(plans, samples))
+    return Prepared(compositions, sources, config, counts, [*samples.faults, *faults], remarks)
 
 
 _NEEDS = {
@@ -182,7 +185,7 @@ def _remarks(plans: Mapping[str, Sequence[Composition]], samples: FolderSamples)
     """What a set leaves out."""
     counts = Counter(row.class_name for row in samples.manifest)
     alone = sorted(name for name, count in counts.items() if count == 1)
-    if "mixed_same" not in plans or not alone:
+    if not plans.get("mixed_same") or not alone:
         return []
     shown = ", ".join(alone[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
     return [f"mixed_same leaves out classes of a single picture: {shown}"]

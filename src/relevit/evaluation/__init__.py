@@ -79,7 +79,7 @@ class Report:
     def table(self) -> Table:
         """R@1 and R@5 in percent with their 95% intervals, a row per model, for a terminal."""
         table = Table(title="Accuracy in percent (95% interval)", title_justify="left")
-        table.add_column("benchmark")
+        table.add_column("benchmark", overflow="fold")
         table.add_column("model", overflow="fold")
         for name in ("images", "R@1", "R@5"):
             table.add_column(name, justify="right")
