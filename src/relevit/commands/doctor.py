@@ -60,7 +60,8 @@ def doctor(
         raise UserError(f"{out} is there already: give another --out, or remove it")
     weights: Weights = "file" if checkpoint is not None else "checkpoint" if _is_local(model) else "timm"
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
-    net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, num_classes=num_classes, **(model_args or {}))
+    arguments = {**(model_args or {}), **({} if num_classes is None else {"num_classes": num_classes})}
+    net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, **arguments)
     of_model = examine_model(net, normalization=normalization, weights=weights, name=model)
     with _bar(progress and sys.stderr.isatty()) as step:
         of_data = examine_data(
