@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from relevit.data import digits as bench
-from relevit.experiments import builtin, grid
+from relevit.experiments import automatic, builtin, grid
+from relevit.models import load
+from relevit.training import FinetuneResult
 
 
 def trial(accuracy: float, loss: float) -> dict[str, float]:
@@ -90,3 +92,47 @@ def test_measuring_compares_predictions_with_labels_in_order() -> None:
     assert found.predicted.tolist() == [3, 1, 4, 1, 5, 9, 2]
     assert found.hits.tolist() == [True, True, True, False, True, True, False]
     assert (found.confidence > 0.99).all()
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    masks, exact = np.zeros((2, 3, 5, 7), bool)
+    masks[0, :2, :3], exact[0, 1:3, 1:5] = True, True  # 6 and 8 pixels, 2 in common
+    exact[1, 0, 0] = True
+    assert automatic.overlap(masks, exact).tolist() == [2 / 12, 0.0, 1.0]
+
+
+def test_automatic_masks_use_the_pictures_alone_and_lie_on_the_object() -> None:
+    model, _ = load("builtin")
+    pictures = bench.validation_samples(2).subset(np.arange(0, 20, 3))
+    found = automatic.with_automatic_masks(model, pictures)
+    blind = bench.Pictures(
+        pictures.images, np.zeros_like(pictures.masks), 0 * pictures.labels, pictures.objects, pictures.backgrounds
+    )
+    again = automatic.with_automatic_masks(model, blind)
+    assert np.array_equal(found.pictures.masks, again.pictures.masks)
+    assert np.array_equal(found.pictures.labels, pictures.labels[found.found])
+    assert set(np.unique(found.pictures.masks)) == {0.0, 1.0}
+    inside = found.pictures.masks.astype(bool)
+    exact = pictures.masks[found.found] >= 0.5
+    assert np.array_equal(found.iou[found.found], automatic.overlap(inside, exact))
+    assert found.iou.mean() > automatic.overlap(~inside, exact).mean()  # not the background
+
+
+def test_a_cell_with_automatic_masks_trains_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def record(model: torch.nn.Module, samples: object, out: None, **options: object) -> FinetuneResult:
+        given.update(options, s=samples)
+        return FinetuneResult(model, {}, None, None)
+
+    monkeypatch.setattr(builtin, "finetune", record)
+    model, _ = load("builtin")
+    (name, method), *_ = builtin.AUTOMATIC.items()
+    builtin.fine_tune(model, name, 1, 3, 1e-4)
+    expected = automatic.with_automatic_masks(model, bench.training_samples(1, 3)).pictures
+    samples = given["s"]
+    assert isinstance(samples, bench.Pictures) and given["method"] == method
+    assert np.array_equal(samples.masks, expected.masks) and np.array_equal(samples.images, expected.images)
+    builtin.fine_tune(model, method, 1, 3, 1e-4)
+    exact = given["s"]
+    assert isinstance(exact, bench.Pictures) and np.array_equal(exact.masks, bench.training_samples(1, 3).masks)

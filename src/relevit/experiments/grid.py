@@ -20,6 +20,7 @@ import numpy as np
 from scipy import stats
 
 from relevit.experiments.builtin import (
+    AUTOMATIC,
     METHODS,
     PER_CLASS,
     RATES,
@@ -28,6 +29,7 @@ from relevit.experiments.builtin import (
     all_figures,
     choose_rate,
     fine_tune,
+    mask_figures,
     rate_figures,
 )
 from relevit.files import atomic_write
@@ -49,10 +51,13 @@ def run_cell(cell: Cell) -> Cell:
     import torch
 
     torch.set_num_threads(1)
-    model = _original()
+    model = original = _original()
     if cell["method"] != "original":
-        model = fine_tune(model, cell["method"], cell["per_class"], cell["seed"], cell["lr"]).model
-    return {**cell, "figures": rate_figures(model) if cell["trial"] else all_figures(model)}
+        model = fine_tune(original, cell["method"], cell["per_class"], cell["seed"], cell["lr"]).model
+    figures: dict[str, Any] = rate_figures(model) if cell["trial"] else all_figures(model)
+    if cell["method"] in AUTOMATIC:
+        figures["masks"] = mask_figures(original, cell["per_class"], cell["seed"])
+    return {**cell, "figures": figures}
 
 
 def _cell(method: str, per_class: int, seed: int, lr: float, trial: bool) -> Cell:
@@ -122,12 +127,13 @@ def run_grid(
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """All of it: rates by the rule, then every cell; `figures[n][method]` over the seeds and the original's own
-    figures."""
+    figures. Methods with automatic masks (AUTOMATIC) run at the rate that the rule gives with exact ones."""
     rates = choose_rates(out, methods, per_class, say)
-    cells = [_cell(m, n, s, rates[f"{m}-{n}"], False) for n, s, m in product(per_class, seeds, methods)]
+    arms = [*methods, *(name for name, method in AUTOMATIC.items() if method in methods)]
+    cells = [_cell(a, n, s, rates[f"{AUTOMATIC.get(a, a)}-{n}"], False) for n, s, a in product(per_class, seeds, arms)]
     original, *results = run_cells([_cell("original", 0, 0, 0.0, False), *cells], out, say=say)
     figures: dict[str, Any] = {}
-    for n, method in product(per_class, methods):
+    for n, method in product(per_class, arms):
         own = [r["figures"] for r in results if (r["method"], r["per_class"]) == (method, n)]
         figures.setdefault(str(n), {"original": original["figures"]})[method] = _merged(own)
     return {"rates": rates, "seeds": list(seeds), "figures": figures}

@@ -13,6 +13,7 @@ DEFINITIONS = {
     "control": "plain cross-entropy with the labels, on the same samples and steps",
     "background_swap": "cross-entropy with the labels, half of the time with the object on another sample's background",
     "relevance+background_swap": "the paper's relevance terms together with background swap and the labels",
+    "relevance_with_automatic_masks": "relevance with masks found without annotation in place of the exact ones",
     "in_distribution": f"as in training: in {RELIABILITY:.0%} of the pictures the object is before its class's habitat",
     "background_shuffled": "the habitat of another class",
     "background_unseen": "families of textures that were never used in training",
