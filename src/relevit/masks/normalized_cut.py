@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 _BLOCK, _STEPS, _FIRST = 3, 24, 4  # width of the block, most steps, steps before the first test of convergence
-_RESIDUAL, _ACCURACY = 1e-9, 1e-8  # of an eigenpair relative to its eigenvalue; of the vector (relative to the gap)
+_VECTOR, _GAP = 1e-8, 1e-6  # errors allowed: of the second vector, and of the third eigenvalue relative to the eigengap
+_DOUBLE = 1e-9  # residual relative to the eigenvalue at which two eigenvalues that look equal are believed
 DEGENERATE = 1e-9  # third minus second eigenvalue: at or below it the second vector is not determined, see `tokencut`
 
 
@@ -80,7 +81,7 @@ def _deflated(weights: Tensor) -> tuple[Tensor, Tensor]:
     degrees = weights.sum(dim=-1)
     scale = degrees.rsqrt()
     first = degrees.sqrt() / degrees.sum(dim=-1, keepdim=True).sqrt()
-    matrices = weights * scale[:, :, None] * -scale[:, None, :]
+    matrices = (weights * scale[:, :, None]).mul_(-scale[:, None, :])
     matrices.diagonal(dim1=1, dim2=2).add_(1.0)
     return matrices.baddbmm_(first[:, :, None], first[:, None, :], alpha=4.0), degrees
 
@@ -93,10 +94,10 @@ def _ritz(basis: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inverse, rotation = inverse[:, -2:].flip(-1), rotation[..., -2:].flip(-1)
     vectors = basis @ rotation  # (batch, patches, 2)
     residual = (images @ rotation - vectors * inverse[:, None]).norm(dim=1)
-    values = 1.0 / inverse
-    sharp = residual[:, 0] <= _ACCURACY * (inverse[:, 0] - inverse[:, 1])
-    alike = values[:, 1] - values[:, 0] <= DEGENERATE
-    return values, vectors[..., 0], (residual <= _RESIDUAL * inverse).all(dim=-1) & (sharp | alike)
+    values, gap = 1.0 / inverse, inverse[:, 0] - inverse[:, 1]
+    sharp = (residual[:, 0] <= _VECTOR * gap) & (residual[:, 1] <= _GAP * gap)
+    double = (values[:, 1] - values[:, 0] <= DEGENERATE) & (residual <= _DOUBLE * inverse).all(dim=-1)
+    return values, vectors[..., 0], sharp | double
 
 
 def _orthonormal(block: Tensor) -> Tensor:

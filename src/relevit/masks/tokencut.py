@@ -26,8 +26,10 @@ from relevit.masks.normalized_cut import DEGENERATE, batched_cut, dense_cut
 Solver = Literal["auto", "dense", "batched"]
 SOLVERS = ("auto", "dense", "batched")
 _EQUAL = 1e-5  # of max |v|: what differs by less is equal (the solvers' vectors agree to about 1e-7 of it and better)
-_FEW = 128  # patches up to which LAPACK is faster on a processor
-_ELEMENTS = 2**24  # of the weights that are worked on at once: some 500 MB with all that belongs to them
+_FEW = 320  # patches up to which LAPACK is faster on a processor
+# Elements of the weights (batch * patches^2) that are worked on at once: on a processor what fits its cache, which means
+# one image at a time from 363 patches on; on a device some 2 GB with all that belongs to them.
+_ELEMENTS = {"cpu": 2**18, "cuda": 2**26}
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ def tokencut(
     it (all patches alike, none like another, equal groups of patches), whereas groups that merely resemble each other
     leave a gap of about eps / patches, which is far above. For a judgement of quality see `relevit.masks.quality`.
 
-    solver: "dense" (LAPACK for each image), "batched" (all images at once on their device, LAPACK for those that do not
-    converge), "auto" (the faster one). They give the same masks.
+    solver: "dense" (LAPACK for each image), "batched" (a Krylov method on the inverse, many images at once on their device,
+    LAPACK for those that do not converge), "auto" (the faster one: "dense" on the CPU up to 320 patches). They give the same
+    masks.
 
     Raises UserError for features that are not finite, a grid of another number of patches, `tau` outside of [-1, 1), `eps`
     outside of (0, 1), and an unknown solver.
@@ -91,7 +94,7 @@ def tokencut(
         if solver == "auto":
             solver = "dense" if features.device.type == "cpu" and patches <= _FEW else "batched"
         solve = dense_cut if solver == "dense" or patches < 12 else batched_cut
-        some = max(1, _ELEMENTS // patches**2)
+        some = max(1, _ELEMENTS.get(features.device.type, 2**24) // patches**2)
         parts = [solve(_weights(part, tau, eps)) for part in features.split(some)]
         values, vectors = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
@@ -110,8 +113,11 @@ def _weights(features: Tensor, tau: float, eps: float) -> Tensor:
     """W, (batch, patches, patches) in double precision: 1 where the cosine is above tau, else eps."""
     features = features.double()
     unit = features / features.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    similar = unit @ unit.mT > tau
-    similar = similar | similar.mT  # a product need not be symmetric to the last bit
+    if features.device.type == "cpu":  # NumPy knows that u u^T is symmetric: half the arithmetic
+        similar = torch.from_numpy(np.stack([u @ u.T > tau for u in unit.numpy()]))
+    else:
+        similar = unit @ unit.mT > tau
+        similar = similar | similar.mT  # a product need not be symmetric to the last bit
     return torch.where(similar, 1.0, torch.tensor(eps, dtype=torch.float64, device=features.device))
 
 
