@@ -13,6 +13,7 @@ from torch import nn
 
 from odd_files import orientation, save
 from relevit.data.inspection import inspect_pair, mask_figures, stored_traits
+from relevit.data.samples import Row, write_manifest
 from relevit.doctor import Diagnosis, Finding, Where, examine_data, examine_model
 from relevit.errors import UserError
 from tiny_run import tiny_model
@@ -185,6 +186,23 @@ def test_nothing_to_read_is_a_fault_and_no_crash(tmp_path: Path) -> None:
         examine_data(tmp_path / "images", tmp_path / "none")
     with pytest.raises(UserError, match=r"map\.json"):
         examine(tmp_path, class_map=tmp_path / "map.json")
+
+
+def test_regions_to_ignore_are_checked_and_a_manifest_chooses(root: Path) -> None:
+    save(root / "ignore/0/0.png", 0 * mask())  # nothing to ignore is no fault
+    save(root / "ignore/0/1.png", mask()[:5])
+    save(root / "ignore/1/4.png", picture(0))
+    found = examine(root, ignore=root / "ignore")
+    assert names(found["mask of another size"]) == ["1.png"] and names(found["unreadable mask"]) == ["4.png"]
+    assert found["mask of another size"].where[0].file == str(root / "ignore/0/1.png")
+    chosen = [Row(f"0/{number}.png", "0", 0, "training") for number in (0, 1, 2)]
+    write_manifest(root / "mine.csv", chosen)
+    (root / "images/1/5.png").write_text("none")  # it is not among the chosen
+    diagnosis = examine_data(root / "images", root / "masks", manifest=root / "mine.csv", model=tiny_model())
+    assert diagnosis.findings == [] and diagnosis.facts["images"] == "3 with a mask, 3 of them good"
+    assert diagnosis.facts["classes"] == "1 folder matched by index; 4 of the model's 5 classes have no folder"
+    write_manifest(root / "more.csv", [*chosen, Row("0/9.png", "0", 0, "training")])
+    assert names(examine(root, manifest=root / "more.csv")["missing image"]) == ["9.png"]
 
 
 def test_alpha_channels_are_looked_at_too(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from relevit.data.checks import REMEDIES, Fault, FaultsError, Progress, in_paral
 from relevit.data.classes import RULES, ClassMap, match_classes
 from relevit.data.folder import FolderSamples
 from relevit.data.inspection import Inspected, inspect_pair
-from relevit.data.manifest import Row
+from relevit.data.manifest import Row, read_manifest
 from relevit.errors import UserError
 from relevit.images import list_images
 from relevit.models import Normalization, data_config
@@ -94,33 +94,40 @@ def examine_data(
     *,
     model: nn.Module | None = None,
     class_map: ClassMap | None = None,
+    ignore: str | os.PathLike[str] | None = None,
+    manifest: str | os.PathLike[str] | None = None,
     normalization: Normalization = "model",
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Every fault of a folder of class folders that `FolderSamples` would find, and what deserves a look beside.
 
-    masks: None takes the alpha channel of the images. model: for its classes and its input size. Images of unknown
-    class are read, too. Raises UserError for folders or a class map that do not exist.
+    masks: None takes the alpha channel of the images. model: for its classes and its input size. ignore: the folder of
+    pixels to ignore. manifest: a CSV that names the images; no others are read. Images of unknown class are read, too.
+    Raises UserError for folders, a class map or a manifest that do not exist.
     """
     root = Path(images)
     folders = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     samples: FolderSamples | None = None
+    names = None if manifest is None else [row.name for row in read_manifest(manifest)]
     try:  # here every class is known, so that no image is left out; the classes are matched below
         given = dict.fromkeys(folders, 0)
-        samples = FolderSamples(images, masks, classes=given, skip_bad=True, check=False)
+        samples = FolderSamples(images, masks, classes=given, ignore=ignore, names=names, skip_bad=True, check=False)
         faults = list(samples.faults)
     except FaultsError as error:
         faults = list(error.faults)
     rows = samples.manifest if samples is not None else []
-    matched = match_classes({row.class_name for row in rows}, model, class_map)
+    used = {row.class_name for row in rows}
+    if names is not None and class_map == "sorted":  # which counts the folders of other images, too
+        used |= {folder for folder in folders if not folder.startswith(".")}
+    matched = match_classes(used, model, class_map)
     faults += [Fault("unknown class", str(root / folder), reason) for folder, reason in matched.unknown.items()]
     files = [samples.files(index) for index in range(len(rows))] if samples is not None else []
-    looked = in_parallel(lambda pair: inspect_pair(*pair), files, workers, progress)
+    looked = in_parallel(lambda paths: inspect_pair(*paths), files, workers, progress)
     faults += [found.fault for found in looked if found.fault is not None]
     looks = [
-        _Look(row._replace(label=matched.classes.get(row.class_name, -1)), *pair, found)
-        for row, pair, found in zip(rows, files, looked, strict=True)
+        _Look(row._replace(label=matched.classes.get(row.class_name, -1)), image, mask, found)
+        for row, (image, mask, _), found in zip(rows, files, looked, strict=True)
     ]
     good = [look for look in looks if look.found.fault is None and look.row.label >= 0]
 
@@ -327,7 +334,7 @@ def _class_facts(classes: dict[str, int], model: nn.Module | None, class_map: Cl
         how = by.get(str(rule), "")
     else:
         how = "the class map"
-    text = f"{len(classes)} folders matched" + (f" by {how}" if how and classes else "")
+    text = f"{len(classes)} folder{'s' * (len(classes) != 1)} matched" + (f" by {how}" if how and classes else "")
     count = getattr(model, "num_classes", None)
     if count is not None:
         text += f"; {count - len(set(classes.values()))} of the model's {count} classes have no folder"

@@ -29,6 +29,8 @@ def doctor(
     num_classes: int | None = None,
     model_args: dict[str, Any] | None = None,
     class_map: str | None = None,
+    ignore: str | None = None,
+    manifest: str | None = None,
     normalization: Literal["model", "paper"] = "model",
     workers: int = 0,
     out: str | None = None,
@@ -47,6 +49,8 @@ def doctor(
         num_classes: number of classes, where it differs from the model's own.
         model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
+        ignore: a folder as that of the masks, white where pixels are neither object nor background.
+        manifest: a CSV file that names the images of the run (relevit split; a run's split.csv); no others are read.
         normalization: preprocessing that the run is to have, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
         workers: threads that read images; 0 reads in this one.
         out: a JSON file for all findings, with every file's name.
@@ -69,6 +73,8 @@ def doctor(
             masks,
             model=net,
             class_map=class_map,
+            ignore=ignore,
+            manifest=manifest,
             normalization=normalization,
             workers=workers,
             progress=step,

@@ -90,8 +90,11 @@ class Pair(NamedTuple):
     fault: Fault | None
 
 
-def read_pair(image: Path, mask: Path | None) -> Pair:
-    """One image and its mask, read in full and checked; `mask` None means the alpha channel of the image."""
+def read_pair(image: Path, mask: Path | None, region: Path | None = None) -> Pair:
+    """One image and its mask, read in full and checked; `mask` None means the alpha channel of the image.
+
+    region: a picture of the pixels to ignore, checked, too; it may be empty.
+    """
     try:
         picture = read_image(image)
     except UserError as error:
@@ -109,12 +112,24 @@ def read_pair(image: Path, mask: Path | None) -> Pair:
         most = float(values.max(initial=0))
         detail = f"its highest value is {255 * most:.0f} of 255" if most > 0 else ""
         fault = Fault("empty mask", str(mask or image), detail)
+    elif region is not None:
+        fault = _check_region(image, picture, region)
     return Pair(picture, values, fault)
 
 
-def check_pair(image: Path, mask: Path | None) -> Fault | None:
-    """What is wrong with one image and its mask, read in full; `mask` None means the alpha channel of the image."""
-    return read_pair(image, mask).fault
+def _check_region(image: Path, picture: Image.Image, region: Path) -> Fault | None:
+    try:
+        ignored = read_mask(region)
+    except UserError as error:
+        return Fault("unreadable mask", str(region), _reason(error, region))
+    if ignored.shape != (picture.height, picture.width):
+        return Fault("mask of another size", str(region), _sizes(image, picture, ignored))
+    return None
+
+
+def check_pair(image: Path, mask: Path | None, region: Path | None = None) -> Fault | None:
+    """What is wrong with one image and its mask (and its region to ignore), read in full, as `read_pair` does."""
+    return read_pair(image, mask, region).fault
 
 
 def has_object(mask: np.ndarray) -> bool:

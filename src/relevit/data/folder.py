@@ -147,19 +147,13 @@ class FolderSamples(Dataset[Sample]):
             return Fault("missing mask", str(path), f"expected {self.mask_root / name.with_suffix('.png')}")
         return None
 
-    def files(self, index: int) -> tuple[Path, Path | None]:
-        """The files of one sample: its image, and its mask (None: the image's alpha channel)."""
-        return self.root / self.manifest[index].name, self._masks[index]
+    def files(self, index: int) -> tuple[Path, Path | None, Path | None]:
+        """The files of one sample: its image, its mask (None: the image's alpha channel), its region to ignore."""
+        return self.root / self.manifest[index].name, self._masks[index], self._ignores[index]
 
     def check_item(self, index: int) -> Fault | None:
         """Read one sample's files in full; what is wrong with them, or None."""
-        path, region = self.root / self.manifest[index].name, self._ignores[index]
-        fault = check_pair(path, self._masks[index])
-        if fault is None and region is not None:
-            fault = check_pair(path, region)
-            if fault is not None and fault.kind == "empty mask":  # nothing to ignore
-                fault = None
-        return fault
+        return check_pair(*self.files(index))
 
     def _keep(self, indices: Sequence[int]) -> None:
         self.manifest = [self.manifest[index] for index in indices]

@@ -55,9 +55,12 @@ class Inspected(NamedTuple):
     mask: MaskFigures | None
 
 
-def inspect_pair(image: Path, mask: Path | None) -> Inspected:
-    """Read an image and its mask once (`mask` None: the image's alpha channel) and measure them."""
-    picture, values, fault = read_pair(image, mask)
+def inspect_pair(image: Path, mask: Path | None, region: Path | None = None) -> Inspected:
+    """Read an image and its mask once (`mask` None: the image's alpha channel) and measure them.
+
+    region: a picture of the pixels to ignore; it is checked only.
+    """
+    picture, values, fault = read_pair(image, mask, region)
     seen = None
     if picture is not None:
         digest = hashlib.blake2b(f"{picture.size}".encode() + picture.tobytes(), digest_size=16).digest()
