@@ -107,6 +107,13 @@ def test_numbering_through_a_table_and_by_sorting(bound):
     np.testing.assert_array_equal(distinct[places], keys)
 
 
+@pytest.mark.parametrize("sigma", [1, 1e12])
+def test_the_finest_and_the_coarsest_grid(sigma):
+    image, coarse = scattered(13, 17, 6)
+    soft = refine_mask(image, coarse, sigma_spatial=sigma, sigma_luma=sigma, sigma_chroma=sigma, strength=0).soft
+    np.testing.assert_allclose(soft, coarse if sigma == 1 else np.full(coarse.shape, coarse.mean()), atol=1e-6)
+
+
 def disc(height, width, share):
     """An ellipse in the middle that covers this share of the picture."""
     y, x = np.mgrid[:height, :width]
@@ -280,7 +287,8 @@ def test_user_errors_name_the_argument():
     with pytest.raises(UserError, match="no pixels"):
         refine_mask(image[:0], coarse[:0])
     for name in ("sigma_spatial", "sigma_luma", "sigma_chroma", "confidence"):
-        with pytest.raises(UserError, match=name):
-            refine_mask(image, coarse, **{name: 0})
+        for value in (0, -3, math.nan):
+            with pytest.raises(UserError, match=name):
+                refine_mask(image, coarse, **{name: value})
     with pytest.raises(UserError, match="strength"):
         refine_mask(image, coarse, strength=-1)

@@ -12,21 +12,21 @@ with an IoU of 0.97 to 0.999 with these, single pixels that differ by 0.9), and 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import sparse
-from scipy.sparse.linalg import cg
+from scipy.sparse.linalg import LinearOperator, cg
 
 from relevit.errors import UserError
 
 # Y, U and V of BT.601 with full range, in millionths: whole numbers, so that a grey pixel (U = V = 128, which is a
-# border between cells) does not fall to one side or the other by rounding.
-_MILLION = 1e6
-_YUV = np.array([[299000, 587000, 114000], [-168736, -331264, 500000], [500000, -418688, -81312]], dtype=np.float64)
-_OFFSET = np.array([0, 128_000_000, 128_000_000], dtype=np.float64)
+# border between cells) does not fall to one side or the other by rounding. They fit 32 bits.
+_MILLION = 1_000_000
+_YUV = ((299000, 587000, 114000, 0), (-168736, -331264, 500000, 128), (500000, -418688, -81312, 128))
 _BISTOCHASTISATION_STEPS = 10
 _LEAST_DIAGONAL = 1e-5
 _THRESHOLD = 0.5
@@ -77,10 +77,11 @@ def refine_mask(
     Raises UserError if sizes or types are wrong, or a parameter is out of its range.
     """
     _check(image, coarse)
-    for name, value in [("sigma_spatial", sigma_spatial), ("sigma_luma", sigma_luma), ("sigma_chroma", sigma_chroma),
-                        ("confidence", confidence)]:  # fmt: skip
-        if not value > 0:
-            raise UserError(f"{name} must be above 0, not {value}.")
+    for name, value in {"spatial": sigma_spatial, "luma": sigma_luma, "chroma": sigma_chroma}.items():
+        if not value >= 1:
+            raise UserError(f"sigma_{name} must be at least 1 (pixels, or grey levels of 256), not {value}.")
+    if not confidence > 0:
+        raise UserError(f"confidence must be above 0, not {confidence}.")
     if not strength >= 0:
         raise UserError(f"strength must not be below 0, it is {strength}.")
     if not coarse.any():
@@ -109,30 +110,31 @@ def _check(image: np.ndarray, coarse: np.ndarray) -> None:
 
 def _bilateral_grid(image: np.ndarray, sigma_spatial: float, sigma_luma: float, sigma_chroma: float) -> _Grid:
     height, width = image.shape[:2]
-    colours = image.reshape(-1, 3).astype(np.float64) @ _YUV.T + _OFFSET  # (pixels, 3), whole numbers
-    colours /= np.array([sigma_luma, sigma_chroma, sigma_chroma]) * _MILLION
-    y, u, v = colours.astype(np.int64).T  # truncated; none is negative
-    lumas, us, vs = (
-        int(255 / sigma_luma) + 2,
-        *[int(256 / sigma_chroma) + 2] * 2,
-    )  # one slot more than used: see below
+    red, green, blue = (np.ascontiguousarray(image[..., channel], dtype=np.int32).reshape(-1) for channel in range(3))
+    colour = np.zeros(height * width, dtype=np.int64)
+    slots = []  # of each axis of colour: one more than is ever used, see below
+    for (r, g, b, offset), sigma in zip(_YUV, (sigma_luma, sigma_chroma, sigma_chroma), strict=True):
+        size = round(min(sigma, 1000) * _MILLION)  # of a cell, in millionths
+        level = (r * red + g * green + b * blue + offset * _MILLION) // size  # truncated: none is negative
+        slots.append(256 * _MILLION // size + 2)
+        colour = colour * slots[-1] + level
+    us, vs = slots[1:]
+    colours = math.prod(slots)
     rows = (np.arange(height) / sigma_spatial).astype(np.int64)
     columns = (np.arange(width) / sigma_spatial).astype(np.int64)
     tiles = int(columns[-1]) + 2
 
     # Occupied colours are numbered first, then occupied pairs of (tile, colour): two small tables in place of a huge one.
-    colour_keys, colour = _number((y * us + u) * vs + v, lumas * us * vs)
+    colour_keys, colour = _number(colour, colours)
     place = ((rows[:, None] * tiles + columns) * len(colour_keys)).reshape(-1)
     pair_keys, cell = _number(place + colour, (int(rows[-1]) + 1) * tiles * len(colour_keys))
     tile, index = np.divmod(pair_keys, len(colour_keys))
-    keys = (
-        tile * (lumas * us * vs) + colour_keys[index]
-    )  # (cells,), ascending: a number in base (rows, tiles, lumas, us, vs)
+    keys = tile * colours + colour_keys[index]  # (cells,), ascending: digits (row, column, luma, U, V)
 
     # A step along an axis is a fixed difference of keys; the last slot of each axis is never used, so that a step beyond
     # the end finds nothing.
-    pairs = [_matches(keys, step) for step in (1, vs, us * vs, lumas * us * vs, tiles * lumas * us * vs)]
-    first, second = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    pairs = [_matches(keys, step) for step in (1, vs, us * vs, colours, tiles * colours)]
+    first, second = (np.concatenate(parts).astype(np.int32) for parts in zip(*pairs, strict=True))
     ones = np.ones(2 * len(first))
     edges = np.concatenate([first, second]), np.concatenate([second, first])
     neighbours = sparse.csr_array((ones, edges), shape=(len(keys), len(keys)))
@@ -147,8 +149,8 @@ def _number(keys: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
     used = np.zeros(bound, dtype=bool)
     used[keys] = True
     distinct = np.flatnonzero(used)
-    numbers = np.empty(bound, dtype=np.int32)
-    numbers[distinct] = np.arange(len(distinct), dtype=np.int32)
+    numbers = np.empty(bound, dtype=np.int64)
+    numbers[distinct] = np.arange(len(distinct))
     return distinct, numbers[keys]
 
 
@@ -176,10 +178,15 @@ def _solve(
     weight = confidence * grid.pixels
     right = confidence * np.bincount(grid.cell[coarse.reshape(-1)], minlength=cells)
     diagonal = strength * (mass - 10 * scale * scale) + weight
-    off_diagonal = sparse.diags_array(scale * -strength) @ grid.neighbours @ sparse.diags_array(scale)
-    matrix = (off_diagonal + sparse.diags_array(diagonal)).tocsr()
-    jacobi = sparse.diags_array(1 / np.maximum(diagonal, _LEAST_DIAGONAL))
-    return cg(matrix, right, x0=right / weight, M=jacobi, maxiter=iterations, rtol=tolerance)[0]
+    jacobi = 1 / np.maximum(diagonal, _LEAST_DIAGONAL)
+    scaled = strength * scale
+
+    def system(values: np.ndarray) -> np.ndarray:  # (strength * (diag(m) - diag(n) blur diag(n)) + diag(c)) values
+        return diagonal * values - scaled * (grid.neighbours @ (scale * values))
+
+    matrix = LinearOperator((cells, cells), matvec=system, dtype=np.float64)
+    inverse = LinearOperator((cells, cells), matvec=lambda values: jacobi * values, dtype=np.float64)
+    return cg(matrix, right, x0=right / weight, M=inverse, maxiter=iterations, rtol=tolerance)[0]
 
 
 def _one_component(mask: np.ndarray, coarse: np.ndarray) -> np.ndarray:
