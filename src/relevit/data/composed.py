@@ -22,7 +22,16 @@ from PIL import Image
 
 from relevit.data.checks import Fault, FaultsError, Progress, in_parallel
 from relevit.data.folder import FolderSamples
-from relevit.data.shift_tests import SI_SCORE, Composition, Grid, Sources, chosen_sets, plan_set, render
+from relevit.data.shift_tests import (
+    SI_SCORE,
+    Composition,
+    Grid,
+    Sources,
+    chosen_sets,
+    plan_set,
+    render,
+    scale_of_object,
+)
 from relevit.errors import UserError
 from relevit.files import atomic_write
 from relevit.images import list_images, read_image
@@ -84,8 +93,11 @@ def prepare(
     if faults and (not skip_bad or not scenes):
         raise FaultsError(faults)
     sources = Sources(samples, None if backgrounds is None else Path(backgrounds), size, masks is None)
+    scale_of = scale_of_object(sources)
     plans = {
-        name: plan_set(name, sources, scenes, seed=seed, repeats=repeats, limit=limit, grid=grid, suffix=suffix)
+        name: plan_set(
+            name, sources, scenes, seed=seed, repeats=repeats, limit=limit, grid=grid, suffix=suffix, scale_of=scale_of
+        )
         for name in names
     }
     compositions = [one for plan in plans.values() for one in plan]

@@ -250,10 +250,10 @@ def _others(
         following = order[(order.index(class_name) + 1) % len(order)]
         return _some(classes[following], repeats, rng) if following != class_name else []
     drawn = []
-    others = {one: [other for other in members if other != each] for one, members in classes.items()}
-    possible = [one for one in order if others[one]]
+    possible = [one for one in order if one != class_name or len(classes[one]) > 1]
     for _ in range(repeats if possible else 0):
-        members = others[possible[rng.integers(len(possible))]]
+        chosen = possible[rng.integers(len(possible))]
+        members = [other for other in classes[chosen] if other != each]
         drawn.append(members[rng.integers(len(members))])
     return drawn
 
