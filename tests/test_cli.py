@@ -71,6 +71,11 @@ def test_help_is_quick_and_errors_reach_the_shell() -> None:
     assert wrong.returncode == 2 and wrong.stderr.startswith("relevit: error: ") and "no_such_model" in wrong.stderr
 
 
+def test_the_number_of_classes_may_be_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["info", "vit_tiny_patch16_224", "--num-classes", "7", "--model-args", "{num_classes: 5}"])
+    assert any(line.split() == ["│", "classes", "│", "7", "│"] for line in capsys.readouterr().out.splitlines())
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_option_is_documented(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from relevit.commands.terminal import stderr, stdout
+from relevit.commands.terminal import model_arguments, stderr, stdout
 from relevit.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def doctor(
         raise UserError(f"{out} is there already: give another --out, or remove it")
     weights: Weights = "file" if checkpoint is not None else "checkpoint" if _is_local(model) else "timm"
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
-    arguments = {**(model_args or {}), **({} if num_classes is None else {"num_classes": num_classes})}
+    arguments = model_arguments(num_classes, model_args)
     net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, **arguments)
     of_model = examine_model(net, normalization=normalization, weights=weights, name=model)
     with _bar(progress and sys.stderr.isatty()) as step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal
 
-from relevit.commands.terminal import pick_device, stderr, stdout
+from relevit.commands.terminal import model_arguments, pick_device, stderr, stdout
 from relevit.errors import UserError
 
 
@@ -52,10 +52,9 @@ def explain(
     net, view = load(
         model,
         checkpoint=checkpoint,
-        num_classes=num_classes,
         normalization=normalization,
         device=pick_device(device),
-        **(model_args or {}),
+        **model_arguments(num_classes, model_args),
     )
     wanted = None if target is None else class_number(net, target)
     table = Table(title=f"What {model} says", title_justify="left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from relevit.commands.terminal import stdout
+from relevit.commands.terminal import model_arguments, stdout
 
 
 def finetune(
@@ -110,9 +110,8 @@ def finetune(
         source = load(
             source,
             checkpoint=own["checkpoint"],
-            num_classes=own["num_classes"],
             normalization=normalization,
-            **(own["model_args"] or {}),
+            **model_arguments(own["num_classes"], own["model_args"]),
         )[0]
     result = train(source, arguments.pop("images"), arguments.pop("out"), **arguments)
     console = stdout()

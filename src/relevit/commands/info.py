@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from relevit.commands.terminal import stdout
+from relevit.commands.terminal import model_arguments, stdout
 
 
 def info(
@@ -28,7 +28,7 @@ def info(
     from relevit.models import load
     from relevit.report.model_facts import model_facts
 
-    net, _ = load(model, pretrained=False, num_classes=num_classes, **(model_args or {}))
+    net, _ = load(model, pretrained=False, **model_arguments(num_classes, model_args))
     size = (input_size[0], input_size[1]) if input_size else None
     table = Table(title=model, title_justify="left", show_header=False)
     for name, value in model_facts(net, input_size=size, normalization=normalization):

@@ -1,9 +1,9 @@
-"""What the subcommands share: the consoles they print on, and the device they run on."""
+"""What the subcommands share: the consoles they print on, the device they run on, and the arguments of a model."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +16,11 @@ def pick_device(name: str | None) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def model_arguments(num_classes: int | None, model_args: dict[str, Any] | None) -> dict[str, Any]:
+    """`--model-args` for `relevit.load`, with `--num-classes` among them where it is given; it wins."""
+    return {**(model_args or {}), **({} if num_classes is None else {"num_classes": num_classes})}
 
 
 def stdout() -> Console:
