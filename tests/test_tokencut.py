@@ -205,6 +205,18 @@ def test_no_object(case, solver):
     torch.testing.assert_close(*cut.eigenvalues[0], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("solve", [dense_cut, batched_cut])
+def test_a_double_eigenvalue_is_seen(solve):
+    """Three copies of one part, each alike to the others: the second eigenvalue is double, among many single ones."""
+    inner = torch.from_numpy(weights_by_loops(clustered(0, (7, 13), noise=1.5)))
+    weights = torch.where(torch.eye(3).bool()[:, None, :, None], inner[:, None, :], 1e-3).reshape(273, 273)
+    values, vectors = solve(weights[None])
+    assert 0.0 <= values[0, 1] - values[0, 0] < 1e-12
+    degrees = weights.sum(dim=1)
+    left = (degrees * vectors[0] - weights @ vectors[0]) - values[0, 0] * degrees * vectors[0]
+    torch.testing.assert_close(left, torch.zeros_like(left), rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_groups_that_nearly_equal_each_other_are_cut(solver):
     """A group of one patch more than the other two leaves a gap of about eps / patches: small, and far above rounding."""
