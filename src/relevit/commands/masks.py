@@ -53,7 +53,7 @@ def masks(
         exclude: files with names of images, one a line, whose masks are left out; the contact sheet makes one.
         batch_size: images in one forward pass.
         workers: processes that read images and refine masks, 0 for none; by default one for each core.
-        device: where the backbone runs, such as cuda; by default the GPU if there is one.
+        device: where the backbone runs, such as cuda; by default the GPU if there is one, and of several processes each on its own.
         progress: shows a progress bar.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
