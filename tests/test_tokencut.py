@@ -102,6 +102,18 @@ def test_other_constants(seed):
     assert np.array_equal(cut.masks[0], mask)
 
 
+@pytest.mark.parametrize("patches", [11, 300])
+def test_similarity_is_decided_in_double_precision(patches):
+    """Cosines that differ from tau by far less than single precision resolves."""
+    angles = np.arccos(0.2 + 1e-10 * np.arange(-5, 6))
+    others = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    features = np.concatenate([[[3.0, 0.0]], others, np.random.default_rng(0).normal(size=(patches, 2))])
+    weights = module._weights(torch.from_numpy(features)[None], 0.2, 1e-5)
+    assert weights[0, 0, 1:12].tolist() == [1e-5] * 5 + [float(weights[0, 0, 6])] + [1.0] * 5
+    assert np.array_equal(weights[0, 12:, 12:], weights_by_loops(features[12:]))
+    assert torch.equal(weights, weights.mT)
+
+
 def object_on_background(grid=(11, 17), noise=0.1):
     """A block of similar patches, rows 2 to 4 and columns 5 to 10, on a background of another kind."""
     random = np.random.default_rng(0)
