@@ -12,7 +12,7 @@ help:
 	@echo "make demo       fine-tune and measure a small ViT on the built-in benchmark, offline; writes runs/demo"
 	@echo "make test       ruff, mypy and the quick tests"
 	@echo "make test-slow  the slow tests"
-	@echo "make bench      speed and memory of a training step"
+	@echo "make bench      speed and memory of a training step, speed of automatic masks"
 	@echo "make format     format the code"
 	@echo "make clean      remove .venv and caches (results in runs/ stay)"
 
@@ -36,6 +36,7 @@ test-slow: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) benchmarks/step.py
+	$(RUN) benchmarks/masks.py
 
 format: $(STAMP)
 	$(RUN) -m ruff check --fix .
