@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ from relevit.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_STATUS = Path("/proc/self/status")  # of Linux
+_umask_lock = threading.Lock()
+_umask_seen: list[int] = []  # where it is not in _STATUS
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str | Callable[[BinaryIO], object]) -> None:
@@ -144,9 +148,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
+    """The process's umask. Linux tells it; elsewhere it can be read only by setting it, which concerns all threads: that
+    is done once, at the first use."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except OSError:
+        pass
+    with _umask_lock:
+        if not _umask_seen:
+            current = os.umask(0o077)
+            os.umask(current)
+            _umask_seen.append(current)
+    return _umask_seen[0]
 
 
 @contextmanager
