@@ -156,9 +156,10 @@ def plan_set(
 ) -> list[Composition]:
     """Every composition of the set `name`, by object, value and repeat; `limit` of them, drawn by `seed`, if given.
 
-    `backgrounds` are files below `sources.root`. `repeats` backgrounds are drawn for each object (and value), as many as
-    there are at most. `scale_of(object, area)` gives the scale (default: `scale_of_object`). A picture alone in its class
-    has no `mixed_same`; with a single picture in all there is no `mixed_rand`, with a single class no `mixed_next`.
+    `backgrounds` are files below `sources.root`. `repeats` backgrounds are drawn for each object (all values share them):
+    different ones, fewer where there are not as many; but `mixed_rand` draws a class and a picture anew each time, so
+    that one may come twice. `scale_of(object, area)` gives the scale (default: `scale_of_object`). A picture alone in its
+    class has no `mixed_same`; with a single picture in all there is no `mixed_rand`, with a single class no `mixed_next`.
     """
     grid = grid or Grid()
     scale_of = scale_of or scale_of_object(sources)
