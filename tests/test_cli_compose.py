@@ -127,6 +127,9 @@ def test_whole_pictures_then_evaluate(
         (["--out", "out", "--areas", "large"], "--areas"),
         (["--out", "out", "--format", "gif"], "--format"),
         (["--out", "masks"], "not empty"),
+        (["--out", "cutouts/new"], "lies in the folder of images cutouts"),
+        (["--out", "masks/new", "--masks", "masks"], "lies in the folder of masks masks"),
+        (["--out", "scenes/new", "--backgrounds", "scenes"], "lies in the folder of backgrounds scenes"),
         ([], "required: --out"),
     ],
 )

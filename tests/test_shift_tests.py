@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from relevit.data.composed import (
     CONFIG,
     MANIFEST,
     Prepared,
+    check_apart,
     check_place,
     missing,
     picture_paths,
@@ -277,6 +279,40 @@ def test_folders_of_others_are_left_alone(data: Path) -> None:
     (data / "out" / CONFIG).write_text("{")
     with pytest.raises(UserError, match=r"compose\.json cannot be read"):
         check_place(data / "out")
+
+
+def test_other_contents_of_the_same_names_and_sizes_are_refused(data: Path) -> None:
+    def options(masks: str = "masks") -> Prepared:
+        sets = ["location", "mixed_next"]
+        return prepare(data / "images", data / "scenes", data / masks, sets=sets, size=SIZE, grid=SMALL)
+
+    write(data / "out", options())
+    shutil.copytree(data / "masks", data / "others")
+    assert write(data / "out", options("others")) == 0  # the same masks elsewhere
+    one, two = data / "images" / "ant" / "1.png", data / "scenes" / "sea" / "3.png"
+    for kind, path in (("masks", data / "others" / "bee" / "2.png"), ("images", one), ("backgrounds", two)):
+        old = path.read_bytes()
+        path.write_bytes(old[:-1] + bytes([old[-1] ^ 1]))  # in the last checksum, which readers pass over
+        with pytest.raises(UserError) as error:
+            write(data / "out", options("others"))
+        assert f"configuration: {kind}: {{'count': " in str(error.value) and str(error.value).count(" now") == 1
+        path.write_bytes(old)
+    assert write(data / "out", options("others")) == 0
+
+
+def test_sets_are_not_written_into_a_folder_that_is_read(data: Path) -> None:
+    (data / "link").symlink_to(data / "images")
+    for out in ("images", "images/new", "link/new/deep"):
+        with pytest.raises(UserError, match=r"lies in the folder of images .*images: choose an --out of its own"):
+            check_apart(data / out, images=data / "images", masks=None)
+    with pytest.raises(UserError, match="folder of masks"):
+        check_apart(data / "masks", images=data / "images", masks=data / "masks")
+    check_apart(data, images=data / "images")
+    check_apart(data / "images2", images=data / "images")
+    for inside, kind in (("cutouts", "images"), ("scenes", "backgrounds")):
+        with pytest.raises(UserError, match=f"lies in the folder of {kind}"):
+            write(data / inside / "new", cut_outs(data))
+        assert not (data / inside / "new").exists()
 
 
 def test_jpeg(data: Path) -> None:

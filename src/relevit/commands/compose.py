@@ -63,11 +63,12 @@ def compose(
     from rich.progress import Progress
     from rich.table import Table
 
-    from relevit.data.composed import check_place, missing, prepare, write_compositions
+    from relevit.data.composed import check_apart, check_place, missing, prepare, write_compositions
     from relevit.data.shift_tests import Grid
 
     place = Path(out)
     check_place(place)
+    check_apart(place, images=images, masks=masks, backgrounds=backgrounds)
     with Progress(transient=True, console=stderr(), disable=not (progress and sys.stderr.isatty())) as bar:
         task = bar.add_task("checking", total=None)
         prepared = prepare(

@@ -117,8 +117,7 @@ def prepare(
         "suffix": suffix,
         **{key: list(value) if isinstance(value, Sequence) else value for key, value in grid._asdict().items()},
         "cut_outs": masks is None,
-        "objects": _fingerprint(root, [row.name for row in samples.manifest]),
-        "backgrounds": None if not scenes else _fingerprint(Path(backgrounds or ""), scenes),
+        **_fingerprints(sources, scenes, workers, progress),
         "about": {
             "images": str(images),
             "masks": masks and str(masks),
@@ -176,12 +175,30 @@ def _scenes(
     return [path.relative_to(folder).as_posix() for path in readable], [fault for fault in faults if fault is not None]
 
 
-def _fingerprint(root: Path, names: Sequence[str]) -> dict[str, Any]:
-    """How many files, and a hash of their names and sizes in bytes."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in names:
-        digest.update(f"{name}\0{(root / name).stat().st_size}\0".encode())
-    return {"count": len(names), "fingerprint": digest.hexdigest()}
+def _fingerprints(
+    sources: Sources, scenes: Sequence[str], workers: int, progress: Progress | None
+) -> dict[str, dict[str, Any] | None]:
+    """Of images, masks and backgrounds: how many files, and a hash of their names and contents; None where there are none."""
+    names = [row.name for row in sources.samples.manifest]
+    files = [sources.samples.files(index) for index in range(len(names))]
+    kinds: dict[str, list[tuple[str, Path]]] = {
+        "images": [(name, image) for name, (image, _, _) in zip(names, files, strict=True)],
+        "masks": [(name, mask) for name, (_, mask, _) in zip(names, files, strict=True) if mask is not None],
+        "backgrounds": [(name, (sources.root or Path()) / name) for name in scenes],
+    }
+
+    def content(path: Path) -> bytes:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+
+    every = [path for pairs in kinds.values() for _, path in pairs]
+    digests = dict(zip(every, in_parallel(content, every, workers, progress), strict=True))
+    found: dict[str, dict[str, Any] | None] = {}
+    for kind, pairs in kinds.items():
+        whole = hashlib.blake2b(digest_size=8)
+        for name, path in pairs:
+            whole.update(f"{name}\0".encode() + digests[path])
+        found[kind] = {"count": len(pairs), "fingerprint": whole.hexdigest()} if pairs else None
+    return found
 
 
 def _check_names(compositions: Sequence[Composition]) -> None:
@@ -228,6 +245,14 @@ def check_place(out: Path, config: Mapping[str, Any] | None = None) -> None:
         )
 
 
+def check_apart(out: Path, **folders: str | os.PathLike[str] | None) -> None:
+    """Raise UserError where `out` lies in a folder that is read (`folders`, by what they hold), or is one of them: what
+    is composed would be read as an input by the next call."""
+    for kind, folder in folders.items():
+        if folder is not None and out.resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(f"{out} lies in the folder of {kind} {folder}: choose an --out of its own, beside it")
+
+
 def read_config(out: Path) -> dict[str, Any]:
     try:
         return json.loads((out / CONFIG).read_text(encoding="utf-8"))
@@ -257,10 +282,11 @@ def write_compositions(
 ) -> int:
     """Make what is missing below `out`, in `workers` threads, then the manifest; the number of pictures made.
 
-    `config` is written to compose.json first; an `out` of another one is refused (`check_place`). `advance` is called
-    after each picture.
+    `config` is written to compose.json first; an `out` of another one is refused (`check_place`), and one in a folder
+    of the sources (`check_apart`). `advance` is called after each picture.
     """
     check_place(out, config)
+    check_apart(out, images=sources.samples.root, masks=sources.samples.mask_root, backgrounds=sources.root)
     if not (out / CONFIG).exists():
         atomic_write(out / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     left = missing(out, compositions)
