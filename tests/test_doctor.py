@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from odd_files import orientation, save
+from relevit.data.gather import gather
 from relevit.data.inspection import inspect_pair, mask_figures, stored_traits
 from relevit.data.samples import Row, write_manifest
 from relevit.doctor import Diagnosis, Finding, Where, examine_data, examine_model
@@ -205,6 +206,36 @@ def test_regions_to_ignore_are_checked_and_a_manifest_chooses(root: Path) -> Non
     assert names(examine(root, manifest=root / "more.csv")["missing image"]) == ["9.png"]
 
 
+def test_lines_of_a_manifest_that_would_stop_a_run(root: Path) -> None:
+    rows = [Row(f"{seed // 3}/{seed}.png", str(seed // 3), seed // 3, "training") for seed in range(6)]
+    path = root / "mine.csv"
+
+    def told(changed: list[Row]) -> list[str]:
+        """What the doctor says of the manifest, and nothing else; a run stops exactly where it says something."""
+        write_manifest(path, changed)
+        diagnosis = examine_data(root / "images", root / "masks", manifest=path, model=tiny_model())
+        where = [where for found in diagnosis.findings if found.kind == "bad manifest" for where in found.where]
+        assert {where.file for where in where} <= {str(path)}
+        assert {found.kind for found in diagnosis.findings if found.level == "fault"} <= {"bad manifest"}
+        assert "same picture twice in a class" not in {found.kind for found in diagnosis.findings}
+        try:
+            gather(root / "images", None, tiny_model(), needs_labels=True, masks=root / "masks", manifest=path)
+        except UserError as error:
+            assert str(error) == f"{path} {where[0].detail}." and diagnosis.stops
+        else:
+            assert not diagnosis.stops
+        return [where.detail for where in where]
+
+    assert told(rows) == [] == told([rows[0]._replace(label=-1), *rows[1:]])
+    (wrong,) = told([*rows[:5], rows[5]._replace(label=4)])
+    assert wrong.startswith("gives 1/5.png the label 4, it is class 1 of the model")
+    assert told([*rows, rows[2]]) == ["names 0/2.png twice: keep one of the lines"]
+    (word,) = told([*rows[:3], rows[3]._replace(split="test"), *rows[4:]])
+    assert word == "has 1/3.png for 'test': the split must be training or validation"
+    assert told([row._replace(split="validation") for row in rows]) == ["has no samples for training"]
+    assert len(told([rows[0]._replace(split=""), rows[0]._replace(label=3)])) == 3
+
+
 def test_alpha_channels_are_looked_at_too(tmp_path: Path) -> None:
     for seed in range(3):
         save(tmp_path / f"0/{seed}.png", np.dstack([picture(seed), mask(seed)]))
@@ -344,6 +375,19 @@ def test_classes_of_few_samples_and_of_several_folders(root: Path) -> None:
     assert few == [Where("2", "1 good sample"), Where("3", "0 good samples")]
     assert found["several folders of one class"].where == [Where("0, 00", "class 0")]
     assert found["several folders of one class"].level == "note"
+
+
+def test_classes_for_validation_need_no_three_samples(root: Path) -> None:
+    write(root, "2/a", picture(70), mask())
+    write(root, "3/a", picture(71), mask())
+    write(root, "3/b", picture(72), mask())
+    parts = {f"{seed // 3}/{seed}.png": "training" for seed in range(6)}
+    parts |= {"2/a.png": "validation", "3/a.png": "training", "3/b.png": "validation"}
+    write_manifest(root / "mine.csv", [Row(name, name[0], int(name[0]), part) for name, part in parts.items()])
+    found = examine(root, manifest=root / "mine.csv", model=tiny_model())
+    assert {kind: finding.where for kind, finding in found.items()} == {
+        "class with fewer than 3 good samples": [Where("3", "1 good sample for training")]
+    }
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_faults_of_a_manifest(tmp_path):
         call([*good, Row("1/picture 1.png", "1", 4, "training")])
     with pytest.raises(UserError, match=r"names 3/picture 3\.png twice"):
         call([*good, good[0]._replace(split="validation")])
-    with pytest.raises(UserError, match="'test'; the split must be"):
+    with pytest.raises(UserError, match="'test': the split must be"):
         call([good[0]._replace(split="test")])
     with pytest.raises(UserError, match="no samples for training"):
         call(good[1:])

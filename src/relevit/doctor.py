@@ -21,7 +21,7 @@ from relevit.data.checks import REMEDIES, Fault, FaultsError, Progress, in_paral
 from relevit.data.classes import RULES, ClassMap, match_classes
 from relevit.data.folder import FolderSamples
 from relevit.data.inspection import Inspected, inspect_pair
-from relevit.data.manifest import Row, read_manifest
+from relevit.data.manifest import TRAINING, Row, faults_of_labels, faults_of_rows, read_manifest, same_name
 from relevit.errors import UserError
 from relevit.images import list_images
 from relevit.models import Normalization, data_config
@@ -103,13 +103,14 @@ def examine_data(
     """Every fault of a folder of class folders that `FolderSamples` would find, and what deserves a look beside.
 
     masks: None takes the alpha channel of the images. model: for its classes and its input size. ignore: the folder of
-    pixels to ignore. manifest: a CSV that names the images; no others are read. Images of unknown class are read, too.
+    pixels to ignore. manifest: a CSV that names the images; no others are read, and its lines are checked. Images of unknown class are read, too.
     Raises UserError for folders, a class map or a manifest that do not exist.
     """
     root = Path(images)
     folders = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     samples: FolderSamples | None = None
-    names = None if manifest is None else [row.name for row in read_manifest(manifest)]
+    listed = [] if manifest is None else read_manifest(manifest)
+    names = None if manifest is None else list({same_name(row.name): row.name for row in listed}.values())
     try:  # here every class is known, so that no image is left out; the classes are matched below
         given = dict.fromkeys(folders, 0)
         samples = FolderSamples(images, masks, classes=given, ignore=ignore, names=names, skip_bad=True, check=False)
@@ -122,6 +123,11 @@ def examine_data(
         used |= {folder for folder in folders if not folder.startswith(".")}
     matched = match_classes(used, model, class_map)
     faults += [Fault("unknown class", str(root / folder), reason) for folder, reason in matched.unknown.items()]
+    if manifest is not None:
+        labels = {same_name(row.name): matched.classes.get(row.class_name, -1) for row in rows}
+        known = {name: label for name, label in labels.items() if label >= 0}
+        told = [*faults_of_rows(listed), *faults_of_labels(listed, known)]
+        faults += [Fault("bad manifest", str(manifest), detail) for detail in told]
     files = [samples.files(index) for index in range(len(rows))] if samples is not None else []
     looked = in_parallel(lambda paths: inspect_pair(*paths), files, workers, progress)
     faults += [found.fault for found in looked if found.fault is not None]
@@ -143,7 +149,8 @@ def examine_data(
     if masks is not None and looks and not Path(masks).samefile(root):
         diagnosis.findings += _without_images(root, Path(masks), {look.mask for look in looks})
     diagnosis.findings += _of_images(looks, size)
-    diagnosis.findings += _of_classes(good, matched.classes)
+    part = None if manifest is None else {same_name(row.name) for row in listed if row.split == TRAINING}
+    diagnosis.findings += _of_classes(looks, matched.classes, part)
     diagnosis.findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return diagnosis
 
@@ -305,15 +312,20 @@ def _of_images(looks: Sequence[_Look], size: tuple[int, int] | None) -> Iterator
             yield Finding("note", f"image: {trait}", traits[trait], how)
 
 
-def _of_classes(good: Sequence[_Look], classes: dict[str, int]) -> Iterator[Finding]:
-    counts = Counter(look.row.label for look in good)
+def _of_classes(looks: Sequence[_Look], classes: dict[str, int], training: Set[str] | None) -> Iterator[Finding]:
+    """training: the names of the samples for training, which alone are counted, where a manifest tells; else all are. A
+    class that is for validation only needs none."""
+    counted = [look for look in looks if training is None or same_name(look.row.name) in training]
+    counts = Counter(look.row.label for look in counted if look.found.fault is None)
+    trained = set(classes.values()) if training is None else {look.row.label for look in counted}
+    use = "" if training is None else f" for {TRAINING}"
     folders: dict[int, list[str]] = defaultdict(list)
     for folder, index in classes.items():
         folders[index].append(folder)
     few = [
-        Where(", ".join(names), f"{counts[index]} good sample{'s' * (counts[index] != 1)}")
+        Where(", ".join(names), f"{counts[index]} good sample{'s' * (counts[index] != 1)}{use}")
         for index, names in sorted(folders.items())
-        if counts[index] < FEW_SAMPLES
+        if index in trained and counts[index] < FEW_SAMPLES
     ]
     if few:
         kind = f"class with fewer than {FEW_SAMPLES} good samples"

@@ -28,6 +28,7 @@ Kind = Literal[
     "several objects in one mask",
     "wrong class id",
     "bad annotation",
+    "bad manifest",
     "bad sample",
 ]
 Progress = Callable[[int, int], object]
@@ -49,6 +50,7 @@ REMEDIES: dict[str, str] = {
     "several objects in one mask": "keep the id of the folder's class, set the other object to 0 or to 1000 (ignore)",
     "wrong class id": "move the file to the folder of its class, or mend its ids",
     "bad annotation": "mend or remove the annotation",
+    "bad manifest": "mend its lines: each image once, for training or validation, of the label of its class or -1",
     "bad sample": "mend or leave out the samples",
 }
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from typing import Any, Literal
 
 from torch import nn
 
 from relevit.data.loading import Checked, check_dataset
-from relevit.data.manifest import TRAINING, VALIDATION, Row, apply_manifest, read_manifest, split_samples
+from relevit.data.manifest import (
+    TRAINING,
+    VALIDATION,
+    Row,
+    apply_manifest,
+    faults_of_labels,
+    faults_of_rows,
+    read_manifest,
+    same_name,
+    split_samples,
+)
 from relevit.data.samples import FolderSamples
 from relevit.errors import UserError
 
@@ -79,17 +88,8 @@ def gather(
 
 def _usable(rows: list[Row], path: str | os.PathLike[str]) -> list[Row]:
     """The rows of a manifest, which names each sample once, for training or validation."""
-    for row in rows:
-        if row.split not in (TRAINING, VALIDATION):
-            raise UserError(f"{path}: {row.name} is for {row.split!r}; the split must be {TRAINING} or {VALIDATION}.")
-    names = [row.name for row in rows]
-    twice = next(
-        (name for name, following in zip(sorted(names), sorted(names)[1:], strict=False) if name == following), ""
-    )
-    if twice:
-        raise UserError(f"{path} names {twice} twice: keep one of the lines.")
-    if all(row.split != TRAINING for row in rows):
-        raise UserError(f"{path} has no samples for {TRAINING}.")
+    for fault in faults_of_rows(rows):
+        raise UserError(f"{path} {fault}.")
     return rows
 
 
@@ -97,26 +97,19 @@ def _as_listed(
     checked: Checked, rows: list[Row], path: str | os.PathLike[str], skip_bad: bool
 ) -> tuple[Checked, Checked | None]:
     """The samples in the manifest's order, training and validation; labels are compared."""
-    there = {_same(row.name): row for row in checked.rows}
-    for row in rows:
-        found = there.get(_same(row.name))
-        if found is not None and row.label not in (-1, found.label):
-            raise UserError(
-                f"{path} gives {row.name} the label {row.label}, it is class {found.label} of the model: mend the label "
-                "(-1 leaves it to the model), or give a class map."
-            )
-    wanted = [row._replace(name=there[_same(row.name)].name if _same(row.name) in there else row.name) for row in rows]
+    there = {same_name(row.name): row for row in checked.rows}
+    for fault in faults_of_labels(rows, {name: row.label for name, row in there.items()}):
+        raise UserError(f"{path} {fault}.")
+    wanted = [
+        row._replace(name=there[same_name(row.name)].name if same_name(row.name) in there else row.name) for row in rows
+    ]
     if skip_bad:
-        wanted = [row for row in wanted if _same(row.name) in there]
+        wanted = [row for row in wanted if same_name(row.name) in there]
         if all(row.split != TRAINING for row in wanted):
             raise UserError(f"Of the samples for {TRAINING} in {path}, none is left.")
     split = apply_manifest(_Rows(checked.rows), wanted)
     held_out = checked.part(split.validation.indices, VALIDATION) if split.validation is not None else None
     return checked.part(split.training.indices, TRAINING), held_out
-
-
-def _same(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 class _Rows:

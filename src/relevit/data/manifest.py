@@ -7,7 +7,9 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -133,6 +135,38 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Row]:
         raise UserError(
             f"{path} is no manifest: expected the columns {', '.join(COLUMNS)}, the label a number."
         ) from error
+
+
+def same_name(name: str) -> str:
+    """A sample's name, the same however its accents are composed."""
+    return unicodedata.normalize("NFC", name)
+
+
+def faults_of_rows(rows: Sequence[Row]) -> list[str]:
+    """What keeps a manifest from a run, its labels aside: samples that are for something else than training or
+    validation, or named several times, and no sample for training. Each is said of the file ("names a.png twice")."""
+    faults = [
+        f"has {row.name} for {row.split!r}: the split must be {TRAINING} or {VALIDATION}"
+        for row in rows
+        if row.split not in (TRAINING, VALIDATION)
+    ]
+    counts = Counter(same_name(row.name) for row in rows)
+    for name, count in counts.items():
+        if count > 1:
+            faults.append(f"names {name} {'twice' if count == 2 else f'{count} times'}: keep one of the lines")
+    if all(row.split != TRAINING for row in rows):
+        faults.append(f"has no samples for {TRAINING}")
+    return faults
+
+
+def faults_of_labels(rows: Sequence[Row], labels: Mapping[str, int]) -> list[str]:
+    """The rows whose label is not that of the model (`labels` by `same_name`; samples that it lacks are passed over)."""
+    return [
+        f"gives {row.name} the label {row.label}, it is class {labels[same_name(row.name)]} of the model: mend the label "
+        "(-1 leaves it to the model), or give a class map"
+        for row in rows
+        if row.label not in (-1, labels.get(same_name(row.name), row.label))
+    ]
 
 
 def _check_amount(validation: float | int | None) -> None:
