@@ -61,7 +61,7 @@ def test_imagenet_s_without_its_merged_classes(tmp_path: Path) -> None:
     listing = list_masks("imagenet-s", root, class_list=folders)
     expected = [f"{name}/{name}_{n}.JPEG" for name in folders if name not in MERGED for n in (8, 9)]
     assert names(listing) == expected and len(expected) == 36
-    assert listing.problems == [] and "5 merged classes" in listing.notes[0]
+    assert listing.problems == [] and "5 merged classes" in listing.notes[-1]
     place = folders.index(listing.entries[4].class_name)
     entry = listing.entries[4]
     assert np.array_equal(entry.read().mask, rectangle(10 * place)) and entry.read().ignore.sum() == 2 * WIDTH
@@ -74,18 +74,37 @@ def test_imagenet_s_without_its_merged_classes(tmp_path: Path) -> None:
         list_masks("imagenet-s", root)
 
 
-def test_official_ids_come_from_the_list_of_all_wnids(tmp_path: Path) -> None:
+def test_official_ids_come_from_the_list_of_all_wnids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five of the merged wnids have folders: they are counted, though they are left out."""
+    monkeypatch.setattr("relevit.masks.formats.imagenet_s.CLASSES", 23)
     folders = wnids(23)
     root = imagenet_s(tmp_path, folders, 1)
     (tmp_path / "all.txt").write_text("\n".join(reversed(folders)) + "\n\n")
     for entry in list_masks("imagenet-s", root, None, tmp_path / "all.txt").entries:
         entry.read()
-    without = [name for name in folders if name not in MERGED]
-    wrong = {entry.class_name: entry for entry in list_masks("imagenet-s", root, class_list=without).entries}
-    wrong[without[0]].read()
-    with pytest.raises(FaultyMaskError, match=f"the id 23, {without[-1]} is 18"):
-        wrong[without[-1]].read()
+    other = sorted({*folders[:22], "n00000001"})  # as many, but not those: all ids are one more
+    for entry in list_masks("imagenet-s", root, class_list=other).entries:
+        number = folders.index(entry.class_name) + 1
+        with pytest.raises(FaultyMaskError, match=f"the id {number}, {entry.class_name} is {number + 1}"):
+            entry.read()
+
+
+@pytest.mark.parametrize("total", [23, 919])
+def test_a_shorter_list_is_a_choice_of_classes(total: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ids are those of the whole tree, or where folders are missing compared among the masks."""
+    monkeypatch.setattr("relevit.masks.formats.imagenet_s.CLASSES", total)
+    folders = wnids(23)
+    root = imagenet_s(tmp_path, folders, 2)
+    some = [name for name in folders if name not in MERGED][2::3]
+    last = root / f"train-semi-segmentation/{some[-1]}/{some[-1]}_9.png"
+    save(last, class_ids(rectangle(0), 3))
+    listing = list_masks("imagenet-s", root, class_list=some)
+    assert [entry.class_name for entry in listing.entries] == [name for name in some for _ in range(2)]
+    assert listing.problems == [] and any("--class-list" in note for note in listing.notes) == (total == 919)
+    for entry in listing.entries[:-1]:
+        entry.read()
+    with pytest.raises(FaultyMaskError, match=f"the id 3, {some[-1]} is {folders.index(some[-1]) + 1}"):
+        listing.entries[-1].read()
 
 
 def test_without_the_list_ids_are_compared_within_the_folders(tmp_path: Path) -> None:
@@ -141,8 +160,13 @@ def test_pairs_by_name_whatever_the_ending_and_the_accents(tmp_path: Path) -> No
 def test_masks_beside_their_pictures(tmp_path: Path) -> None:
     save(tmp_path / "cow/a.jpg", picture(0))
     save(tmp_path / "cow/a.png", rectangle(0))
-    listing = list_masks("png", tmp_path)
-    assert names(listing) == ["cow/a.jpg"] and listing.problems == []
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/here").symlink_to(tmp_path)
+    (tmp_path / "stray.png").write_bytes(b"a picture or a mask")
+    spelled = [None, tmp_path, tmp_path / "cow" / "..", tmp_path / "link/here"]
+    for images in spelled:
+        listing = list_masks("png", tmp_path, images, ["cow"])
+        assert names(listing) == ["cow/a.jpg"] and listing.problems == [], images
 
 
 def test_faults_of_names(tmp_path: Path) -> None:
@@ -444,6 +468,14 @@ def test_other_json_is_no_coco(tmp_path: Path) -> None:
     save(tmp_path / "images/ü 1.jpg", picture(0))
     with pytest.raises(FaultyMaskError, match="annotation 9 of image 3"):
         list_masks("coco", file, tmp_path / "images").entries[0].read()
+
+
+def test_names_of_classes_are_one_folder_whatever_they_hold(tmp_path: Path) -> None:
+    save(tmp_path / "VOC/SegmentationClass/a.png", palette(np.array([[1, 2], [3, 4]])))
+    save(tmp_path / "VOC/JPEGImages/a.jpg", picture(0, 2, 2))
+    listing = list_masks("voc", tmp_path / "VOC", None, ["../up", "cat/dog", "..", " cow "])
+    assert names(listing) == ["-up/a.jpg", "3/a.jpg", "cat-dog/a.jpg", "cow/a.jpg"]
+    assert [entry.class_name for entry in listing.entries] == ["-up", "3", "cat-dog", "cow"]
 
 
 # All

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from relevit.errors import UserError
-from relevit.masks.formats.listing import Entry, FaultyMaskError, Foreground, Listing, Problem, once
+from relevit.masks.formats.listing import Entry, FaultyMaskError, Foreground, Listing, Problem, class_folder, once
 
 
 def list_coco(source: Path, images: Path | None, class_list: Sequence[str] | None) -> Listing:
@@ -61,7 +61,7 @@ def list_coco(source: Path, images: Path | None, class_list: Sequence[str] | Non
         if not (images / file).is_file():
             problems.append(Problem("missing image", str(images / file), f"{source} names it"))
             continue
-        folder = categories[category].replace("/", "-").strip().lstrip(".") or str(category)
+        folder = class_folder(categories[category], category)
         read = _reader(source, group, sizes[picture])
         entries.append(Entry(folder, f"{folder}/{file}", images / file, source, read))
     return once(entries, problems, [f"{crowds} times a picture shows a category as a crowd only"] if crowds else [])

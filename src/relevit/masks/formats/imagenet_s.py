@@ -53,9 +53,9 @@ def list_imagenet_s(source: Path, images: Path | None, class_list: Sequence[str]
     """SOURCE/WNID/NAME.png and IMAGES/WNID/NAME.JPEG; SOURCE may also be the folder ImageNetS919 itself.
 
     Without `images`, the pictures are looked for where the data set has them, beside the masks (train-semi beside
-    train-semi-segmentation). `class_list` names all wnids of the data set, from which the ids follow. Without it the
-    tree's own folders tell them, if there are 919; else each folder's id is that of its first mask, and ids must grow
-    with the wnids.
+    train-semi-segmentation). `class_list` names the wnids that are wanted. Where these are all 919 of the data set, the
+    ids follow from them; else from the tree's own folders, if there are 919; else each folder's id is that of its first
+    mask, and ids must grow with the wnids.
     """
     masks = next((source / part for part in _PARTS if (source / part).is_dir()), source)
     if images is None:
@@ -65,10 +65,11 @@ def list_imagenet_s(source: Path, images: Path | None, class_list: Sequence[str]
     folders = sorted(path.name for path in masks.iterdir() if path.is_dir() and not path.name.startswith("."))
     problems: list[Problem] = []
     notes: list[str] = []
-    if class_list is not None or len(folders) == CLASSES:
-        listed = sorted(class_list if class_list is not None else folders)
-        ids = {wnid: place for place, wnid in enumerate(listed, start=1)}
+    whole = [sorted(names) for names in (class_list or (), folders) if len(names) == CLASSES]
+    if whole:
+        ids = {wnid: place for place, wnid in enumerate(whole[0], start=1)}
     else:
+        folders = [folder for folder in folders if class_list is None or folder in class_list]
         ids = _first_ids([masks / folder for folder in folders], problems)
         notes.append(
             f"ids were compared within the {len(folders)} folders only: they follow from the list of all {CLASSES} wnids "

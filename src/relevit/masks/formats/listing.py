@@ -81,6 +81,7 @@ def in_class_folders(
     """
     folder = folder_of(source)
     root = images if images is not None else folder
+    together = root.samefile(folder)
     entries: list[Entry] = []
     problems: list[Problem] = []
     wanted = None if only is None else {plain(name) for name in only}
@@ -90,14 +91,14 @@ def in_class_folders(
         if path.name.startswith("."):
             continue
         if not path.is_dir():
-            if path.suffix.lower() in endings and root != folder:
+            if path.suffix.lower() in endings and not together:
                 problems.append(Problem("unknown class", str(path), "it lies in no class folder"))
             continue
         if wanted is not None and plain(path.name) not in wanted:
             continue
         masks = list_images(path, endings)
         home = homes.get(plain(path.name))
-        mine = {mask.resolve() for mask in masks} if root == folder else set()
+        mine = {mask.resolve() for mask in masks} if together else set()
         files = [file for file in list_images(home) if file.resolve() not in mine] if home is not None else []
         pictures = {**loose, **_by_stem(files, home or root)}
         if not masks:
@@ -125,6 +126,11 @@ def folder_of(source: Path) -> Path:
     if not source.is_dir():
         raise UserError(f"{source} is not a folder: give the folder of masks.")
     return source
+
+
+def class_folder(name: str, number: int) -> str:
+    """A class's name as that of one folder: no slashes, no leading dots or blanks; its number where nothing is left."""
+    return name.replace("/", "-").strip().lstrip(".").strip() or str(number)
 
 
 def once(entries: list[Entry], problems: list[Problem], notes: list[str]) -> Listing:

@@ -9,7 +9,7 @@ import numpy as np
 
 from relevit.errors import UserError
 from relevit.images import VOID, list_images, read_labels
-from relevit.masks.formats.listing import Entry, Foreground, Listing, Problem, folder_of, once, stem_of
+from relevit.masks.formats.listing import Entry, Foreground, Listing, Problem, class_folder, folder_of, once, stem_of
 
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
@@ -55,8 +55,9 @@ def list_voc(source: Path, images: Path | None, class_list: Sequence[str] | None
             if index > len(names):
                 problems.append(Problem("wrong class id", str(path), f"index {index} of {len(names)} classes"))
                 continue
-            name = f"{names[index - 1]}/{found[0].relative_to(images).as_posix()}"
-            entries.append(Entry(names[index - 1], name, found[0], path, _reader(path, index)))
+            folder = class_folder(names[index - 1], index)
+            name = f"{folder}/{found[0].relative_to(images).as_posix()}"
+            entries.append(Entry(folder, name, found[0], path, _reader(path, index)))
     return once(entries, problems, [f"{blank} pictures show none of the classes"] if blank else [])
 
 
