@@ -1,21 +1,26 @@
 """The published TokenCut masks: MASKS/WNID/NAME_tokencut_bfs.pt, each a NumPy array saved by torch.
 
 0 is background, 1 object. Where the refined mask agreed too little with the coarse one, the setup multiplied it by -1;
-its sum is then negative, by which it was dropped (protocol, "Automatic masks").
+its sum is then negative, by which it was dropped. The masks are those of pictures that were first resized to a short
+side of 224 pixels (protocol, "Automatic masks").
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from relevit.errors import UserError
+from relevit.images import read_image
 from relevit.masks.formats.listing import Foreground, Listing, in_class_folders
 
+SHORT_SIDE = 224
 _SUFFIX = "_tokencut_bfs"
 _NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
 _one_at_a_time = threading.Lock()  # torch keeps the list of what is allowed in one place for all threads
@@ -53,12 +58,31 @@ def read_published(path: Path) -> Foreground:
 
 
 def list_published(source: Path, images: Path | None, class_list: Sequence[str] | None) -> Listing:
-    """SOURCE/WNID/NAME_tokencut_bfs.pt, and pictures flat in one folder, IMAGES/NAME.JPEG, or in IMAGES/WNID."""
+    """SOURCE/WNID/NAME_tokencut_bfs.pt, and pictures flat in one folder, IMAGES/NAME.JPEG, or in IMAGES/WNID.
+
+    The pictures may be the resized ones or the original ones, to which the masks are resized then.
+    """
     if images is None:
         raise UserError(
             "The published masks do not lie beside their pictures: give the folder by --images (images=...)."
         )
-    return in_class_folders(source, images, {".pt"}, read_published, class_list, suffix=_SUFFIX, flat=True)
+    found = in_class_folders(source, images, {".pt"}, read_published, class_list, suffix=_SUFFIX, flat=True)
+    entries = [entry._replace(read=partial(_read_for, entry.source, entry.image)) for entry in found.entries]
+    return found._replace(entries=entries)
+
+
+def _read_for(path: Path, image: Path) -> Foreground:
+    """The mask at the size of its picture, resized (nearest) where it is that of the picture at the short side 224;
+    a mask of any other size is left as it is, for the caller to refuse."""
+    found = read_published(path)
+    picture = read_image(image)
+    sizes = zip(found.mask.shape, (picture.height, picture.width), strict=True)
+    scale = SHORT_SIDE / min(picture.size)
+    # the long side is rounded up or down
+    if min(found.mask.shape) == SHORT_SIDE and all(abs(before - scale * after) < 1 for before, after in sizes):
+        resized = Image.fromarray(found.mask.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+        return found._replace(mask=np.asarray(resized) > 0)
+    return found
 
 
 def _allowed() -> list[Any]:
