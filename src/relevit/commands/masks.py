@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Literal
 
-from relevit.commands.terminal import stderr, stdout
+from relevit.commands.terminal import cores, stderr, stdout
 
 _NAMED = 10  # of the unreadable images at most
 _NO_FILES: list[str] = []
@@ -65,7 +65,7 @@ def masks(
 
     first = int(os.environ.get("RANK", "0")) == 0
     if workers is None:
-        workers = max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        workers = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     net = load(model, checkpoint=checkpoint)[0]
     bar = Progress(
         TextColumn("masks"),
@@ -122,8 +122,3 @@ def masks(
         run.notes.append(f"{len(unreadable) - _NAMED} more images could not be read, see masks.csv")
     for note in run.notes:
         stderr().print(note, highlight=False, markup=False, soft_wrap=True)
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

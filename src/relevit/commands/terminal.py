@@ -1,7 +1,8 @@
-"""What the subcommands share: the consoles they print on, the device they run on, and the arguments of a model."""
+"""What the subcommands share: the consoles they print on, the device and cores they run on, and the arguments of a model."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,11 @@ def pick_device(name: str | None) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def model_arguments(num_classes: int | None, model_args: dict[str, Any] | None) -> dict[str, Any]:
