@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from PIL import Image
 
 from mask_trees import HEIGHT, WIDTH, class_ids, imagenet_s, palette, picture, rectangle, save, wnids
 from relevit.data.checks import FaultsError
-from relevit.data.convert import convert_masks
+from relevit.data.convert import Examined, convert_masks, examine
 from relevit.data.folder import FolderSamples
 from relevit.errors import UserError
-from relevit.masks.formats import MERGED
+from relevit.masks.formats import MERGED, Entry
 
 
 def files(root: Path) -> list[str]:
@@ -82,8 +83,11 @@ def plant(root: Path, folders: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_every_fault_is_listed_and_nothing_is_left_behind(workers: int, tmp_path: Path) -> None:
+def test_every_fault_is_listed_and_nothing_is_left_behind(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders = wnids(11)
+    monkeypatch.setattr("relevit.masks.formats.imagenet_s.CLASSES", 11)  # the list is that of all wnids
     root = imagenet_s(tmp_path, folders, 3)
     kinds = plant(root, folders)
     with pytest.raises(FaultsError) as caught:
@@ -120,7 +124,9 @@ def test_published_masks_that_were_dropped_are_left_out(tmp_path: Path) -> None:
     for name, sign in (("a", 1), ("b", -1)):
         save(tmp_path / f"flat/{name}.JPEG", picture(0))
         torch.save(sign * rectangle(0).astype(int), tmp_path / f"masks/n01440764/{name}_tokencut_bfs.pt")
-    done = convert_masks("tokencut", tmp_path / "masks", tmp_path / "out", images=tmp_path / "flat", copy=True)
+    done = convert_masks(
+        "tokencut", tmp_path / "masks", tmp_path / "out", images=tmp_path / "flat", copy=True, min_pixels=0
+    )
     assert files(tmp_path / "out") == ["images/n01440764/a.JPEG", "masks/n01440764/a.png"]
     assert list(done.left_out.values()) == [1] and done.faults == []
     assert not (tmp_path / "out/images/n01440764/a.JPEG").is_symlink()
@@ -143,6 +149,71 @@ def test_a_turned_jpeg_is_told_of(tmp_path: Path) -> None:
     save(tmp_path / "masks/cow/a.png", rectangle(0))
     with pytest.raises(FaultsError, match=f"{WIDTH} x {HEIGHT}, its image .* {HEIGHT} x {WIDTH} upright.*EXIF"):
         convert_masks("png", tmp_path / "masks", tmp_path / "out", images=tmp_path / "images")
+
+
+def test_masks_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planes: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+
+    def watched(entry: Entry, least: int) -> Examined:
+        found = examine(entry, least)
+        assert found.foreground is not None
+        planes.extend(weakref.ref(plane) for plane in found.foreground[:2])
+        return found
+
+    monkeypatch.setattr("relevit.data.convert.examine", watched)
+    root = imagenet_s(tmp_path, wnids(12), 1)
+    done = convert_masks(
+        "imagenet-s",
+        root,
+        tmp_path / "out",
+        progress=lambda count, total: alive.append(sum(plane() is not None for plane in planes)),
+    )
+    assert done.images == 7 and done.ignored == 7 and len(planes) == 14
+    assert max(alive) <= 2  # those of one image
+
+
+def test_the_folder_of_pictures_is_not_written_into(tmp_path: Path) -> None:
+    save(tmp_path / "images/cow/a.jpg", picture(0))
+    save(tmp_path / "masks/cow/a.png", rectangle(0))
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    for out in (tmp_path / "images/out", tmp_path / "link/deep/out", tmp_path / "x/../images/out"):
+        with pytest.raises(UserError, match=r"lies in the folder of pictures .*--out"):
+            convert_masks("png", tmp_path / "masks", out, images=tmp_path / "images")
+    assert files(tmp_path / "images") == ["cow/a.jpg"]
+    convert_masks("png", tmp_path / "masks", tmp_path / "images-out", images=tmp_path / "images")
+
+
+def test_published_masks_beside_pictures_of_native_size(tmp_path: Path) -> None:
+    """The masks' short side is 224; the 520 pixels are those of the picture, and the default for automatic masks."""
+    (tmp_path / "masks/n01440764").mkdir(parents=True)
+    sizes = {"a": (331, 449), "b": (101, 71), "c": (331, 449), "d": (331, 461)}
+    shapes = {"a": (224, 303), "b": (319, 224), "c": (224, 303), "d": (224, 303)}  # the last has another aspect ratio
+    squares = {"a": 30, "b": 60, "c": 14, "d": 30}
+    masks = {}
+    for name, (height, width) in sizes.items():
+        save(tmp_path / f"flat/{name}.JPEG", picture(0, height, width))
+        mask = np.zeros(shapes[name], dtype=bool)
+        mask[20 : 20 + squares[name], 70 : 70 + squares[name]] = True
+        torch.save(mask, tmp_path / f"masks/n01440764/{name}_tokencut_bfs.pt")
+        rows, columns = (
+            np.floor((np.arange(now) + 0.5) * before / now).astype(int)
+            for now, before in zip((height, width), mask.shape, strict=True)
+        )
+        masks[name] = mask[np.ix_(rows, columns)]
+    usual = {"images": tmp_path / "flat", "skip_bad": True}
+    done = convert_masks("tokencut", tmp_path / "masks", tmp_path / "out", **usual)
+    # 60 x 60 pixels of a picture that was made larger are fewer than 520 of its own; 14 x 14 never were as many
+    assert (masks["a"].sum() > 520, masks["b"].sum() < 520) == (True, True)
+    assert files(tmp_path / "out/masks") == ["n01440764/a.png"]
+    assert done.left_out == {"of fewer than 520 pixels": 2}
+    assert [(Path(fault.file).name, fault.kind) for fault in done.faults] == [
+        ("d_tokencut_bfs.pt", "mask of another size")
+    ]
+    convert_masks("tokencut", tmp_path / "masks", tmp_path / "all", min_pixels=0, **usual)
+    for name in "abc":
+        written = np.asarray(Image.open(tmp_path / f"all/masks/n01440764/{name}.png"))
+        assert np.array_equal(written > 0, masks[name]), name
 
 
 def test_nothing_is_overwritten_and_sources_may_be_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from timm.data import ImageNetInfo
 
 from mask_trees import class_ids, imagenet_s, picture, rectangle, save, wnids
@@ -88,7 +89,7 @@ def test_small_masks_give_way_to_the_next_of_the_class(tmp_path: Path) -> None:
             mask = rectangle(0, 97, 89, area if folder == "3" else 519)
             save(tmp_path / f"masks/{folder}/{name}.png", mask * np.uint8(255))
     save(tmp_path / "masks/7/f.png", rectangle(0, 97, 89, 520) * np.uint8(255))
-    found = paper_split(tmp_path / "masks", tmp_path / "images", format="png", classes=1)
+    found = paper_split(tmp_path / "masks", tmp_path / "images", format="png", classes=1, min_pixels=520)
     assert [(one.name, one.label, one.split) for one in found.rows] == [
         ("3/a.jpg", 3, "training"),
         ("3/c.jpg", 3, "training"),
@@ -96,8 +97,27 @@ def test_small_masks_give_way_to_the_next_of_the_class(tmp_path: Path) -> None:
         ("7/f.jpg", 7, "validation"),
     ]
     assert found.left_out == {"of fewer than 520 pixels": 2 + 5} and found.short == {}
-    more = paper_split(tmp_path / "masks", tmp_path / "images", format="png", classes=1, per_class=5)
+    more = paper_split(tmp_path / "masks", tmp_path / "images", format="png", classes=1, per_class=5, min_pixels=520)
     assert more.short == {"3": 4}
+
+
+def test_the_rule_of_520_pixels_is_for_automatic_masks_only(tmp_path: Path) -> None:
+    """Of annotated masks the paper takes the first of any size."""
+    for number, wnid in enumerate(("n01440764", "n01443537")):
+        (tmp_path / f"pt/{wnid}").mkdir(parents=True)
+        for name, area in (("a", 519), ("b", 520)):
+            mask = rectangle(0, 97, 89, area)
+            save(tmp_path / f"tree/images/{wnid}/{name}.JPEG", picture(0, 97, 89))
+            save(tmp_path / f"png/{wnid}/{name}.png", mask)
+            save(tmp_path / f"tree/masks-segmentation/{wnid}/{name}.png", class_ids(mask, number + 1))
+            torch.save(mask, tmp_path / f"pt/{wnid}/{name}_tokencut_bfs.pt")
+    sources = {"png": tmp_path / "png", "imagenet-s": tmp_path / "tree/masks-segmentation", "tokencut": tmp_path / "pt"}
+    for format, source in sources.items():
+        found = paper_split(source, tmp_path / "tree/images", format=format, classes=1, per_class=1)
+        first = "b" if format == "tokencut" else "a"
+        assert [Path(one.name).stem for one in found.rows] == [first, first], format
+    with pytest.raises(UserError, match="--min-pixels must be at least 0"):
+        paper_split(sources["png"], tmp_path / "tree/images", format="png", classes=1, min_pixels=-1)
 
 
 def test_only_what_is_needed_is_read_and_faults_stop(tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Literal
 
-from relevit.commands.terminal import stderr, stdout
+from relevit.commands.terminal import cores, stderr, stdout
 
 
 def convert(
@@ -17,7 +16,7 @@ def convert(
     images: str | None = None,
     class_list: str | None = None,
     mode: Literal["correct", "paper"] = "correct",
-    min_pixels: int = 0,
+    min_pixels: int | None = None,
     copy: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
@@ -31,14 +30,14 @@ def convert(
     Args:
         format: the format of the masks, see above.
         source: the folder of masks (ImageNet-S and VOC: or their main folder), or the JSON file of COCO instances.
-        out: the folder to write; it must not exist.
+        out: the folder to write; it must not exist, nor lie in the folder of pictures.
         images: the folder of pictures; not needed for alpha, nor for ImageNet-S and VOC where the pictures lie as published.
-        class_list: a text file with one class a line. Only these are read; for imagenet-s it also tells the official ids, for voc what the indices 1, 2, ... are.
+        class_list: a text file with one class a line. Only these are read; for imagenet-s the list of all 919 also tells the official ids, for voc what the indices 1, 2, ... are.
         mode: paper counts ignored pixels as background, as the published setup does.
-        min_pixels: leaves out masks with fewer object pixels (520 in the paper).
+        min_pixels: leaves out masks with fewer object pixels; by default 520 for tokencut (the paper's rule for automatic masks), 0 for other formats.
         copy: copies the pictures, in place of symbolic links to them.
         skip_bad: goes on without pictures and masks that are found to be faulty.
-        workers: threads that read pictures; by default one for each processor.
+        workers: threads that read pictures; by default one for each core.
         progress: shows a progress bar.
     """
     from rich.progress import Progress
@@ -58,7 +57,7 @@ def convert(
             min_pixels=min_pixels,
             copy=copy,
             skip_bad=skip_bad,
-            workers=(os.cpu_count() or 1) if workers is None else workers,
+            workers=cores() if workers is None else workers,
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
     for note in done.notes:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from relevit.commands.terminal import stderr, stdout
+from relevit.commands.terminal import cores, stderr, stdout
 
 
 def split(
@@ -19,7 +18,7 @@ def split(
     validation_per_class: int = 1,
     seed: int | None = None,
     class_seed: int | None = None,
-    min_pixels: int = 520,
+    min_pixels: int | None = None,
     class_list: str | None = None,
     class_map: str | None = None,
     skip_bad: bool = False,
@@ -42,11 +41,11 @@ def split(
         validation_per_class: samples of each class for validation.
         seed: another choice of samples; by default the first by name.
         class_seed: another choice of classes; by default the first by name.
-        min_pixels: skips masks with fewer object pixels and takes the next of the class.
-        class_list: a text file with one class a line. Only these are read; for imagenet-s it also tells the official ids.
+        min_pixels: skips masks with fewer object pixels and takes the next of the class; by default 520 for the format tokencut (the paper's rule for automatic masks), 0 for others.
+        class_list: a text file with one class a line. Only these are read; for imagenet-s the list of all 919 also tells the official ids.
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         skip_bad: takes the next sample where a picture or mask is faulty.
-        workers: threads that read pictures; by default one for each processor.
+        workers: threads that read pictures; by default one for each core.
         progress: shows a progress bar.
     """
     from rich.progress import Progress
@@ -73,7 +72,7 @@ def split(
             class_list=class_list,
             class_map=class_map,
             skip_bad=skip_bad,
-            workers=(os.cpu_count() or 1) if workers is None else workers,
+            workers=cores() if workers is None else workers,
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
     write_manifest(out, found.rows)

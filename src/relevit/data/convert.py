@@ -37,6 +37,7 @@ class Examined(NamedTuple):
     foreground: Foreground | None
     fault: Fault | None = None
     left_out: str = ""
+    written: bool = False
 
 
 def convert_masks(
@@ -47,7 +48,7 @@ def convert_masks(
     images: str | os.PathLike[str] | None = None,
     class_list: Any = None,
     mode: Literal["correct", "paper"] = "correct",
-    min_pixels: int = 0,
+    min_pixels: int | None = None,
     copy: bool = False,
     skip_bad: bool = False,
     workers: int = 0,
@@ -57,27 +58,31 @@ def convert_masks(
 
     Masks are PNG of 0 and 255. out/ignore has a PNG for each image with pixels that count for neither side, none where
     `mode` is "paper", in which they count as background (the published setup). Images are symbolic links, or copies
-    with `copy`. Masks of fewer than `min_pixels` object pixels are left out (the paper's rule: 520).
+    with `copy`. Masks of fewer than `min_pixels` object pixels are left out; None: see `fewest_pixels`.
 
     Every picture and mask is read in full. Raises FaultsError with all faults, before anything is in `out`; with
-    `skip_bad`, bad ones are left out. Raises UserError where `out` exists, or nothing is left to write.
+    `skip_bad`, bad ones are left out. Raises UserError where `out` exists or lies in `images`, or nothing is left to write.
     """
     check_new(out)
+    if images is not None and Path(out).resolve().is_relative_to(Path(images).resolve()):
+        raise UserError(f"{out} lies in the folder of pictures {images}: choose an --out of its own, beside it.")
+    least = fewest_pixels(format, min_pixels)
     listing = list_masks(format, Path(source), None if images is None else Path(images), class_list)
     faults = [Fault(*cast(Any, problem)) for problem in listing.problems]
     out = Path(os.path.abspath(out))
     with atomic_folder(out) as folder:
 
         def one(entry: Entry) -> Examined:
-            found = examine(entry, min_pixels)
+            found = examine(entry, least)
             if found.foreground is not None:
                 ignore = found.foreground.ignore if mode == "correct" else None
                 _write(folder, entry, found.foreground.mask, ignore, copy)
-            return found
+            # the planes of a whole data set would fill the memory
+            return found._replace(foreground=None, written=found.foreground is not None)
 
         outcome = in_parallel(one, listing.entries, workers, progress)
         faults += [found.fault for found in outcome if found.fault is not None]
-        written = [entry for entry, found in zip(listing.entries, outcome, strict=True) if found.foreground is not None]
+        written = [entry for entry, found in zip(listing.entries, outcome, strict=True) if found.written]
         left_out = Counter(found.left_out for found in outcome if found.left_out)
         if faults and not (skip_bad and written):
             raise FaultsError(faults)
@@ -86,6 +91,14 @@ def convert_masks(
         ignored = sum(1 for _ in folder.glob("ignore/**/*.png"))
     classes = len({entry.class_name for entry in written})
     return Converted(len(written), classes, ignored, dict(left_out), faults, listing.notes)
+
+
+def fewest_pixels(format: str, min_pixels: int | None) -> int:
+    """The least object pixels of a mask that is taken: `min_pixels`, by default 520 for the published TokenCut masks and
+    any number for annotated ones (protocol, "Automatic masks": the paper's rule is for automatic masks only)."""
+    if min_pixels is not None:
+        return min_pixels
+    return 520 if format == "tokencut" else 0
 
 
 def examine(entry: Entry, min_pixels: int = 0) -> Examined:

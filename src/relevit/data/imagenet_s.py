@@ -1,8 +1,9 @@
 """The paper's split: 3 samples each of the first 500 classes for training (set A), one each of the other 414 for
 validation, written to a manifest; and other choices of classes and samples (appendices F and H).
 
-The published setup takes "first" from an unsorted directory listing; here it is sorted, or seeded. Masks of fewer than
-520 pixels are skipped and the next image of the class is taken; merged classes are left out (protocol, "Training data").
+The published setup takes "first" from an unsorted directory listing; here it is sorted, or seeded. Merged classes are left
+out (protocol, "Training data"). Automatic masks of fewer than 520 pixels are skipped and the next image of the class is
+taken (protocol, "Automatic masks"); annotated masks are taken whatever their size.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from relevit.data.checks import Fault, FaultsError, Progress, in_parallel
 from relevit.data.classes import ClassMap, match_classes
-from relevit.data.convert import examine
+from relevit.data.convert import examine, fewest_pixels
 from relevit.data.manifest import TRAINING, VALIDATION, Row, rank
 from relevit.errors import UserError
 from relevit.masks.formats import MERGED, Entry, list_masks
@@ -49,7 +50,7 @@ def paper_split(
     validation_per_class: int = 1,
     seed: int | None = None,
     class_seed: int | None = None,
-    min_pixels: int = 520,
+    min_pixels: int | None = None,
     class_list: str | os.PathLike[str] | Sequence[str] | None = None,
     class_map: ClassMap | None = None,
     skip_bad: bool = False,
@@ -61,13 +62,14 @@ def paper_split(
     The first `classes` classes give `per_class` samples each for training; the last `validation_classes` (None: all the
     others; 0: none) give `validation_per_class` each. Classes are in the order of their names, or in one that
     `class_seed` and the names determine; the samples of a class likewise by `seed`. Masks of fewer than `min_pixels`
-    object pixels are skipped. Merged wnids are left out. A row's label is the class index of the folder (by wnid, by
+    object pixels are skipped (None: 520 for the format tokencut, none for others). Merged wnids are left out. A row's label is the class index of the folder (by wnid, by
     number, or by `class_map`), -1 where that is not known. Only the candidates that are needed are read, by class.
 
     Raises FaultsError for what is wrong with the tree or the candidates (with `skip_bad`, the next is taken), and
     UserError where there are too few classes.
     """
-    _check_numbers(classes, per_class, validation_classes, validation_per_class, min_pixels)
+    least = fewest_pixels(format, min_pixels)
+    _check_numbers(classes, per_class, validation_classes, validation_per_class, least)
     wanted = Path(class_list) if isinstance(class_list, str | os.PathLike) else class_list
     listing = list_masks(format, Path(masks), None if images is None else Path(images), wanted)
     notes = list(listing.notes)
@@ -92,7 +94,7 @@ def paper_split(
     counts = {TRAINING: per_class, VALIDATION: validation_per_class}
 
     def choose(part: tuple[str, str]) -> _Chosen:
-        return _first(groups[part[1]], counts[part[0]], min_pixels)
+        return _first(groups[part[1]], counts[part[0]], least)
 
     outcome = in_parallel(choose, parts, workers, progress)
     faults += [fault for chosen in outcome for fault in chosen.faults]
