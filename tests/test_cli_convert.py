@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from timm.data import ImageNetInfo
@@ -96,6 +98,32 @@ def test_wrong_arguments_are_one_line(tree: Path, tmp_path: Path, capsys: pytest
     assert "6 classes with masks, too few for 500" in fails(capsys, *masks, *out)
     assert "--classes must be at least 1" in fails(capsys, *masks, *out, "--classes", 0)
     assert "there already" in fails(capsys, *masks, "--out", tmp_path / "classes.txt")
+
+
+def test_by_default_the_processors_that_may_be_used(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 61)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {1, 5, 7}, raising=False)
+    asked: list[int] = []
+
+    def one_by_one(function: Callable[[Any], Any], items: Iterable[Any], workers: int, progress: Any) -> list[Any]:
+        asked.append(workers)
+        return [function(item) for item in items]
+
+    for module in ("convert", "imagenet_s"):
+        monkeypatch.setattr(f"relevit.data.{module}.in_parallel", one_by_one)
+    call("convert", "imagenet-s", tree, "--out", tmp_path / "out")
+    call("split", "--masks", tree, "--format", "imagenet-s", "--out", tmp_path / "a.csv", "--classes", 3)
+    assert asked == [3, 3]
+
+
+@pytest.mark.parametrize("command", ["convert", "split"])
+def test_usage_shows_pictures_as_optional(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call(command, "--help")
+    usage = capsys.readouterr().out.split("\n\n")[0]
+    assert "[--images DIR]" in usage and " --images DIR " not in usage
 
 
 def test_the_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,8 +59,8 @@ USAGE = {
     "evaluate": "MODEL... --data DIR... [options]",
     "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
     "info": "MODEL [options]",
-    "convert": "FORMAT SOURCE --images DIR --out DIR [options]",
-    "split": "--images DIR --masks DIR --out FILE [options]",
+    "convert": "FORMAT SOURCE --out DIR [--images DIR] [options]",
+    "split": "--masks DIR --out FILE [--images DIR] [options]",
     "doctor": "--images DIR --model MODEL [--masks DIR] [options]",
 }
 METAVARS = {
