@@ -57,8 +57,12 @@ def find_overrides(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[
     sizes: mask name -> (width, height) of the image. Raises UserError that names every mask which cannot be read, has
     another size than its image, or no object.
     """
-    found = {mask_name(path.relative_to(folder).as_posix()): path for path in list_images(folder)}
+    found: dict[str, Path] = {}
     faults = []
+    for path in list_images(folder):
+        other = found.setdefault(mask_name(path.relative_to(folder).as_posix()), path)
+        if other != path:
+            faults.append(f"{other} and {path} are for the same image")
     for name in found.keys() & sizes.keys():
         try:
             mask = read_mask(found[name])

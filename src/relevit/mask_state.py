@@ -137,13 +137,14 @@ def finish(
 ) -> None:
     """Refine an image's mask, measure it, and write the image's state."""
     try:
+        identity = _identity(job.source)  # before it is read: what changes later is done again
         picture = read_image(job.source)
-    except UserError as error:  # gone since the backbone saw it
+    except (UserError, OSError) as error:  # gone since the backbone saw it
         return finish_unreadable(out, job, _reason(error, job.source))
     made = finished_mask(picture, patches, eigenvalues, refine=refine, size=size)
     figures = [float(f"{value:.4g}") for value in made.quality]
-    identity, pixels = _identity(job.source), int(made.mask.sum())
-    record = Record(job.name, *identity, made.outcome, "", picture.width, picture.height, pixels, *figures)
+    size_and_area = picture.width, picture.height, int(made.mask.sum())
+    record = Record(job.name, *identity, made.outcome, "", *size_and_area, *figures)
     parts = {
         "mask.png": mask_png(made.mask.astype(np.uint8) * 255),
         "picture.jpg": picture_tile(picture),
@@ -205,6 +206,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _reason(error: UserError, path: Path) -> str:
+def _reason(error: Exception, path: Path) -> str:
     """The error's message without the file's name, which stands beside it."""
     return str(error).removeprefix(f"{path} ").rstrip(".")

@@ -47,7 +47,7 @@ def masks(
         refine: draws the masks to the edges of the picture; without it they consist of patches.
         size: resizes the pictures to this short side first; the published masks were made with 224.
         max_side: pixels of the long side that the backbone sees at most; larger pictures are made smaller for it.
-        min_confidence: leaves out masks of a lower confidence.
+        min_confidence: leaves out masks of a lower confidence; any number above 0 leaves out those of which patches and edges tell different things, as the published rule does.
         min_pixels: leaves out masks of fewer pixels.
         override: a folder of your own masks in the same layout; they win.
         exclude: files with names of images, one a line, whose masks are left out; the contact sheet makes one.
