@@ -3,7 +3,6 @@
 import csv
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import socket
@@ -200,6 +199,17 @@ def test_an_override_is_checked_before_any_work(model, images, tmp_path, shape, 
     assert not (tmp_path / "masks").exists()
 
 
+def test_two_overrides_of_one_image_are_a_fault(model, images, tmp_path):
+    mask = np.zeros((30, 26), np.uint8)
+    for name in ("1.png", "1.bmp"):
+        path = tmp_path / "own" / "0" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    with pytest.raises(UserError, match="are for the same image"):
+        make(model, images, tmp_path / "masks", override=tmp_path / "own")
+    assert not (tmp_path / "masks").exists()
+
+
 def test_unreadable_images_are_reported_and_skipped(model, images, tmp_path):
     (images / "0" / "3.jpg").write_bytes(b"no picture")
     picture(200, 120, (40, 40, 80, 80))[0].save(images / "1" / "cut.jpg", quality=95)
@@ -324,23 +334,21 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_worker_processes_killed_from_outside(images, whole, tmp_path):
-    """A separate program with two workers, killed by the clock, leaves no process behind and ends with the same bits."""
-    out, rng, killed = tmp_path / "masks", random.Random(0), 0
+    """A separate program with two workers, killed while they work, leaves no process behind and ends with the same bits."""
+    out = tmp_path / "masks"
     command = [sys.executable, str(Path(__file__).parent / "tiny_masks.py"), str(images), str(out), "2"]
-    for _ in range(60):
+    for images_done in (1, 4):
         process = subprocess.Popen(command, env=environment(), start_new_session=True)
-        try:
-            process.wait(rng.uniform(3.0, 8.0 + killed))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
+        while process.poll() is None and len(list(out.rglob("*.zip"))) < images_done:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
         process.wait()
-        deadline = time.monotonic() + 120  # one that was just starting looks for its parent after its imports
+        deadline = time.monotonic() + 120  # a worker that was just starting looks for its parent after its imports
         while _alive(process.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not _alive(process.pid)
-        if process.returncode == 0:
-            break
+        assert process.returncode == -signal.SIGKILL and not (out / "masks.csv").exists()
+    assert subprocess.run(command, env=environment()).returncode == 0
     same(out, whole[0])
 
 
@@ -365,4 +373,5 @@ def test_two_processes_do_as_one(images, whole, tmp_path):
     launch += [str(Path(__file__).parent / "tiny_masks.py"), str(images), str(tmp_path / "masks"), "0"]
     done = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["2", "4", "made", "made"]  # four batches: of two images, one, two, one
     same(tmp_path / "masks", whole[0])

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from relevit.errors import UserError
@@ -106,7 +107,7 @@ def make_masks(
     out = Path(out)
     paths = [Path(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
     jobs = find_jobs(paths, out)
-    processes = PartialState(timeout=timedelta(days=7))  # one may wait long for the others
+    processes = _processes(device)
     net = model if isinstance(model, nn.Module) else load(model)[0]
     home = torch.device(device) if device is not None and processes.num_processes == 1 else processes.device
     patch = patch_size(net)
@@ -169,6 +170,13 @@ def make_masks(
     processes.wait_for_everyone()
     notes = [f"{len(unused)} masks of {override} belong to no image ({unused[0]}, ...)"] if unused else []
     return MaskRun(out, rows, out / SHEET, len(missing), seconds, notes)
+
+
+def _processes(device: str | torch.device | None) -> PartialState:
+    """Accelerate's view of the processes. On processors they must be asked for, or each would take itself for alone."""
+    asked = parse_flag_from_env("ACCELERATE_USE_CPU") or (device is not None and torch.device(device).type == "cpu")
+    cpu = asked or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, timeout=timedelta(days=7))  # one may wait long for the others
 
 
 def _overrides(
