@@ -373,5 +373,10 @@ def test_two_processes_do_as_one(images, whole, tmp_path):
     launch += [str(Path(__file__).parent / "tiny_masks.py"), str(images), str(tmp_path / "masks"), "0"]
     done = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split()) == ["2", "4", "made", "made"]  # four batches: of two images, one, two, one
+    assert sorted(done.stdout.splitlines()) == [
+        "made 6",
+        "made 6",
+        "share 2",
+        "share 4",
+    ]  # batches of two, two, one, one
     same(tmp_path / "masks", whole[0])

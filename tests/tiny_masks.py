@@ -74,8 +74,8 @@ def run(images: str, out: str, kill_at: int | None = None, **changed: Any) -> in
     os.replace, os.fsync, automatic.patch_features = counted(os.replace), counted(os.fsync), colour_features
     try:
         usual: dict[str, Any] = {"min_pixels": 9, "batch_size": 2}
-        made = make_masks(tiny_model(), images, out, **{**usual, **changed}).made
-        sys.stdout.write(f"made {made}\n")  # in one piece, not between another process's
+        options = {"start": lambda total: sys.stdout.write(f"share {total}\n"), **usual, **changed}  # in one piece
+        sys.stdout.write(f"made {make_masks(tiny_model(), images, out, **options).made}\n")
     finally:
         os.replace, os.fsync, automatic.patch_features = kept
     return events

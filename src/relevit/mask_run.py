@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import gather_object, parse_flag_from_env
 from torch import nn
 
 from relevit.errors import UserError
@@ -53,7 +53,7 @@ _AHEAD = 2  # batches that are read while the backbone is busy with another
 
 class MaskRun(NamedTuple):
     """folder: where the masks lie, class folders and names as those of the images. rows: those of masks.csv. sheet: the
-    contact sheet. made: images done by this call, in `seconds`. notes: what the user should know."""
+    contact sheet. made: images done by this call (in all processes), in `seconds`. notes: what the user should know."""
 
     folder: Path
     rows: list[MaskRow]
@@ -95,7 +95,7 @@ def make_masks(
 
     The same call goes on after an interruption. With another model or other features in the same folder it is refused,
     and so is a folder that holds anything else. An image that cannot be read is in the table with the reason. Started by
-    `accelerate launch`, every process does its share; the first writes the result, and all return it.
+    `accelerate launch`, every process does its share; the first writes the result, and it alone returns the rows.
 
     start, advance: called with the number of images to do in this process, and with a number of them that are done.
     Raises UserError for unusable arguments before any work.
@@ -154,7 +154,7 @@ def make_masks(
             pending = _settle(pending, 2 * batch_size, advance)
         _settle(pending, 0, advance)
     processes.wait_for_everyone()
-    seconds = time.monotonic() - began
+    made, seconds = sum(gather_object([len(missing)])), time.monotonic() - began
 
     rows: list[MaskRow] = []
     if processes.is_main_process:
@@ -169,7 +169,7 @@ def make_masks(
         )
     processes.wait_for_everyone()
     notes = [f"{len(unused)} masks of {override} belong to no image ({unused[0]}, ...)"] if unused else []
-    return MaskRun(out, rows, out / SHEET, len(missing), seconds, notes)
+    return MaskRun(out, rows, out / SHEET, made, seconds, notes)
 
 
 def _processes(device: str | torch.device | None) -> PartialState:

@@ -105,7 +105,7 @@ def masks(
         )
     if not first:
         return
-    table = Table(title=f"Masks in {out}", title_justify="left")
+    table = Table(title="Masks", title_justify="left")
     table.add_column("outcome")
     table.add_column("images", justify="right")
     for outcome, count in count_outcomes(run.rows).items():
