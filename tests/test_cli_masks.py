@@ -42,6 +42,7 @@ def test_masks_of_a_tree(model, tmp_path, monkeypatch, capsys):
     (images / "0" / "broken.jpg").write_bytes(b"")
     masks(images, "--out", tmp_path / "masks", "--model", model, "--min-pixels", "100", "--device", "cpu")
     shown = capsys.readouterr()
+    assert "1 images have no mask" in shown.out and "--skip-bad" in shown.out
     assert "object" in shown.out and "7 images, 7 done now" in shown.out and "images/s" in shown.out
     assert "contact_sheet.html" in shown.out and "skipped 0/broken.jpg: " in shown.err
     assert (read_mask(tmp_path / "masks" / "1" / "2.png") > 0).sum() == 144

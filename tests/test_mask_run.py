@@ -91,6 +91,9 @@ def test_finetune_takes_the_folder_as_it_is(model, images, tmp_path):
     options = {"epochs": 1, "batch_size": 2, "tensorboard": False, "progress": False, "previews": 0}
     result = finetune(tiny_model(), images, tmp_path / "run", masks=tmp_path / "masks", **options)
     assert result.checkpoint is not None and result.checkpoint.exists()
+    make(model, images, tmp_path / "masks", min_confidence=0.99)
+    kept = FolderSamples(images, tmp_path / "masks", classes={"0": 0, "1": 1}, skip_bad=True)
+    assert [row.name for row in kept.manifest] == ["1/1.png", "1/2.png"]
 
 
 def test_the_same_bits_every_time_whatever_the_batch_of_files(model, images, tmp_path):

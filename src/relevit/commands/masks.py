@@ -35,7 +35,8 @@ def masks(
 
     The folder of masks has the layout of the images, for `relevit finetune --masks`. Beside the masks lie masks.csv and
     contact_sheet.html. Stopped at any moment, the same command goes on where it was; thresholds, exclusions and overrides may
-    be changed without doing the images again. For several devices: `accelerate launch -m relevit masks ...`.
+    be changed without doing the images again. `relevit finetune --skip-bad` goes on without the images that got no mask. For
+    several devices: `accelerate launch -m relevit masks ...`.
 
     Args:
         images: image files, folders of images, and folders of class folders.
@@ -59,8 +60,9 @@ def masks(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Table
 
-    from relevit.mask_publish import UNREADABLE, count_outcomes
+    from relevit.mask_publish import OVERRIDE, UNREADABLE, count_outcomes
     from relevit.mask_run import make_masks
+    from relevit.masks.finish import OBJECT
     from relevit.models import load
 
     first = int(os.environ.get("RANK", "0")) == 0
@@ -115,6 +117,9 @@ def masks(
         f", {run.made / run.seconds:.2f} images/s" if run.made else ""
     )
     stdout().print(f"{len(run.rows)} images, {rate}\nlook through them: {run.sheet}", highlight=False, soft_wrap=True)
+    left_out = sum(row.outcome not in (OBJECT, OVERRIDE) for row in run.rows)
+    if left_out:
+        stdout().print(f"{left_out} images have no mask: `relevit finetune --skip-bad` goes on without them")
     unreadable = [row for row in run.rows if row.outcome == UNREADABLE]
     for row in unreadable[:_NAMED]:
         stderr().print(f"skipped {row.file}: {row.note}", highlight=False, markup=False, soft_wrap=True)
