@@ -91,3 +91,25 @@ def test_real_features_workers_and_shapes_of_any_kind(tmp_path):
         mask = read_mask(path)
         assert (mask.shape[1], mask.shape[0]) == sizes[int(path.stem)]
         assert set(np.unique(mask)) <= {0.0, 1.0} and mask.any()
+
+
+def test_a_local_file_of_weights(tmp_path, monkeypatch, capsys):
+    """The file's weights, not those of the model's initialisation, make the features; weights that do not fit are refused."""
+    torch.manual_seed(3)
+    model = timm.create_model("vit_tiny_patch16_224")
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    seen = []
+
+    def features(net, images, **options):
+        seen.append(net.blocks[0].attn.qkv.weight.detach().clone())
+        return colour_features(net, images, **options)
+
+    monkeypatch.setattr(automatic, "patch_features", features)
+    images = tree(tmp_path / "images", classes=1, each=1)
+    call = [images, "--checkpoint", tmp_path / "weights.pth", "--device", "cpu"]
+    masks(*call, "--out", tmp_path / "masks", "--model", "vit_tiny_patch16_224")
+    assert seen and all(torch.equal(each, model.blocks[0].attn.qkv.weight) for each in seen)
+    capsys.readouterr()
+    assert "vit_small_patch16_224" in fails(
+        capsys, *call, "--out", tmp_path / "more", "--model", "vit_small_patch16_224"
+    )
