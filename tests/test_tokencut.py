@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import relevit
 from relevit.masks import normalized_cut
@@ -306,3 +307,10 @@ def test_features_are_left_alone():
     before = features.detach().clone()
     cut = relevit.tokencut(features, (5, 7))
     assert torch.equal(features, before) and not cut.eigenvectors.requires_grad
+
+
+def test_the_threads_of_other_libraries_are_as_before() -> None:
+    with threadpool_limits(2, user_api="blas"):
+        before = [(library["filepath"], library["num_threads"]) for library in threadpool_info()]
+        relevit.tokencut(torch.randn(1, 12, 5, generator=torch.Generator().manual_seed(0)), (3, 4))
+        assert [(library["filepath"], library["num_threads"]) for library in threadpool_info()] == before
