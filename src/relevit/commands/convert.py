@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Literal
 
-from relevit.commands.terminal import cores, stderr, stdout
+from relevit.commands.terminal import cores, counting, stdout, tell_remarks
 
 
 def convert(
@@ -40,13 +39,9 @@ def convert(
         workers: threads that read pictures; by default one for each core.
         progress: shows a progress bar.
     """
-    from rich.progress import Progress
-
-    from relevit.data.checks import describe
     from relevit.data.convert import convert_masks
 
-    with Progress(transient=True, console=stderr(), disable=not (progress and sys.stderr.isatty())) as bar:
-        task = bar.add_task("converting", total=None)
+    with counting("converting", progress) as step:
         done = convert_masks(
             format,
             source,
@@ -58,14 +53,9 @@ def convert(
             copy=copy,
             skip_bad=skip_bad,
             workers=cores() if workers is None else workers,
-            progress=lambda count, total: bar.update(task, completed=count, total=total),
+            progress=step,
         )
-    for note in done.notes:
-        stderr().print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
-    if done.faults:
-        stderr().print("left out for their faults:", highlight=False)
-        lines = describe(done.faults, shown=5).splitlines()[1:]
-        stderr().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+    tell_remarks(done.notes, done.faults, "left out for their faults:")
     console = stdout()
     for reason, count in done.left_out.items():
         console.print(f"{count} masks left out: {reason}", highlight=False)

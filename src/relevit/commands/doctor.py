@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from relevit.commands.terminal import model_arguments, stderr, stdout
+from relevit.commands.terminal import counting, model_arguments, stdout
 from relevit.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +64,7 @@ def doctor(
     arguments = model_arguments(num_classes, model_args)
     net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, **arguments)
     of_model = examine_model(net, normalization=normalization, weights=weights, name=model)
-    with _bar(progress and sys.stderr.isatty()) as step:
+    with counting("reading", progress) as step:
         of_data = examine_data(
             images,
             masks,
@@ -140,17 +137,3 @@ def _verdict(findings: list[Finding]) -> str:
     if not faults:
         return f"Nothing would stop a run; {look}."
     return f"{faults} fault{'s' * (faults != 1)} would stop a run (finetune --skip-bad leaves bad samples out); {look}."
-
-
-@contextmanager
-def _bar(enabled: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on standard error; yields what is to be called with (done, total)."""
-    if not enabled:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda done, total: bar.update(task, completed=done, total=total)

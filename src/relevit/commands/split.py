@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from relevit.commands.terminal import cores, stderr, stdout
+from relevit.commands.terminal import cores, counting, stderr, stdout, tell_remarks
 
 
 def split(
@@ -48,16 +46,12 @@ def split(
         workers: threads that read pictures; by default one for each core.
         progress: shows a progress bar.
     """
-    from rich.progress import Progress
-
-    from relevit.data.checks import describe
     from relevit.data.convert import check_new
     from relevit.data.imagenet_s import paper_split
     from relevit.data.manifest import TRAINING, VALIDATION, write_manifest
 
     check_new(out)
-    with Progress(transient=True, console=stderr(), disable=not (progress and sys.stderr.isatty())) as bar:
-        task = bar.add_task("choosing", total=None)
+    with counting("choosing", progress) as step:
         found = paper_split(
             masks,
             images,
@@ -73,15 +67,10 @@ def split(
             class_map=class_map,
             skip_bad=skip_bad,
             workers=cores() if workers is None else workers,
-            progress=lambda count, total: bar.update(task, completed=count, total=total),
+            progress=step,
         )
     write_manifest(out, found.rows)
-    for note in found.notes:
-        stderr().print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
-    if found.faults:
-        stderr().print("skipped for their faults:", highlight=False)
-        lines = describe(found.faults, shown=5).splitlines()[1:]
-        stderr().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+    tell_remarks(found.notes, found.faults, "skipped for their faults:")
     if found.short:
         shown = ", ".join(f"{name} ({count})" for name, count in list(found.short.items())[:5])
         text = f"note: {len(found.short)} classes have fewer samples than wanted: {shown}"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from relevit.data.checks import Fault
 
 
 def pick_device(name: str | None) -> str:
@@ -41,3 +45,29 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+@contextmanager
+def counting(text: str, enabled: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on standard error where that is a terminal; yields what is to be called with (done, total)."""
+    if not (enabled and sys.stderr.isatty()):
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def tell_remarks(notes: Sequence[str], faults: Sequence[Fault], title: str) -> None:
+    """Notes, and faults that did not stop the command by kind under a title, on standard error."""
+    from relevit.data.checks import describe
+
+    for note in notes:
+        stderr().print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+    if faults:
+        stderr().print(title, highlight=False)
+        lines = describe(faults, shown=5).splitlines()[1:]
+        stderr().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
