@@ -1,24 +1,18 @@
-"""Benchmarks to measure a model on; one function (or class) per benchmark: a folder of class folders, composed sets."""
+"""Benchmarks of one's own: a folder of class folders, and the sets that `relevit compose` makes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from PIL import Image
+from torch import nn
 from torch.utils.data import Dataset
 
+from relevit.data.benchmarks.image_set import LabelledImage
+from relevit.data.classes import ClassMap, class_index
 from relevit.data.composed import CONFIG, MANIFEST, missing, picture_paths, read_config, read_manifest
 from relevit.errors import UserError
 from relevit.images import list_images, read_image
-
-
-class LabelledImage(NamedTuple):
-    """One image of a benchmark: an RGB picture and the number of its class folder."""
-
-    image: Image.Image
-    label: int
 
 
 class ClassFolders(Dataset[LabelledImage]):
@@ -52,6 +46,19 @@ class ClassFolders(Dataset[LabelledImage]):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def key(self, index: int) -> str:
+        """The image's name relative to the root, with forward slashes."""
+        return self.paths[index].relative_to(self.root).as_posix()
+
+    def answers(self, model: nn.Module, class_map: ClassMap | None = None) -> list[tuple[int, ...]]:
+        """The model's class of each image's folder (`class_index`); raises UserError for folders without one."""
+        classes = class_index(self.folders, model, class_map)
+        of_folder = [(classes[folder],) for folder in self.folders]
+        return [of_folder[label] for label in self.labels]
+
+    def candidates(self, model: nn.Module) -> None:
+        """All of the model's classes compete."""
 
     def __getitem__(self, index: int) -> LabelledImage:
         return LabelledImage(read_image(self.paths[index]), self.labels[index])
