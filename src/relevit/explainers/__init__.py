@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,33 @@ from torch import Tensor, nn
 from relevit.errors import UserError
 from relevit.explainers import gae
 
-EXPLAINERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"gae": gae.explain}
-"""name -> function(model, images, target or None, second_order=...) -> (logits, relevance on the patch grid, not scaled)"""
+
+@dataclass(frozen=True)
+class Explainer:
+    """A row of the table. Called, it is its function.
+
+    function: (model, images, target or None, *, second_order=False) -> (logits, map that is not scaled and nowhere negative).
+    The map lies on the patch grid (batch, rows, columns), or on the pixels (batch, height, width).
+    trains: the map can carry a graph to the weights, so that a loss on it trains the model.
+    needs_second_order: it does so with `second_order=True` alone, and is a constant otherwise.
+    class_specific: False where the map is the same for every target.
+    """
+
+    function: Callable[..., tuple[Tensor, Tensor]]
+    description: str
+    trains: bool = True
+    needs_second_order: bool = False
+    class_specific: bool = True
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, target: Tensor | None, *, second_order: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        return self.function(model, images, target, second_order=second_order)
+
+
+EXPLAINERS: dict[str, Explainer] = {
+    "gae": Explainer(gae.explain, "generic attention explainability, Chefer, Gur and Wolf 2021: the paper's"),
+}
 
 
 def relevance(
