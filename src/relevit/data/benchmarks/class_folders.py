@@ -9,10 +9,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from relevit.data.benchmarks.image_set import LabelledImage
+from relevit.data.benchmarks.listing import class_tree
 from relevit.data.classes import ClassMap, class_index
 from relevit.data.composed import CONFIG, MANIFEST, missing, picture_paths, read_config, read_manifest
 from relevit.errors import UserError
-from relevit.images import list_images, read_image
+from relevit.images import read_image
 
 
 class ClassFolders(Dataset[LabelledImage]):
@@ -34,14 +35,7 @@ class ClassFolders(Dataset[LabelledImage]):
 
     def __init__(self, root: str | Path, objects: Mapping[Path, str] | None = None) -> None:
         self.root = Path(root)
-        if not self.root.is_dir():
-            raise UserError(f"{self.root} is not a folder; give a folder that holds one folder of images per class")
-        found = {folder.name: list_images(folder) for folder in sorted(self.root.iterdir()) if folder.is_dir()}
-        self.folders = [name for name, files in found.items() if files]
-        if not self.folders:
-            raise UserError(f"{self.root} holds no class folders with images; expected {self.root}/<class>/<image>")
-        self.paths = [path for name in self.folders for path in found[name]]
-        self.labels = [number for number, name in enumerate(self.folders) for _ in found[name]]
+        self.folders, self.paths, self.labels = class_tree(self.root)
         self.objects = None if objects is None else [objects.get(path, str(path)) for path in self.paths]
 
     def __len__(self) -> int:
@@ -49,7 +43,7 @@ class ClassFolders(Dataset[LabelledImage]):
 
     def key(self, index: int) -> str:
         """The image's name relative to the root, with forward slashes."""
-        return self.paths[index].relative_to(self.root).as_posix()
+        return self.paths.name(index)
 
     def answers(self, model: nn.Module, class_map: ClassMap | None = None) -> list[tuple[int, ...]]:
         """The model's class of each image's folder (`class_index`); raises UserError for folders without one."""
@@ -61,7 +55,7 @@ class ClassFolders(Dataset[LabelledImage]):
         """All of the model's classes compete."""
 
     def __getitem__(self, index: int) -> LabelledImage:
-        return LabelledImage(read_image(self.paths[index]), self.labels[index])
+        return LabelledImage(read_image(self.paths[index]), int(self.labels[index]))
 
 
 def composed_sets(root: str | Path) -> dict[str, ClassFolders] | None:

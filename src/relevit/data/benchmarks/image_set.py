@@ -11,7 +11,12 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 
+from relevit.data.benchmarks.listing import Paths
 from relevit.images import read_image
+
+
+def all_classes(model: nn.Module) -> None:
+    """All of a model's classes compete for the prediction: the usual `candidates_of`."""
 
 
 class LabelledImage(NamedTuple):
@@ -32,7 +37,8 @@ class ImageSet(Dataset[LabelledImage]):
         labels: the number of each image's group, an index into `folders`.
         folders: the names of the groups (classes), sorted.
         answers_of: (model, class_map) -> the classes of the model that are right, for each image a tuple; most often one class,
-            several where any of them is a hit. An image without any has been left out when the set was made.
+            several where any of them is a hit. None (an empty tuple) where this model lacks the image's class: a miss. An image
+            without a label has been left out when the set was made.
         candidates_of: (model) -> the classes among which the prediction is taken; None for all.
         read: reads a file as an RGB picture.
         objects: what each image shows, where several show one object.
@@ -44,7 +50,7 @@ class ImageSet(Dataset[LabelledImage]):
     labels: Sequence[int]
     folders: Sequence[str]
     answers_of: Callable[[nn.Module, Any], Sequence[tuple[int, ...]]]
-    candidates_of: Callable[[nn.Module], Sequence[int] | None] = lambda model: None
+    candidates_of: Callable[[nn.Module], Sequence[int] | None] = all_classes
     read: Callable[[Path], Image.Image] = read_image
     objects: Sequence[str] | None = None
 
@@ -52,10 +58,12 @@ class ImageSet(Dataset[LabelledImage]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> LabelledImage:
-        return LabelledImage(self.read(self.paths[index]), self.labels[index])
+        return LabelledImage(self.read(self.paths[index]), int(self.labels[index]))
 
     def key(self, index: int) -> str:
         """The image's name relative to the root, with forward slashes."""
+        if isinstance(self.paths, Paths) and self.paths.root == self.root:
+            return self.paths.name(index)
         return self.paths[index].relative_to(self.root).as_posix()
 
     def answers(self, model: nn.Module, class_map: Any = None) -> Sequence[tuple[int, ...]]:
@@ -65,3 +73,6 @@ class ImageSet(Dataset[LabelledImage]):
     def candidates(self, model: nn.Module) -> Sequence[int] | None:
         """The model's classes among which the prediction is taken; None for all."""
         return self.candidates_of(model)
+
+
+Open = Callable[[], ImageSet]  # opens a set that was found: lists its images

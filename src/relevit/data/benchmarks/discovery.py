@@ -1,0 +1,138 @@
+"""Finding benchmarks below a folder: by the usual names of their folders, confirmed by their layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from relevit.data.benchmarks.class_folders import ClassFolders, composed_sets
+from relevit.data.benchmarks.image_set import ImageSet
+from relevit.data.benchmarks.listing import has_image, holds_classes, subfolders
+from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
+from relevit.data.composed import CONFIG, read_config
+from relevit.errors import UserError
+
+_DEPTH = 3  # folders are looked at down to so many below the root
+_CLASS = re.compile(r"n\d{8}|\d{1,4}|\d\d_.*")  # names of class folders, which are not entered
+_TRAINING = ("train", "training")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A benchmark that was found: its name, the folder, and a function that opens it (and lists its images only then)."""
+
+    name: str
+    root: Path
+    open: Callable[[], ImageSet | ClassFolders]
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found below a folder, and which benchmarks were not, each with the reason."""
+
+    found: list[Found] = field(default_factory=list)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_benchmarks(root: str | Path, protocol: str = "standard") -> Discovery:
+    """The benchmarks below a folder, or the one that it is itself; nothing is opened.
+
+    A folder counts when its name is one of a benchmark's usual names (BENCHMARKS; spelling and separators do not matter) and its layout
+    is the benchmark's. Of several the first is taken, the nearest to the root. Other folders of class folders directly in `root` follow under their
+    own names, and sets made by `relevit compose` as FOLDER/SET; where nothing at all is found and `root` is a folder of class folders, it is offered itself.
+
+    `protocol`: "standard" or "paper" (protocol of evaluation: candidates of ImageNet-A and -R, labels and border of ObjectNet).
+    Raises UserError where `root` is no folder, or for an unknown protocol.
+    """
+    check_protocol(protocol)
+    root = Path(root)
+    root = root if root.name not in ("", "..") else root.resolve()
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: give the folder that holds the benchmarks")
+    places: dict[str, list[Path]] = {}
+    for folder in _folders(root, _DEPTH):
+        places.setdefault(spelling(folder.name), []).append(folder)
+    result = Discovery()
+    taken: list[Path] = []
+    for name, benchmark in BENCHMARKS.items():
+        reasons: list[str] = []
+        candidates = sorted(
+            (folder for each in benchmark.folders for folder in places.get(each, [])), key=lambda path: len(path.parts)
+        )
+        for folder in candidates:
+            try:
+                sets = benchmark.sets(folder, protocol)
+            except UserError as error:
+                reasons.append(f"there is a folder of that name, but {error}")
+                taken.append(folder)
+                continue
+            result.found.extend(Found(each, folder, opener) for each, opener in sets.items())
+            taken.append(folder)
+            reasons = []
+            break
+        else:
+            usual = ", ".join(benchmark.folders[:3])
+            result.missing.append((name, reasons[0] if reasons else f"no folder has one of its names ({usual})"))
+    _own_sets(root, taken, result)
+    return result
+
+
+def spelling(name: str) -> str:
+    """A folder's name in small letters and digits alone, by which the usual names are compared."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _folders(root: Path, depth: int) -> Iterator[Path]:
+    """A folder and those below it, the nearer first, then by name; class folders are left out."""
+    level = [root]
+    for _ in range(depth + 1):
+        yield from level
+        level = [path / name for path in level for name in _entered(path)]
+
+
+def _entered(folder: Path) -> list[str]:
+    names = subfolders(folder)
+    return [] if any(_CLASS.fullmatch(name) for name in names) else names
+
+
+def _own_sets(root: Path, taken: list[Path], result: Discovery) -> None:
+    """Adds the sets of one's own: class folders, and what `relevit compose` has made."""
+    names = {found.name for found in result.found}
+
+    def add(name: str, folder: Path) -> None:
+        for each, opener in own_sets(name, folder).items():
+            if each not in names:
+                names.add(each)
+                result.found.append(Found(each, folder, opener))
+
+    if (root / CONFIG).is_file():
+        return add(root.name, root)
+    for name in subfolders(root):
+        folder = root / name
+        if any(folder == each or folder in each.parents for each in taken):
+            continue
+        if not (folder / CONFIG).is_file() and (has_image(folder) or not holds_classes(folder)):
+            continue
+        if name.lower() in _TRAINING:
+            result.missing.append(
+                (name, f"{folder} holds training images, no benchmark: name it in a YAML of paths to measure on it")
+            )
+        else:
+            add(name, folder)
+    if not result.found and not any(root == each for each in taken) and holds_classes(root):
+        add(root.name, root)
+
+
+def own_sets(name: str, folder: Path) -> dict[str, Callable[[], ClassFolders]]:
+    """The sets of a folder of class folders, or of one made by `relevit compose`, by name."""
+    if not (folder / CONFIG).is_file():
+        return {name: partial(ClassFolders, folder)}
+    return {f"{name}/{each}": partial(_composed, folder, each) for each in read_config(folder).get("sets", [])}
+
+
+def _composed(folder: Path, name: str) -> ClassFolders:
+    return (composed_sets(folder) or {})[name]
+

@@ -1,0 +1,157 @@
+"""Listing the images of class folders, cheaply: names alone are read, and held compactly, for millions of files."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+from relevit.errors import UserError
+from relevit.images import EXTENSIONS
+
+_FEW = 100  # so many entries without a folder, images among them: there will be no folders
+_PEEK = 20  # so many class folders are looked into for a first image
+
+
+class Paths(Sequence[Path]):
+    """Files below a folder, in the order given: a few bytes each beside the length of their names.
+
+    `root`: the folder. `name(index)`: a file's name relative to it, with forward slashes.
+    """
+
+    def __init__(self, root: str | Path, names: Iterable[str]) -> None:
+        self.root = Path(root)
+        self._ends = array("q", [0])
+        joined = bytearray()
+        for name in names:
+            joined += os.fsencode(name)
+            self._ends.append(len(joined))
+        self._joined = bytes(joined)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def name(self, index: int) -> str:
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(f"file {index} of {len(self)}")
+        return os.fsdecode(self._joined[self._ends[place] : self._ends[place + 1]])
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return self.root / self.name(int(index))
+
+
+class Tree(NamedTuple):
+    """The images of class folders: the folders' names, sorted; the files, by folder, then by name; each file's folder number."""
+
+    folders: list[str]
+    paths: Paths
+    labels: array
+
+
+def subfolders(root: str | Path) -> list[str]:
+    """The names of the folders in `root`, sorted; hidden ones and what archives of a Mac leave behind are left out.
+
+    Empty where `root` cannot be read. A folder that begins with many images and no folder is taken to have none.
+    """
+    found, images = [], 0
+    try:
+        with os.scandir(root) as entries:
+            for number, entry in enumerate(entries):
+                if _visible(entry.name) and entry.is_dir():
+                    found.append(entry.name)
+                elif _is_image(entry.name):
+                    images += 1
+                if number >= _FEW and images and not found:
+                    break
+    except OSError:
+        return []
+    return sorted(found)
+
+
+def image_names(folder: str | Path) -> list[str]:
+    """The names of all images below a folder, relative to it, with forward slashes, sorted.
+
+    Hidden files and folders are left out; linked folders are followed, each once. Raises UserError where a folder cannot be read.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    waiting = [("", os.fspath(folder))]
+    while waiting:
+        prefix, path = waiting.pop()
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if entry.is_dir():
+                        if _visible(name):
+                            waiting.append((f"{prefix}{name}/", entry.path))
+                    elif _is_image(name):
+                        found.append(prefix + name)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): it should be a folder of images") from error
+    return sorted(found)
+
+
+def class_tree(root: str | Path, folders: Iterable[str] | None = None) -> Tree:
+    """The images in the class folders of `root`, or in those named; images may lie deeper inside, empty folders are left out.
+
+    Raises UserError where `root` is no folder or none of its folders holds an image.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; give a folder that holds one folder of images per class")
+    kept: list[str] = []
+    labels = array("i")
+
+    def names() -> Iterable[str]:
+        for folder in subfolders(root) if folders is None else sorted(folders):
+            inside = image_names(root / folder)
+            if inside:
+                labels.extend(array("i", [len(kept)]) * len(inside))
+                kept.append(folder)
+                yield from (f"{folder}/{name}" for name in inside)
+
+    paths = Paths(root, names())
+    if not kept:
+        raise UserError(f"{root} holds no class folders with images; expected {root}/<class>/<image>")
+    return Tree(kept, paths, labels)
+
+
+def has_image(folder: str | Path) -> bool:
+    """Whether an image lies directly in a folder. Stops at the first."""
+    return first_image(folder) is not None
+
+
+def first_image(folder: str | Path) -> str | None:
+    """The name of some image directly in a folder; None where there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return next((entry.name for entry in entries if _is_image(entry.name) and not entry.is_dir()), None)
+    except OSError:
+        return None
+
+
+def holds_classes(root: str | Path) -> bool:
+    """Whether some folder of `root` holds images: the layout <class>/<image>. Looks into the first few only."""
+    return any(has_image(Path(root, name)) for name in subfolders(root)[:_PEEK])
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
