@@ -9,25 +9,21 @@ What the row starts with is left out of the map: zero at the patches for a class
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relevit.attention import (
-    TokenLayout,
-    attention_modules,
-    capture,
-    check_channels,
-    composed_attention,
-    prepare_attention,
-    token_layout,
-)
-from relevit.errors import UserError
+from relevit.attention import TokenLayout, capture, composed_attention, prepare_attention
 from relevit.explainers.lean import LeanBlock, lean_attention, lean_carry, logit_backward
+from relevit.explainers.setting import (
+    check_images,
+    check_logits,
+    check_maps,
+    explaining,
+    pick_target,
+    readout_rows,
+    score_of,
+)
 
 
 def explain(
@@ -43,16 +39,10 @@ def explain(
     weights through the A_l alone. Where gradients are disabled, or nothing requires any, both come without a graph.
     Raises UserError for a model or an image size that is not supported, and for a target outside of the classes.
     """
-    layout = token_layout(model, images.shape[-2], images.shape[-1])
-    check_channels(model, images.shape[1])
-    keep_graph = torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in model.parameters()))
-    with torch.inference_mode(False), torch.enable_grad():
-        if images.is_inference():
-            images = images.clone()
-        if keep_graph:
-            return _explain_once(model, images, target, layout, keep_graph=True, second_order=second_order)
-        with _no_parameter_gradients(model):
-            return _explain_once(model, images, target, layout, keep_graph=False, second_order=False)
+    layout = check_images(model, images)
+    with explaining(model, images) as (images, keep_graph):
+        second_order = second_order and keep_graph
+        return _explain_once(model, images, target, layout, keep_graph=keep_graph, second_order=second_order)
 
 
 def _explain_once(
@@ -68,12 +58,9 @@ def _explain_once(
         logits = model(images)
     blocks = list(captured.maps)
     captured.maps.clear()
-    _check_forward(model, logits, blocks, layout)
-    if target is None:
-        target = logits.detach().argmax(dim=1)
-    elif int(target.min()) < 0 or int(target.max()) >= logits.shape[1]:
-        raise UserError(f"target {target.tolist()} is outside of the model's classes 0 to {logits.shape[1] - 1}")
-    score = logits.gather(1, target[:, None]).sum()
+    check_logits(logits)
+    check_maps(model, [tuple((one.weights if isinstance(one, LeanBlock) else one).shape) for one in blocks], layout)
+    score = score_of(logits, pick_target(logits, target))
     handles = [block.output if isinstance(block, LeanBlock) else block for block in blocks]
     with logit_backward([block for block in blocks if isinstance(block, LeanBlock)]):
         gradients = list(torch.autograd.grad(score, handles, retain_graph=keep_graph, create_graph=second_order))
@@ -128,43 +115,3 @@ def _carry(row: Tensor, block: LeanBlock | Tensor, gradient: Tensor, rows: slice
     if isinstance(block, LeanBlock):
         return lean_carry(row, block, gradient, rows)
     return torch.einsum("bj,bhjk->bk", row, (gradient * block).relu()) / block.shape[1]
-
-
-def readout_rows(layout: TokenLayout) -> tuple[slice, float]:
-    """The rows of R that are averaged, and the weight of each; for a pooling attention, rows of its latents."""
-    rows = {
-        "cls": slice(0, 1),
-        "distilled": slice(0, 2),
-        "mean": slice(layout.prefix, layout.tokens),
-        "mean_all": slice(0, layout.tokens),
-        "attention_pool": slice(0, layout.latents),
-    }[layout.readout]
-    return rows, 1.0 / (rows.stop - rows.start)
-
-
-def _check_forward(model: nn.Module, logits: Any, blocks: list[LeanBlock | Tensor], layout: TokenLayout) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise UserError(
-            "the model returns something else than one tensor of logits (batch, classes): a distilled DeiT in training needs "
-            "model.set_distilled_training(False)"
-        )
-    shapes = [tuple(block.weights.shape if isinstance(block, LeanBlock) else block.shape) for block in blocks]
-    expected = len(attention_modules(model))
-    if len(blocks) != expected or shapes[0][-1] != layout.tokens:
-        raise UserError(
-            f"the forward pass left attention maps of shapes {shapes} where {expected} over {layout.tokens} tokens were "
-            "expected: the model's forward pass is not the one that timm gives it"
-        )
-
-
-@contextmanager
-def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Without a graph of the weights, the backward pass goes through the activations alone, and fewer of them are kept."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

@@ -1,0 +1,52 @@
+"""Attention rollout (Abnar and Zuidema 2020): attention through all blocks, whatever the class."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from relevit.attention import TokenLayout
+from relevit.explainers.setting import check_images, explaining, mean_attentions, on_grid, readout_rows
+
+
+def explain(
+    model: nn.Module,
+    images: Float[Tensor, "batch channels height width"],
+    target: Int[Tensor, " batch"] | None,
+    *,
+    second_order: bool = False,
+) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]:
+    """Logits, and the readout's rows of the product B_L ... B_1 at the patches, not scaled; B_l = (mean over heads of A_l + I) / 2.
+
+    Abnar and Zuidema 2020, section 3: half the attention, half the residual connection, so each row sums to 1. A pooling
+    attention has no residual connection: its rows are those of the mean over heads.
+    The target is only checked; there is no derivative in the map, so `second_order` changes nothing.
+    Raises UserError for a model or an image size that is not supported, and for a target outside of the classes.
+    """
+    layout = check_images(model, images)
+    with explaining(model, images) as (images, keep_graph):
+        logits, means = mean_attentions(model, images, target, layout, keep_graph)
+        with torch.set_grad_enabled(keep_graph), torch.autocast(images.device.type, enabled=False):
+            return logits, on_grid(roll_out(means, layout), layout)
+
+
+def roll_out(
+    attentions: list[Float[Tensor, "batch queries keys"]], layout: TokenLayout
+) -> Float[Tensor, "batch tokens"]:
+    """The readout's row of the product of all (A_l + I) / row sums, last block first; a pooling attention's own rows as they are.
+
+    Only that row is carried, r <- (r / s) (A_l + I) with s the row sums: no product of two matrices.
+    """
+    blocks = list(attentions)
+    rows, share = readout_rows(layout)
+    if layout.readout == "attention_pool":
+        row = blocks.pop()[:, rows].mean(dim=1)
+        row = torch.nn.functional.pad(row, (layout.tokens - row.shape[1], 0))
+    else:
+        row = blocks[-1].new_zeros(blocks[-1].shape[0], layout.tokens)
+        row[:, rows] = share
+    for attention in reversed(blocks):
+        row = row / (attention.sum(dim=2) + 1.0)  # (batch, queries)
+        row = row + torch.einsum("bq,bqk->bk", row, attention)
+    return row
