@@ -8,6 +8,7 @@ points and the classification loss (Eq. 4) does not rise (if it rises at every r
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,16 @@ def fine_tune(
     lr: float,
     out: Path | None = None,
     progress: bool = False,
+    *,
+    classes: Sequence[int] = SET_A,
+    **options: Any,
 ) -> FinetuneResult:
-    """A copy of the original, fine-tuned on `per_class` samples of each class of set A by a method.
+    """A copy of the original, fine-tuned on `per_class` samples of each of `classes` by a method.
 
     A name of AUTOMATIC is its method with automatic masks in place of the exact ones, on the same samples, but for those
-    in which no object was found.
+    in which no object was found. options: further arguments of `finetune`.
     """
-    samples = training_samples(per_class, seed)
+    samples = training_samples(per_class, seed, tuple(classes))
     if method in AUTOMATIC:
         samples = with_automatic_masks(original, samples).pictures
     return finetune(
@@ -130,6 +134,7 @@ def fine_tune(
         previews=0,
         tensorboard=False,
         progress=progress,
+        **options,
     )
 
 

@@ -1,0 +1,95 @@
+"""Figures of the built-in benchmark from the hits that cells keep; means and paired differences over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from relevit.data.digits import SET_A, TEST_SETS, test_set
+from relevit.evaluation.intervals import cluster_bootstrap
+from relevit.experiments.cells import unpacked
+
+SHIFTED = TEST_SETS[1:]  # every set but the usual one
+GROUPS = ("all", "set_a", "rest")
+SHARE = "foreground_share"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95% interval, and of how many seeds it is (0: an interval over pictures)."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean and 95% interval (Student's t) of figures over seeds; of a single one, the interval has no width."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, mean, mean, len(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Estimate(mean, mean - half, mean + half, len(values))
+
+
+@cache
+def _about(name: str, views: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the pictures of a set: whether the class is of set A, and the number of the object."""
+    pictures = test_set(name, "test", views)
+    return np.isin(pictures.labels, SET_A), pictures.objects
+
+
+def hits(result: Mapping[str, Any], name: str, views: int, figure: str = "r1", group: str = "all") -> np.ndarray:
+    """A cell's hits on a set, bool (pictures,). Fewer views than it was measured on are the first ones of it."""
+    in_a, _ = _about(name, views)
+    values = unpacked(result["hits"][name][figure], len(in_a))
+    chosen = {"all": np.ones_like(in_a), "set_a": in_a, "rest": ~in_a}[group]
+    return values[chosen]
+
+
+def value(result: Mapping[str, Any], name: str, views: int, figure: str = "r1", group: str = "all") -> float:
+    """A figure of a cell in percent: on a set, "shifted" for the mean of all shifted sets, or SHARE."""
+    if name == SHARE:
+        return float(result[SHARE])
+    if name == "shifted":
+        return float(np.mean([value(result, each, views, figure, group) for each in SHIFTED]))
+    return 100 * float(hits(result, name, views, figure, group).mean())
+
+
+def of_original(result: Mapping[str, Any], name: str, views: int, figure: str = "r1", group: str = "all") -> Estimate:
+    """A figure of the original model, in percent, with an interval over the test objects where there is one."""
+    mean = value(result, name, views, figure, group)
+    if name == SHARE:
+        return Estimate(mean, mean, mean, 0)
+    sets = SHIFTED if name == "shifted" else (name,)
+    values = np.concatenate([hits(result, each, views, figure, group) for each in sets])
+    objects = []
+    for each in sets:
+        in_a, numbers = _about(each, views)
+        objects.append(numbers[{"all": np.ones_like(in_a), "set_a": in_a, "rest": ~in_a}[group]])
+    low, high = cluster_bootstrap(values, np.concatenate(objects))
+    return Estimate(mean, 100 * low, 100 * high, 0)
+
+
+def verdict(expects: str, margin: float, found: Estimate) -> str:
+    """Whether a claim holds: "holds", "does not hold", or "not settled" where the interval leaves it open."""
+    low, high = found.low, found.high
+    if found.seeds < 2:
+        return "not settled"
+    if expects == "same":
+        return (
+            "holds"
+            if -margin <= low and high <= margin
+            else "does not hold"
+            if low > margin or high < -margin
+            else "not settled"
+        )
+    if expects == "lower":
+        low, high = -high, -low
+    return "holds" if low > 0 else "does not hold" if high < 0 else "not settled"

@@ -1,0 +1,271 @@
+"""The experiments on the built-in benchmark, declared: which arms, over how many seeds, which figures, and the claims as
+paired differences. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from relevit.experiments.cells import Arm, cell_job, original_job, rate_jobs, with_samples
+from relevit.experiments.jobs import Job
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A claim as a paired difference: `arm` less `against`, on a set and a group, over the seeds that both have.
+
+    arm, against: rows of the table. expects: "higher", "lower", or "same" (the interval within `margin` points of zero).
+    says: the paper's claim, or the question, in a sentence.
+    """
+
+    says: str
+    arm: str
+    against: str
+    on: str = "shifted"
+    group: str = "all"
+    expects: Literal["higher", "lower", "same"] = "higher"
+    margin: float = 1.0
+    figure: str = "r1"
+
+
+# The arms. The first ones are measured on three pictures of each test object, the others on one.
+RELEVANCE = Arm("relevance", "relevance", views=3)
+AUTOMATIC = Arm("relevance_with_automatic_masks", "relevance", masks="automatic", rate_of=RELEVANCE, views=3)
+CONTROL = Arm("control", "control", views=3, cost=0.7)
+SWAP = Arm("background_swap", "background_swap", views=3, cost=0.7)
+BOTH = Arm("relevance+background_swap", "relevance+background_swap", views=3)
+GRADMASK = Arm("gradmask", "gradmask", views=3, cost=1.6)
+RRR = Arm("rrr", "rrr", views=3, cost=1.6)
+AS_RELEASED = tuple(Arm(f"{name}_as_released", f"{name}_as_released", cost=1.3) for name in ("gradmask", "rrr"))
+ABLATIONS = tuple(
+    Arm(name, name)
+    for name in (
+        "without_classification",
+        "without_background",
+        "without_foreground",
+        "with_labels",
+        "only_background",
+        "only_foreground",
+    )
+)
+LABEL_FREE = Arm("relevance_label_free", "relevance_label_free")
+SHARE = Arm("relevance_share", "relevance_share", cost=2.0)
+CONSISTENCY = Arm("consistency", "consistency", cost=1.5)
+BEYOND = (SHARE, CONSISTENCY)
+SECOND_ORDER = ("input_x_gradient",)  # explainers whose maps train by second-order gradients alone
+EXPLAINERS = tuple(
+    Arm(
+        f"relevance_by_{name}",
+        "relevance",
+        explainer=name,
+        options={"second_order": True} if name in SECOND_ORDER else {},
+        cost=2.0 if name in SECOND_ORDER else 1.0,
+    )
+    for name in ("raw_attention", "rollout", "attention_gradcam", "gradient_rollout", "input_x_gradient", "attn_lrp")
+)
+FACTORS = (0.5, 0.8, 1.25, 2.0)
+NEAR_RATES = tuple(
+    replace(RELEVANCE, name=f"relevance_rate_x{factor:g}", rate_of=RELEVANCE, factor=factor, views=1)
+    for factor in FACTORS
+)
+CHOICES = tuple(
+    replace(RELEVANCE, name=f"relevance_choice_{choice}", rate_of=RELEVANCE, choice=choice, views=1)
+    for choice in range(3)
+)
+SAMPLES, CLASSES = (1, 3, 10, 20), (5, 10)
+BY_SAMPLES = tuple(
+    RELEVANCE if (n, of) == (3, 10) else with_samples(RELEVANCE, n, of) for of in CLASSES for n in SAMPLES
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """arms: the rows of the table, below the original. sets: its columns: test sets, "shifted" for the mean of all
+    shifted ones, "foreground_share". views: pictures of each test object that count. seeds: how many. groups: "all",
+    "set_a" and "rest" of the classes. figures: "r1", "r5". published: the number of the paper's table beside it."""
+
+    arms: tuple[Arm, ...]
+    sets: tuple[str, ...]
+    contrasts: tuple[Contrast, ...] = ()
+    views: int = 1
+    seeds: int = 5
+    groups: tuple[str, ...] = ("all",)
+    figures: tuple[str, ...] = ("r1",)
+    notes: tuple[str, ...] = ()
+
+    def jobs(self, seeds: int | None = None) -> list[Job]:
+        """The original, the rates of all arms, and a cell for each arm and seed: seeds before arms, so that whole
+        comparisons end first."""
+        rates = [job for arm in self.arms for job in rate_jobs(arm)]
+        count = min(self.seeds, seeds or self.seeds)
+        cells = [cell_job(arm, seed) for seed in range(count) for arm in self.arms]
+        return [original_job(), *rates, *cells]
+
+
+BACKGROUNDS = ("in_distribution", "background_shuffled", "background_unseen", "foreground_only", "shifted")
+PLACES = ("location", "rotation", "size")
+EVERY = ("in_distribution", "background_shuffled", "background_unseen", *PLACES, "foreground_only", "shifted")
+MAIN = (GRADMASK, RRR, CONTROL, SWAP, RELEVANCE, AUTOMATIC)
+
+
+def _against_baselines(arm: str, on: str) -> tuple[Contrast, ...]:
+    return (
+        Contrast("ours raises accuracy on shifted sets", arm, "original", on),
+        Contrast("ours does better than GradMask", arm, "gradmask", on),
+        Contrast("ours does better than RRR", arm, "rrr", on),
+        Contrast("ours does better than cross-entropy on the same samples (our question)", arm, "control", on),
+        Contrast("ours does better than background swap (our question)", arm, "background_swap", on),
+    )
+
+
+GRIDS: dict[str, Grid] = {
+    "table1": Grid(
+        MAIN,
+        BACKGROUNDS,
+        (
+            *_against_baselines("relevance", "shifted"),
+            Contrast(
+                "ours costs a modest drop in distribution", "relevance", "original", "in_distribution", expects="lower"
+            ),
+            Contrast("automatic masks do as well as annotated ones", AUTOMATIC.name, "relevance", expects="same"),
+        ),
+        views=3,
+        figures=("r1", "r5"),
+    ),
+    "table2": Grid(
+        MAIN,
+        PLACES,
+        tuple(c for on in PLACES for c in _against_baselines("relevance", on)[:3]),
+        views=3,
+        figures=("r1", "r5"),
+    ),
+    "table4": Grid(
+        (RELEVANCE, *ABLATIONS),
+        EVERY,
+        (
+            Contrast(
+                "without the classification term accuracy falls in distribution",
+                "without_classification",
+                "relevance",
+                "in_distribution",
+                expects="lower",
+            ),
+            Contrast(
+                "without the background term robustness is less", "without_background", "relevance", expects="lower"
+            ),
+            Contrast(
+                "without the foreground term robustness is less", "without_foreground", "relevance", expects="lower"
+            ),
+            Contrast("the labels in place of confidence do not do better", "with_labels", "relevance", expects="lower"),
+            Contrast(
+                "the background term alone ruins accuracy",
+                "only_background",
+                "original",
+                "in_distribution",
+                expects="lower",
+            ),
+            Contrast(
+                "the foreground term alone ruins accuracy",
+                "only_foreground",
+                "original",
+                "in_distribution",
+                expects="lower",
+            ),
+        ),
+    ),
+    "beyond": Grid(
+        (RELEVANCE, LABEL_FREE, *BEYOND),
+        (*EVERY, "foreground_share"),
+        tuple(
+            Contrast(f"{arm.name} does better than the paper's loss", arm.name, "relevance")
+            for arm in (LABEL_FREE, *BEYOND)
+        )
+        + tuple(
+            Contrast(f"{arm.name} raises accuracy on shifted sets", arm.name, "original")
+            for arm in (LABEL_FREE, *BEYOND)
+        ),
+    ),
+    "appendix_d": Grid(
+        (CONTROL, GRADMASK, AS_RELEASED[0], RRR, AS_RELEASED[1]),
+        EVERY,
+        (
+            Contrast(
+                "GradMask as released amounts to cross-entropy", "gradmask_as_released", "control", expects="same"
+            ),
+            Contrast("RRR as released amounts to cross-entropy", "rrr_as_released", "control", expects="same"),
+            Contrast("GradMask with its gradient does better than cross-entropy", "gradmask", "control"),
+            Contrast("RRR with its gradient does better than cross-entropy", "rrr", "control"),
+        ),
+        seeds=3,
+    ),
+    "appendix_j": Grid(
+        (RELEVANCE, *EXPLAINERS),
+        (*EVERY, "foreground_share"),
+        tuple(
+            Contrast(f"GAE trains better than {arm.explainer.replace('_', ' ')}", "relevance", arm.name)
+            for arm in EXPLAINERS
+        ),
+        seeds=3,
+    ),
+    "appendix_h": Grid(
+        BY_SAMPLES,
+        EVERY,
+        tuple(
+            Contrast(f"{n} samples of each of {of} classes raise accuracy on shifted sets", arm.row, "original")
+            for arm, (of, n) in zip(BY_SAMPLES, ((of, n) for of in CLASSES for n in SAMPLES), strict=True)
+        ),
+        seeds=3,
+    ),
+    "appendix_e": Grid(
+        (RELEVANCE, *NEAR_RATES),
+        EVERY,
+        tuple(
+            Contrast(
+                f"a learning rate {arm.factor:g} times as high matters little", arm.name, "relevance", expects="same"
+            )
+            for arm in NEAR_RATES
+        ),
+        seeds=3,
+    ),
+    "appendix_f": Grid(
+        (RELEVANCE, AUTOMATIC, *CHOICES),
+        EVERY,
+        (Contrast("over seeds, ours raises accuracy on shifted sets", "relevance", "original"),),
+        views=1,
+    ),
+    "figure4": Grid(
+        (RELEVANCE, AUTOMATIC),
+        EVERY,
+        (
+            Contrast("classes of the training set gain on shifted sets", "relevance", "original", group="set_a"),
+            Contrast("so do the others", "relevance", "original", group="rest"),
+        ),
+        views=3,
+        groups=("set_a", "rest"),
+        figures=("r1", "r5"),
+    ),
+}
+GRIDS["appendix_i"] = replace(GRIDS["figure4"], arms=MAIN)
+ORDER = (
+    "table1",
+    "table2",
+    "table4",
+    "beyond",
+    "appendix_j",
+    "appendix_h",
+    "appendix_e",
+    "figure4",
+    "appendix_i",
+    "appendix_f",
+    "appendix_d",
+)
+
+
+def all_jobs(names: Sequence[str], seeds: int | None = None) -> list[Job]:
+    """The jobs of several experiments, each once, in the order of the names."""
+    found: dict[str, Job] = {}
+    for name in names:
+        for job in GRIDS[name].jobs(seeds):
+            found.setdefault(job.key, job)
+    return list(found.values())
