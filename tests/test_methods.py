@@ -14,8 +14,25 @@ def outputs(seed: int = 0) -> Outputs:
     maps = torch.rand(3, 5, 7, generator=rng, dtype=torch.float64)
     masks = (torch.rand(3, 5, 7, generator=rng, dtype=torch.float64) > 0.5).double()
     ignore = torch.rand(3, 5, 7, generator=rng) > 0.7
-    logits = torch.randn(3, 11, generator=rng, dtype=torch.float64)
-    return Outputs(logits, maps, masks, ignore, torch.tensor([2, 0, 10]))
+    logits, other, reference = torch.randn(3, 3, 11, generator=rng, dtype=torch.float64)
+    raw, gradient = 0.02 * maps + 0.001, torch.randn(3, 2, 5, 7, generator=rng, dtype=torch.float64)
+    return Outputs(logits, maps, masks, ignore, torch.tensor([2, 0, 10]), raw, gradient, other, reference)
+
+
+def needed(name: str, o: Outputs) -> Outputs:
+    """What the loop would hand to the method, each in a graph."""
+    method = METHODS[name]
+    return Outputs(
+        o.logits.clone().requires_grad_(),
+        o.maps.clone().requires_grad_() if method.needs_maps else None,
+        o.masks,
+        o.ignore,
+        o.labels,
+        o.raw.clone().requires_grad_() if method.needs_maps else None,
+        o.input_gradient.clone().requires_grad_() if method.input_gradient else None,
+        o.other_logits.clone().requires_grad_() if method.other else None,
+        o.reference_logits if method.reference else None,
+    )
 
 
 def test_relevance_is_eq_5():
@@ -41,12 +58,13 @@ def test_label_methods():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_says_what_it_needs(name):
-    """The loss runs with its own options, without maps where it needs none, and its gradient is finite."""
-    method, o = METHODS[name], outputs()
-    logits = o.logits.clone().requires_grad_()
-    terms = method.loss(o._replace(logits=logits, maps=o.maps if method.needs_maps else None), method.options)
+    """The loss runs with its own options and what the loop hands to it; some gradient is there, and finite."""
+    o, method = needed(name, outputs()), METHODS[name]
+    terms = method.loss(o, method.options)
     total(terms).backward()
-    assert logits.grad is not None and logits.grad.isfinite().all()
+    gradients = [x.grad for x in (o.logits, o.maps, o.raw, o.input_gradient, o.other_logits) if x is not None]
+    assert any(g is not None and (g != 0).any() for g in gradients)
+    assert all(g.isfinite().all() for g in gradients if g is not None)
     assert method.description and all(isinstance(term, Term) for term in terms.values())
 
 

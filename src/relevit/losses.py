@@ -1,4 +1,4 @@
-"""The losses of the paper, Eq. 1 to 5, as plain functions of relevance maps, masks and logits.
+"""The losses of the paper, Eq. 1 to 5, and two of our own, as plain functions of relevance maps, masks and logits.
 
 Masks may be soft: S in [0, 1]. The inverse of a mask follows the authors' setup, not 1 - S: it is 1 where S = 0, 0
 where S = 1, and S itself in between, so that a fractional edge pixel keeps its value on both sides. Ignored pixels
@@ -122,3 +122,32 @@ def foreground_share(
         maps = torch.where(ignore.bool(), 0, maps)
     total = maps.sum(dim=(1, 2))
     return (maps * masks.to(maps.dtype)).sum(dim=(1, 2)) / torch.where(total > 0, total, 1)
+
+
+def share_loss(
+    maps: Float[Tensor, "batch height width"],
+    masks: Float[Tensor, "batch height width"],
+    ignore: Bool[Tensor, "batch height width"] | None = None,
+    epsilon: float = 1e-6,
+) -> Float[Tensor, ""]:
+    """Ours, not the paper's: -log(share + epsilon), mean over the maps; the share is that of `foreground_share`.
+
+    For maps that are not scaled to [0, 1]: the share does not depend on their scale, and unlike a scaled map it cannot be
+    changed by moving the least or the largest value alone. Negative relevance counts as none. A map of zeros adds 0.
+    """
+    maps = maps.clamp(min=0)
+    share = foreground_share(maps, masks, ignore)
+    counted = maps if ignore is None else torch.where(ignore.bool(), 0, maps)
+    return torch.where(counted.sum(dim=(1, 2)) > 0, -torch.log(share + epsilon), 0).mean()
+
+
+def agreement_loss(
+    logits: Float[Tensor, "batch classes"], reference: Float[Tensor, "batch classes"], temperature: float = 1.0
+) -> Float[Tensor, ""]:
+    """The Kullback-Leibler divergence KL(p || q) in nats, mean over the batch: q of `logits`, p of `reference`.
+
+    Both are divided by the temperature. p is a constant: gradients reach the weights through q alone.
+    """
+    expected = F.log_softmax(_at_least_single(reference.detach()) / temperature, dim=1)
+    found = F.log_softmax(_at_least_single(logits) / temperature, dim=1)
+    return F.kl_div(found, expected, reduction="batchmean", log_target=True)

@@ -10,16 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from relevit import baselines, beyond
+from relevit.baselines import InputGradient
 from relevit.data.compose import Backgrounds, as_picture, paste
 from relevit.errors import UserError
 from relevit.losses import background_loss, confidence_loss, foreground_loss, label_loss
+from relevit.outputs import Options, Outputs, Term, total
 
 if TYPE_CHECKING:
     from relevit.data.samples import Sample
 
-Options = Mapping[str, float]
+__all__ = ["METHODS", "PAPER", "Method", "Outputs", "Term", "get_method", "settings", "swap_background", "total"]
 
 PAPER = {  # Sec. 3 of the paper: Eq. 3 and 5; the temperature divides the logits of the classification term
     "temperature": 1.0,
@@ -29,25 +31,8 @@ PAPER = {  # Sec. 3 of the paper: Eq. 3 and 5; the temperature divides the logit
     "lambda_classification": 0.2,
 }
 
-
-class Outputs(NamedTuple):
-    """What a loss may use: logits (batch, classes); maps, masks and ignore (batch, height, width); labels (batch,).
-
-    `maps` is None where the method does not need maps, `ignore` where no sample has an ignore region.
-    """
-
-    logits: Tensor
-    maps: Tensor | None
-    masks: Tensor
-    ignore: Tensor | None
-    labels: Tensor
-
-
-class Term(NamedTuple):
-    """One term of a loss: a scalar and its weight in the total."""
-
-    weight: float
-    value: Tensor
+View = Callable[["Sample", int, Backgrounds, torch.Generator, Options], "Sample"]
+"""Alters a sample before the training view: (sample, its index, the filled backgrounds of all, generator, options)."""
 
 
 class Method(NamedTuple):
@@ -55,8 +40,12 @@ class Method(NamedTuple):
 
     loss: its terms, from a batch's outputs and the options. needs_maps: whether they use relevance maps. needs_labels:
     whether they use labels beyond picking the map's class. target: whose map, "label" or "predicted"; None leaves it to
-    the caller. view: None, or a function that alters a sample before the training view, called as
-    `view(sample, index, backgrounds, generator, options)`. options: the method's numbers and their defaults.
+    the caller. view: None, or what alters a sample. options: the method's numbers and their defaults.
+
+    second_order: whether the maps need the graph of the attention's gradients. input_gradient: None, or the score whose
+    gradient by the images is wanted. other: None, or a view that gives each sample a second picture, cropped and flipped
+    as the first; it is seen in validation, too. reference: whether the logits of the model as it was before training are
+    wanted. shuffle: False takes the samples in their own order.
     """
 
     description: str
@@ -64,16 +53,13 @@ class Method(NamedTuple):
     needs_maps: bool = False
     needs_labels: bool = False
     target: str | None = None
-    view: Callable[[Sample, int, Backgrounds, torch.Generator, Options], Sample] | None = None
+    view: View | None = None
     options: Mapping[str, float] = PAPER
-
-
-def total(terms: Mapping[str, Term]) -> Tensor:
-    """The weighted sum of the terms. A term of weight zero is left out, so that it may be anything, infinity too."""
-    weighted = [term.weight * term.value for term in terms.values() if term.weight != 0]
-    if not weighted:
-        raise UserError("all weights of the loss are zero: nothing would be trained")
-    return torch.stack(weighted).sum()
+    second_order: bool = False
+    input_gradient: InputGradient | None = None
+    other: View | None = None
+    reference: bool = False
+    shuffle: bool = True
 
 
 def _relevance_terms(outputs: Outputs, options: Options) -> dict[str, Term]:
@@ -99,6 +85,16 @@ def relevance_with_labels(outputs: Outputs, options: Options) -> dict[str, Term]
     return _relevance_terms(outputs, options) | {"label": Term(options["lambda_classification"], labels)}
 
 
+def keeping(*names: str) -> Callable[[Outputs, Options], dict[str, Term]]:
+    """Eq. 5 with the terms of these names alone (the ablations of Table 4): background, foreground, confidence."""
+
+    def loss(outputs: Outputs, options: Options) -> dict[str, Term]:
+        terms = relevance_with_confidence(outputs, {**PAPER, **options})
+        return {name: terms[name] for name in names}
+
+    return loss
+
+
 def labels_alone(outputs: Outputs, options: Options) -> dict[str, Term]:
     """Plain cross-entropy with the labels."""
     return {"label": Term(1.0, label_loss(outputs.logits, outputs.labels, options["temperature"]))}
@@ -117,6 +113,17 @@ def swap_background(
         return sample
     other += other >= index  # any sample but this one
     return sample._replace(image=paste(as_picture(sample.image), sample.mask, backgrounds[other]))
+
+
+def another_background(
+    sample: Sample, index: int, backgrounds: Backgrounds, generator: torch.Generator, options: Options
+) -> Sample:
+    """The object on the filled background of another sample drawn at random, always."""
+    return swap_background(sample, index, backgrounds, generator, {"swap_probability": 1.0})
+
+
+def _without(*names: str) -> dict[str, float]:
+    return {name: value for name, value in PAPER.items() if name not in names}
 
 
 METHODS: dict[str, Method] = {
@@ -151,6 +158,95 @@ METHODS: dict[str, Method] = {
         needs_labels=True,
         view=swap_background,
         options={**PAPER, "swap_probability": 0.5},
+    ),
+    "gradmask": Method(
+        "the label's logit must not change with the background: GradMask, with the gradient's own graph",
+        baselines.gradmask,
+        needs_labels=True,
+        options=baselines.INPUT_GRADIENTS,
+        input_gradient=InputGradient(baselines.label_logit),
+    ),
+    "rrr": Method(
+        "the log-probabilities must not change with the background: RRR, with the gradient's own graph",
+        baselines.rrr,
+        needs_labels=True,
+        options=baselines.INPUT_GRADIENTS,
+        input_gradient=InputGradient(baselines.sum_of_log_probabilities),
+    ),
+    "gradmask_as_released": Method(
+        "GradMask as in the paper's setup: its term is a constant, the samples are not shuffled",
+        baselines.gradmask,
+        needs_labels=True,
+        options=baselines.INPUT_GRADIENTS,
+        input_gradient=InputGradient(baselines.label_logit, graph=False),
+        shuffle=False,
+    ),
+    "rrr_as_released": Method(
+        "RRR as in the paper's setup: its term is a constant, the samples are not shuffled",
+        baselines.rrr,
+        needs_labels=True,
+        options=baselines.INPUT_GRADIENTS,
+        input_gradient=InputGradient(baselines.sum_of_log_probabilities, graph=False),
+        shuffle=False,
+    ),
+    "without_classification": Method(
+        "ablation (Table 4): the paper's without its classification term",
+        keeping("background", "foreground"),
+        needs_maps=True,
+        options=_without("temperature", "lambda_classification"),
+    ),
+    "without_background": Method(
+        "ablation (Table 4): the paper's without its background term",
+        keeping("foreground", "confidence"),
+        needs_maps=True,
+        options=_without("lambda_bg"),
+    ),
+    "without_foreground": Method(
+        "ablation (Table 4): the paper's without its foreground term",
+        keeping("background", "confidence"),
+        needs_maps=True,
+        options=_without("lambda_fg"),
+    ),
+    "with_labels": Method(
+        "ablation (Table 4): the paper's with the labels in place of the model's own predictions",
+        relevance_with_labels,
+        needs_maps=True,
+        needs_labels=True,
+    ),
+    "only_background": Method(
+        "ablation (Table 4): the background term alone",
+        keeping("background"),
+        needs_maps=True,
+        options=_without("temperature", "lambda_fg", "lambda_classification"),
+    ),
+    "only_foreground": Method(
+        "ablation (Table 4): the foreground term alone",
+        keeping("foreground"),
+        needs_maps=True,
+        options=_without("temperature", "lambda_bg", "lambda_classification"),
+    ),
+    "relevance_share": Method(
+        "ours, label-free: minus the log of the share of raw relevance on the foreground, and confidence",
+        beyond.relevance_share,
+        needs_maps=True,
+        target="predicted",
+        options=beyond.SHARE,
+        second_order=True,
+    ),
+    "consistency": Method(
+        "ours, label-free: before another background the object gets the image's prediction, and confidence",
+        beyond.consistency,
+        target="predicted",
+        options=beyond.CONSISTENCY,
+        other=another_background,
+    ),
+    "distillation": Method(
+        "ours, label-free: before another background the object gets what the original model says of the image",
+        beyond.distillation,
+        target="predicted",
+        options=beyond.DISTILLATION,
+        other=another_background,
+        reference=True,
     ),
 }
 

@@ -9,33 +9,57 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from relevit.baselines import logits_and_input_gradient
 from relevit.data.loading import Batch, Items, loader
-from relevit.explainers import forward_with_relevance
-from relevit.losses import foreground_share
-from relevit.methods import Method, Outputs, Term, total
+from relevit.explainers import forward_with_relevance, scale_to_unit
+from relevit.losses import confidence_loss, foreground_share
+from relevit.methods import Method
 from relevit.monitor import check_finite, collapsed
+from relevit.outputs import Options, Outputs, Term, total
 
 MAP_MEASURES = ("foreground_share", "collapsed")
+VALIDATION_MEASURES = ("classification_loss",)
 
 
 def forward(
     model: nn.Module,
     batch: Batch,
     accelerator: Accelerator,
+    method: Method,
+    options: Options,
     *,
     with_maps: bool,
     target: str = "label",
     second_order: bool = False,
+    explainer: str = "gae",
+    reference: nn.Module | None = None,
 ) -> Outputs:
-    """One forward pass: logits, and relevance maps of the label's or the predicted class if asked for."""
-    maps = None
+    """Logits, and what the method asks for beside them: see `outputs.Outputs`.
+
+    with_maps: relevance maps by `explainer`, of the label's or the predicted class. reference: the model as it was before
+    training, where the method wants to know what it says.
+    """
+    raw = maps = gradient = other = known = None
     with accelerator.autocast():
         if with_maps:
             labels = None if target == "predicted" else batch.labels
-            logits, maps = forward_with_relevance(model, batch.images, labels, second_order=second_order)
-        else:
+            logits, raw = forward_with_relevance(
+                model, batch.images, labels, explainer, normalize=False, second_order=second_order
+            )
+            with torch.set_grad_enabled(raw.requires_grad), torch.autocast(batch.images.device.type, enabled=False):
+                maps = scale_to_unit(raw)
+        if method.input_gradient is not None:
+            logits, gradient = logits_and_input_gradient(
+                model, batch.images, batch.labels, method.input_gradient, options["temperature"]
+            )
+        elif not with_maps:
             logits = model(batch.images)
-    return Outputs(logits, maps, batch.masks, batch.ignore, batch.labels)
+        if batch.others is not None:
+            other = model(batch.others)
+        if reference is not None:
+            with torch.no_grad():
+                known = reference(batch.images)
+    return Outputs(logits, maps, batch.masks, batch.ignore, batch.labels, raw, gradient, other, known)
 
 
 def measures(outputs: Outputs, terms: Mapping[str, Term], loss: Tensor, patches: int | None) -> dict[str, float]:
@@ -81,7 +105,7 @@ def validation_pass(
     model: nn.Module,
     items: Items,
     method: Method,
-    options: Mapping[str, float],
+    options: Options,
     accelerator: Accelerator,
     *,
     target: str,
@@ -89,10 +113,13 @@ def validation_pass(
     batch_size: int,
     workers: int = 0,
     step: int = 0,
+    explainer: str = "gae",
+    reference: nn.Module | None = None,
 ) -> dict[str, float]:
     """The method's loss and the other measures, means over all samples of `items`, by the model in evaluation mode.
 
-    Maps are computed for every method (`patches` None: for none), since their share on the foreground is wanted.
+    Maps are computed for every method (`patches` None: for none), since their share on the foreground is wanted, and so is
+    Eq. 4, `classification_loss`, for the rule for the learning rate.
     Raises NonFiniteLossError naming `step`.
     """
     own = range(accelerator.process_index, len(items), accelerator.num_processes)
@@ -106,9 +133,21 @@ def validation_pass(
     with torch.no_grad():
         for batch in batches:
             batch = batch.to(accelerator.device)
-            outputs = forward(model, batch, accelerator, with_maps=patches is not None, target=target)
+            outputs = forward(
+                model,
+                batch,
+                accelerator,
+                method,
+                options,
+                with_maps=patches is not None,
+                target=target,
+                explainer=explainer,
+                reference=reference,
+            )
             terms = method.loss(outputs, options)
             values = measures(outputs, terms, total(terms), patches)
+            confidence = confidence_loss(outputs.logits, options.get("temperature", 1.0))
+            values |= dict.fromkeys(VALIDATION_MEASURES, confidence.item())
             check_finite(step, values, batch.names, outputs.logits, outputs.maps, role="validation")
             tally.add(values, 0 if filler else len(batch.names))
     return tally.over_processes(accelerator).means()

@@ -29,6 +29,10 @@ from relevit.errors import UserError
 from relevit.files import atomic_write
 
 _FIRST_FILES = ("split.csv", ".split.csv.tmp-", ".config.json.tmp-")  # all that a run killed at its start leaves
+_ADDED = {
+    "explainer": "gae",
+    "trainable": "all",
+}  # arguments that a folder's older configuration may lack: as it was then
 _SHARE = 0.05  # of the time may go into writing states: they come less often where writing takes long
 
 
@@ -119,7 +123,8 @@ class RunFolder:
         self.exists = (path / "config.json").exists()
         if self.exists:
             try:
-                old = json.loads((path / "config.json").read_text())
+                since = {key: value for key, value in _ADDED.items() if key in self.config}
+                old = {**since, **json.loads((path / "config.json").read_text())}
             except ValueError as error:
                 raise UserError(f"{path / 'config.json'} cannot be read ({error}): choose another folder") from error
             differing = differences(old, self.config)

@@ -16,11 +16,12 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from relevit.errors import UserError
+from relevit.explainers import EXPLAINERS
 
 RECORDED = (  # the arguments that the weights depend on; the method's numbers are recorded as they are in effect
     "method epochs batch_size lr weight_decay lr_decay lr_decay_epochs temperature lambda_bg lambda_fg "
     "lambda_relevance lambda_classification target second_order accumulation mixed_precision seed max_steps resize "
-    "flip normalization validation_every validation_batch_size skip_bad"
+    "flip normalization validation_every validation_batch_size skip_bad explainer trainable"
 ).split()
 
 
@@ -40,6 +41,20 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     for name, allowed in (("target", ("label", "predicted")), ("mixed_precision", ("no", "bf16", "fp16"))):
         if arguments[name] not in allowed:
             raise UserError(f"{name} must be one of {', '.join(allowed)}, not {arguments[name]!r}")
+
+
+def check_explainer(name: str, second_order: bool) -> bool:
+    """Whether maps of this explainer are computed with second-order gradients. Raises UserError for one that does not
+    train."""
+    if name not in EXPLAINERS:
+        raise UserError(f"unknown explainer {name!r}: choose one of {', '.join(EXPLAINERS)}")
+    explainer = EXPLAINERS[name]
+    if not explainer.trains:
+        able = [other for other, row in EXPLAINERS.items() if row.trains]
+        raise UserError(
+            f"explainer {name!r} gives maps without a gradient, which cannot train: choose {', '.join(able)}"
+        )
+    return second_order or explainer.needs_second_order
 
 
 def make_accelerator(mixed_precision: str) -> Accelerator:

@@ -7,6 +7,7 @@ started again by the same call goes on from its last state (runfolder.py) and en
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -26,10 +27,19 @@ from relevit.data.loading import Items, Plan, altered_by, loader, seed_from
 from relevit.data.transforms import EvaluationView, TrainingView
 from relevit.errors import UserError
 from relevit.interruption import Interruption
-from relevit.methods import get_method, settings, total
+from relevit.methods import get_method, settings
 from relevit.models import data_config, load
 from relevit.monitor import check_finite, collapse_warning
-from relevit.passes import MAP_MEASURES, Tally, forward, measures, share_gradients, validation_pass
+from relevit.outputs import total
+from relevit.passes import (
+    MAP_MEASURES,
+    VALIDATION_MEASURES,
+    Tally,
+    forward,
+    measures,
+    share_gradients,
+    validation_pass,
+)
 from relevit.previews import Previews
 from relevit.progress import Display
 from relevit.runfolder import RunFolder, initial_fingerprint
@@ -37,11 +47,13 @@ from relevit.surroundings import (
     RECORDED,
     as_before,
     check_arguments,
+    check_explainer,
     make_accelerator,
     tensorboard_writer,
     to_board,
     versions,
 )
+from relevit.trainable import Trained, check_trainable
 
 
 class FinetuneResult(NamedTuple):
@@ -76,6 +88,8 @@ def finetune(
     out: str | os.PathLike[str] | None,
     *,
     method: str = "relevance",
+    explainer: str = "gae",
+    trainable: str = "all",
     validation: Any = None,
     masks: str | os.PathLike[str] | None = None,
     validation_masks: str | os.PathLike[str] | None = None,
@@ -125,6 +139,10 @@ def finetune(
     every `validation_every` epochs. ignore: a folder as `masks`, of pixels that count for neither side. manifest: a CSV
     (data.manifest) that names the samples of the folder for training and validation, in place of `validation`.
 
+    explainer: whose maps, a name in `explainers.EXPLAINERS` that trains. trainable: which weights move: "all",
+    "attention", "last:K" (the last K blocks), or "lora:R" (low-rank adapters of rank R on the attention's projections,
+    merged into the checkpoints; needs peft); see trainable.py.
+
     target: whose map, that of the label's class or, label-free, of the predicted one. lr is multiplied by `lr_decay`
     every `lr_decay_epochs` epochs. A step takes batch_size * accumulation samples in each process. lambda_relevance and
     lambda_classification: None for the method's own, 0.8 and 0.2 in the paper. options: further numbers of the method,
@@ -141,6 +159,8 @@ def finetune(
     chosen = get_method(method)
     numbers = settings(method, arguments, options)
     target = "predicted" if chosen.target == "predicted" else target
+    if chosen.needs_maps:
+        second_order = check_explainer(explainer, second_order or chosen.second_order)
     accelerator = make_accelerator(mixed_precision)
     device, main = accelerator.device, accelerator.is_main_process
 
@@ -149,9 +169,7 @@ def finetune(
     reason = unsupported_reason(net)
     if chosen.needs_maps and reason is not None:
         raise UserError(f"method {method!r} needs relevance maps: {reason}")
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    if not parameters:
-        raise UserError("no weight of the model requires a gradient: nothing would be trained")
+    check_trainable(net, trainable)
     config = data_config(net, normalization)
     checked, checked_validation = gather(
         samples,
@@ -179,7 +197,8 @@ def finetune(
             "processes": accelerator.num_processes,
         }
         about = {"model": str(model) if not isinstance(model, nn.Module) else type(model).__name__, **versions()}
-        folder = RunFolder(Path(out), {**arguments, **numbers, "target": target, **identity, "about": about})
+        settled = {"target": target, "second_order": second_order}
+        folder = RunFolder(Path(out), {**arguments, **numbers, **settled, **identity, "about": about})
         if folder.result is not None:
             if main:
                 folder.remove_state()
@@ -191,20 +210,31 @@ def finetune(
             folder.create(split_rows(checked, checked_validation))
 
     # Views of the samples, their order, the optimiser.
-    items = Items(checked.samples, training_view, seed, altered_by(chosen, checked.samples, numbers))
+    alter, other = (altered_by(of, checked.samples, numbers) for of in (chosen.view, chosen.other))
+    items = Items(checked.samples, training_view, seed, alter, other)
     held_out = None
     if checked_validation is not None:
-        held_out = Items(checked_validation.samples, lambda image, mask, ignore, _: view.with_mask(image, mask, ignore))
-    plan = Plan(len(items), batch_size, seed, accumulation, accelerator.num_processes, accelerator.process_index)
+        held_out = Items(
+            checked_validation.samples,
+            lambda image, mask, ignore, _: view.with_mask(image, mask, ignore),
+            other=altered_by(chosen.other, checked_validation.samples, numbers),
+        )
+    processes = accelerator.num_processes, accelerator.process_index
+    plan = Plan(len(items), batch_size, seed, accumulation, *processes, shuffle=chosen.shuffle)
     steps = min(plan.steps_per_epoch * epochs, max_steps or 10**12)
     height, width = items[0, 0][0].shape[-2:]
     patches = math.prod(token_layout(net, height, width).grid) if reason is None else None
     with ExitStack() as stack:
         stack.enter_context(as_before(net))
+        reference = copy.deepcopy(net).requires_grad_(False).eval().to(device) if chosen.reference else None
+        trained = stack.enter_context(Trained(net, trainable, seed))
+        parameters = trained.parameters
         net.to(device)
         optimizer = accelerator.prepare(torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay))
         if state is not None:
             net.load_state_dict(state["model"])
+            if reference is not None:  # the model that was given may be half trained
+                reference.load_state_dict(state["reference"])
             optimizer.load_state_dict(state["optimizer"])
             if accelerator.scaler is not None:
                 accelerator.scaler.load_state_dict(state["scaler"])
@@ -213,7 +243,8 @@ def finetune(
         def current_state() -> dict[str, Any]:
             scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
             weights = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler}
-            return {**weights, "position": asdict(position)}
+            known = {} if reference is None else {"reference": reference.state_dict()}
+            return {**weights, **known, "position": asdict(position)}
 
         def validate() -> dict[str, float]:
             if held_out is None:
@@ -229,6 +260,8 @@ def finetune(
                 batch_size=validation_batch_size or batch_size,
                 workers=workers,
                 step=position.step,
+                explainer=explainer,
+                reference=reference,
             )
 
         writes = folder is not None and main
@@ -251,7 +284,8 @@ def finetune(
             position.before = validate()
             pictures.before(net, device)
             if epoch_log is not None and position.before:
-                nothing_yet = {n: "" for n in position.before if chosen.needs_maps or n not in MAP_MEASURES}
+                only_measured = VALIDATION_MEASURES + (() if chosen.needs_maps else MAP_MEASURES)
+                nothing_yet = {n: "" for n in position.before if n not in only_measured}
                 epoch_log.write({"epoch": 0, "step": 0, "lr": "", **_columns(nothing_yet, position.before)})
         if position.before:
             display.epoch(0, epochs, position.before)
@@ -280,7 +314,16 @@ def finetune(
                     batch = next(batches).to(device)
                     names += batch.names
                     outputs = forward(
-                        net, batch, accelerator, with_maps=chosen.needs_maps, target=target, second_order=second_order
+                        net,
+                        batch,
+                        accelerator,
+                        chosen,
+                        numbers,
+                        with_maps=chosen.needs_maps,
+                        target=target,
+                        second_order=second_order,
+                        explainer=explainer,
+                        reference=reference,
                     )
                     terms = chosen.loss(outputs, numbers)
                     loss = total(terms)
@@ -336,16 +379,19 @@ def finetune(
                 to_board(board, "validation", measured, position.step)
             if held_out is None or (measured and measured["loss"] <= position.best_loss):  # the later one on a tie
                 position.best_epoch, position.best_loss = position.epoch, measured.get("loss", math.inf)
-                if folder is None:
-                    best_weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-                elif main:
-                    save_checkpoint(folder.path / "best", net, extra=position.history[-1], data_config=config)
+                with trained.merged():
+                    if folder is None:
+                        best_weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+                    elif main:
+                        save_checkpoint(folder.path / "best", net, extra=position.history[-1], data_config=config)
             if writes and folder is not None:
-                save_checkpoint(folder.path / "last", net, extra=position.history[-1], data_config=config)
+                with trained.merged():
+                    save_checkpoint(folder.path / "last", net, extra=position.history[-1], data_config=config)
                 folder.write_state(current_state(), checkpoint_seconds)
 
         # The best weights, the pictures, and the mark that the run is finished.
         accelerator.wait_for_everyone()
+        trained.remove()
         if folder is not None:
             fill(net, read_weights(folder.path / "best" / WEIGHTS), folder.path)
         else:

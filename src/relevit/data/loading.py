@@ -111,44 +111,59 @@ def _row(sample: Sample, split: str) -> Row:
 
 
 class Batch(NamedTuple):
-    """images (batch, 3, H, W), masks (batch, H, W), ignore (batch, H, W) bool or None, labels (batch,) and names."""
+    """images (batch, 3, H, W), masks (batch, H, W), ignore (batch, H, W) bool or None, labels (batch,) and names.
+
+    others: a second picture of each sample (batch, 3, H, W), where a method asks for it.
+    """
 
     images: Tensor
     masks: Tensor
     ignore: Tensor | None
     labels: Tensor
     names: list[str]
+    others: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         ignore = None if self.ignore is None else self.ignore.to(device, non_blocking=True)
         images, masks, labels = (t.to(device, non_blocking=True) for t in (self.images, self.masks, self.labels))
-        return Batch(images, masks, ignore, labels, self.names)
+        others = None if self.others is None else self.others.to(device, non_blocking=True)
+        return Batch(images, masks, ignore, labels, self.names, others)
 
 
-Item = tuple[Tensor, Tensor, Tensor | None, int, str]
+Item = tuple[Any, ...]
+"""image, mask, ignore or None, label, name; and a second picture, where a method asks for it."""
 
 
 def collate(items: list[Item]) -> Batch:
     """Items of equal size to a batch; without an ignore region anywhere, `ignore` is None."""
-    images, masks, regions, labels, names = zip(*items, strict=True)
+    images, masks, regions, labels, names, *second = zip(*items, strict=True)
     if len({image.shape for image in images}) > 1:
         raise UserError(f"images of different sizes in one batch: {sorted({tuple(i.shape) for i in images})}")
     ignore = None
     if any(region is not None and bool(region.any()) for region in regions):
         blank = torch.zeros(masks[0].shape, dtype=torch.bool)
         ignore = torch.stack([blank if region is None else region for region in regions])
-    return Batch(torch.stack(images), torch.stack(masks), ignore, torch.tensor(labels), list(names))
+    others = torch.stack(second[0]) if second else None
+    return Batch(torch.stack(images), torch.stack(masks), ignore, torch.tensor(labels), list(names), others)
 
 
 class Items(Dataset):
     """A data set's samples through a view. An item is asked for by its key (epoch, index).
 
     alter: a function (sample, index, generator) -> sample, applied first, or None. view: (image, mask, ignore,
-    generator) -> tensors of the same three. An image that is a tensor already is used as it is.
+    generator) -> tensors of the same three. An image that is a tensor already is used as it is. other: a function as
+    alter, whose image makes the item's second picture; the view treats it as the first.
     """
 
-    def __init__(self, samples: Any, view: Callable, seed: int = 0, alter: Callable | None = None) -> None:
-        self.samples, self.view, self.seed, self.alter = samples, view, seed, alter
+    def __init__(
+        self,
+        samples: Any,
+        view: Callable,
+        seed: int = 0,
+        alter: Callable | None = None,
+        other: Callable | None = None,
+    ) -> None:
+        self.samples, self.view, self.seed, self.alter, self.other = samples, view, seed, alter, other
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -159,18 +174,26 @@ class Items(Dataset):
         generator = torch.Generator().manual_seed(seed_from(self.seed, epoch, index))
         if self.alter is not None:
             sample = self.alter(sample, index, generator)
+        if self.other is not None:
+            own = torch.Generator().manual_seed(seed_from(self.seed, epoch, index, 1))
+            changed = self.other(sample, index, own)
+            state = generator.get_state()
+            second = self.view(changed.image, changed.mask, changed.ignore, generator)[0]
+            generator.set_state(state)
+            first = self.view(sample.image, sample.mask, sample.ignore, generator)
+            return *first, sample.label, sample.name, second
         if isinstance(sample.image, Tensor):
             ignore = None if sample.ignore is None else torch.from_numpy(sample.ignore)
             return sample.image, torch.from_numpy(sample.mask), ignore, sample.label, sample.name
         return *self.view(sample.image, sample.mask, sample.ignore, generator), sample.label, sample.name
 
 
-def altered_by(method: Any, samples: Any, options: Any) -> Callable | None:
+def altered_by(view: Callable | None, samples: Any, options: Any) -> Callable | None:
     """A method's view of samples (see methods.py), if it has one, as a function of (sample, index, generator)."""
-    if method.view is None:
+    if view is None:
         return None
     backgrounds = Backgrounds(samples)
-    return lambda sample, index, generator: method.view(sample, index, backgrounds, generator, options)
+    return lambda sample, index, generator: view(sample, index, backgrounds, generator, options)
 
 
 class Step(NamedTuple):
@@ -184,7 +207,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which samples every optimiser step sees: each once an epoch, in an order drawn from (seed, epoch).
+    """Which samples every optimiser step sees: each once an epoch, in an order drawn from (seed, epoch), or in their own.
 
     A step takes batch_size * accumulation * processes samples; the last of an epoch takes what is left.
     """
@@ -195,6 +218,7 @@ class Plan:
     accumulation: int = 1
     processes: int = 1
     rank: int = 0
+    shuffle: bool = True
 
     @property
     def group(self) -> int:
@@ -207,7 +231,8 @@ class Plan:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Step]:
         """The steps of an epoch, from step `start` on."""
         generator = torch.Generator().manual_seed(seed_from(self.seed, epoch))
-        order = torch.randperm(self.length, generator=generator).tolist()
+        drawn = torch.randperm(self.length, generator=generator).tolist()
+        order = drawn if self.shuffle else list(range(self.length))
         for number in range(start, self.steps_per_epoch):
             keys = [(epoch, index) for index in order[number * self.group : (number + 1) * self.group]]
             parts, counts = [], []
