@@ -1,0 +1,300 @@
+"""`evaluate`: one or several models over one or several benchmarks, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import nn
+
+from relevit.data.transforms import evaluation_view
+from relevit.errors import UserError
+from relevit.evaluation.class_sets import ClassSet, in_set, indices_of, read_class_set
+from relevit.evaluation.engine import PRECISIONS, Runner, Target, Transform, at_work, measure, view_facts
+from relevit.evaluation.folder import RESULTS, ResultsFolder
+from relevit.evaluation.predictions import FORMATS, Format, Predictions, concatenate
+from relevit.evaluation.processes import Processes
+from relevit.evaluation.shards import shard_ranges
+from relevit.evaluation.sources import Source, open_sources
+from relevit.evaluation.summary import Report, Rows, summarise
+from relevit.models import data_config, load
+from relevit.runfolder import fingerprint
+from relevit.surroundings import versions
+
+Model = nn.Module | tuple[nn.Module, Transform] | str | Path
+Benchmark = str | Path | Any  # a folder, or anything with __len__ and __getitem__
+Protocol = Literal["standard", "paper"]
+PROTOCOLS = ("standard", "paper")
+
+
+def evaluate(
+    model: Model | Mapping[str, Model],
+    benchmark: Benchmark | Mapping[str, Benchmark],
+    *,
+    transform: Transform | None = None,
+    class_map: str | Path | Mapping[str, int] | None = None,
+    protocol: Protocol = "standard",
+    out: str | Path | None = None,
+    format: Format = "parquet",
+    set_a: ClassSet | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    precision: Literal["float32", "bf16", "fp16"] = "float32",
+    progress: bool = False,
+) -> Report:
+    """Accuracy of one or several models, each with its own preprocessing, in one pass over the images; and against the first.
+
+    Args:
+        model: an `nn.Module`, what `relevit.load` returns, or a name for `relevit.load`; or a dictionary of these by name.
+        benchmark: a folder of class folders, one made by `relevit compose`, or a dataset; or a dictionary of these by name. A dataset has `__len__` and
+            `__getitem__`, and gives pairs (image, class index) or samples with `.image` and `.label`; an image is a PIL image, a
+            uint8 array (height, width, 3), or a float tensor (3, height, width) that is used as it is.
+        transform: preprocessing of modules given without one; by default the evaluation view of the model's own data config.
+        class_map: for folders whose names are neither wnids nor class indices: a mapping, or a JSON or CSV file, from folder name
+            to class index.
+        protocol: "standard", the model's own preprocessing and the benchmarks' own rules; or "paper", that of the published
+            figures: mean and std 0.5, short side 256, centre crop 224 for every model, also one given with a transform.
+        out: a folder for the rows, one an image (see predictions.py), and the figures (results.json). The same call does only
+            what is missing there: it goes on after an interruption, and of a further model or benchmark that alone is done.
+        format: of the rows, "parquet" or "csv".
+        set_a: classes whose figures are given apart from the rest: names, a file of names, or a run's split.csv (its training
+            classes).
+        batch_size: images in a batch.
+        workers: processes that read images; 0 reads in this one.
+        device: where to run; by default where the model is.
+        precision: "float32", or "bf16" or "fp16" by autocast.
+        progress: shows a progress bar.
+
+    Started by `torchrun` or `accelerate launch`, the processes share the shards; all must make the same call, and each
+    returns the whole report.
+
+    Returns:
+        A `Report`. Models are left as they were (training mode, device).
+
+    Raises:
+        UserError: a folder without images, a folder name that is no class of a model, a label outside a model's classes, no
+            readable image at all, a full disk, or an `out` with results of other weights, images or settings.
+    """
+    _check(protocol=(protocol, PROTOCOLS), format=(format, FORMATS), precision=(precision, tuple(PRECISIONS)))
+    if batch_size < 1 or workers < 0:
+        raise UserError(f"batch_size must be at least 1 and workers at least 0, not {batch_size} and {workers}")
+    if transform is not None and protocol == "paper":
+        raise UserError(
+            "protocol='paper' has a preprocessing of its own: leave transform out, or take the standard protocol"
+        )
+    chosen = None if set_a is None else read_class_set(set_a)
+    team = Processes(device)
+    sources = open_sources(benchmark, protocol)
+    runners = [_runner(name, each, transform, protocol) for name, each in _named(model).items()]
+    if not runners:
+        raise UserError("there is no model to evaluate")
+    # What can be wrong is found before any long work.
+    _check_classes(sources, runners, class_map)
+    in_set_a = None if chosen is None else _set_a(chosen, sources, runners, class_map)
+    folder = None if out is None else ResultsFolder(out, _config(sources, runners, protocol, precision, format))
+    if folder is not None:
+        folder.check()
+        team.wait()  # all have looked at the folder as it was
+        if team.is_main:
+            folder.begin()
+
+    predictions: dict[str, Rows] = {}
+    with at_work([runner.net for runner in runners], team.device), _progress(progress and team.is_main) as bar:
+        for name, source in sources.items():
+            predictions[name] = _benchmark(
+                source, runners, class_map, folder, team, bar, batch_size, workers, precision
+            )
+    notes = (
+        {"settings": {"precision": precision}} if folder is None else {"settings": _settings(folder, sources, runners)}
+    )
+    report = summarise(predictions, protocol, in_set_a, notes)
+    if folder is not None and team.is_main:
+        report.save(folder.out / RESULTS)
+    team.wait()
+    return report
+
+
+def _benchmark(
+    source: Source,
+    runners: Sequence[Runner],
+    class_map: Any,
+    folder: ResultsFolder | None,
+    team: Processes,
+    bar: Callable[[str, int, int], Callable[[int], object]],
+    batch_size: int,
+    workers: int,
+    precision: str,
+) -> Rows:
+    """The rows of all models on one benchmark: what is missing is done, shared among the processes."""
+    names = [runner.name for runner in runners]
+    ranges = shard_ranges(source.length)
+    todo = {shard: names for shard in range(len(ranges))}
+    if folder is not None:
+        todo = team.of_main(folder.missing(source.name, names, len(ranges)))
+    mine = dict(list(todo.items())[team.rank :: team.count])
+    kept: dict[int, dict[str, Predictions]] = {}
+    if mine:
+        targets = {runner.name: _target(source, runner, class_map) for runner in runners}
+        advance = bar(source.name, source.length, source.length - sum(len(ranges[shard]) for shard in todo))
+        together = partial(_times, advance, team.count)
+        done = measure(
+            source,
+            runners,
+            targets,
+            mine,
+            batch_size=batch_size,
+            workers=workers,
+            precision=precision,
+            advance=together,
+        )
+        for shard, rows in done:
+            if folder is None:
+                kept[shard] = rows
+            else:
+                for model, part in rows.items():
+                    folder.write(source.name, model, shard, len(ranges), part)
+    team.wait()
+    if folder is not None:
+        return Rows({name: partial(folder.read, source.name, name) for name in names})
+    everything = dict(pair for pairs in team.gathered([list(kept.items())]) for pair in pairs)
+    whole = {name: concatenate([everything[shard][name] for shard in sorted(everything)]) for name in names}
+    return Rows({name: partial(_same, rows) for name, rows in whole.items()})
+
+
+def _same(rows: Predictions) -> Predictions:
+    return rows
+
+
+def _times(advance: Callable[[int], object], factor: int, count: int) -> None:
+    """The main process's bar stands for all processes, which are about as quick."""
+    advance(count * factor)
+
+
+def _named(model: Any) -> dict[str, Any]:
+    """A single model as a dictionary of one."""
+    if isinstance(model, Mapping):
+        return {str(name): each for name, each in model.items()}
+    return {str(model) if isinstance(model, str | Path) else "model": model}
+
+
+def _runner(name: str, model: Model, transform: Transform | None, protocol: str) -> Runner:
+    """Under the protocol "paper" every model gets its view, also one that came with another."""
+    if isinstance(model, str | Path):
+        return Runner(name, *load(str(model), normalization="paper" if protocol == "paper" else "model"))
+    net, view = model if isinstance(model, tuple) else (model, transform)
+    if protocol == "paper":
+        return Runner(name, net, evaluation_view(data_config(net, "paper")))
+    return Runner(name, net, view or evaluation_view(data_config(net)))
+
+
+def _target(source: Source, runner: Runner, class_map: Any) -> Target:
+    return Target(source.answers(runner.net, class_map), source.candidates(runner.net))
+
+
+def _check_classes(sources: Mapping[str, Source], runners: Sequence[Runner], class_map: Any) -> None:
+    """Raise UserError with all benchmarks whose classes a model does not have."""
+    faults: dict[str, list[str]] = {}
+    for source in sources.values():
+        for runner in runners:
+            try:
+                _target(source, runner, class_map)
+            except UserError as error:
+                faults.setdefault(str(error), []).append(f"{runner.name} on {source.name}")
+    if len(faults) == 1:
+        ((reason, where),) = faults.items()
+        raise UserError(f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {reason}")
+    if faults:
+        lines = [f"{', '.join(where)}: {reason}" for reason, where in faults.items()]
+        raise UserError("\n".join([f"{len(faults)} reasons why models and benchmarks do not go together:", *lines]))
+
+
+def _set_a(
+    chosen: Sequence[str], sources: Mapping[str, Source], runners: Sequence[Runner], class_map: Any
+) -> Callable[[str, str, Predictions], Bool[np.ndarray, " images"]]:
+    """Tells of rows whether they are of set A. Raises UserError for a name that nobody knows."""
+    indices = {runner.name: indices_of(chosen, runner.net, class_map) for runner in runners}
+    folders = {str(each) for source in sources.values() for each in getattr(source.data, "folders", ())}
+    unknown = [name for name in chosen if name not in folders and not any(name in known for known in indices.values())]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise UserError(f"set A names {unknown[0]}{more}, which is no class of a benchmark or a model")
+
+    def inside(benchmark: str, model: str, rows: Predictions) -> Bool[np.ndarray, " images"]:
+        return in_set(rows, chosen, indices[model].values())
+
+    return inside
+
+
+def _config(
+    sources: Mapping[str, Source], runners: Sequence[Runner], protocol: str, precision: str, format: str
+) -> dict[str, Any]:
+    """What the rows depend on; see folder.py."""
+    return {
+        "protocol": protocol,
+        "precision": precision,
+        "format": format,
+        "models": {
+            runner.name: {
+                "architecture": type(runner.net).__name__,
+                "weights": fingerprint(runner.net.state_dict()),
+                "view": view_facts(runner.view) or f"{type(runner.view).__module__}.{type(runner.view).__qualname__}",
+            }
+            for runner in runners
+        },
+        "benchmarks": {name: source.identity() for name, source in sources.items()},
+        "about": versions(),
+    }
+
+
+def _settings(folder: ResultsFolder, sources: Mapping[str, Source], runners: Sequence[Runner]) -> dict[str, Any]:
+    config = folder.config
+    return {
+        "precision": config["precision"],
+        "format": config["format"],
+        "models": {runner.name: config["models"][runner.name] for runner in runners},
+        "rows": {
+            name: {runner.name: folder.rows(name, runner.name).relative_to(folder.out).as_posix() for runner in runners}
+            for name in sources
+        },
+    }
+
+
+def _check(**arguments: tuple[str, Sequence[str]]) -> None:
+    for name, (value, allowed) in arguments.items():
+        if value not in allowed:
+            raise UserError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+@contextmanager
+def _progress(enabled: bool) -> Any:
+    """Yields a function (benchmark, images, done) -> function that is told of further images."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True, console=Console(stderr=True), disable=not enabled) as bar:
+
+        def begin(name: str, total: int, done: int) -> Callable[[int], object]:
+            task = bar.add_task(name, total=total, completed=done, rate="")
+
+            def advance(count: int) -> None:
+                bar.advance(task, count)
+                speed = bar._tasks[task].speed
+                bar.update(task, rate="" if speed is None else f"{speed:,.0f} images/s")
+
+            return advance
+
+        yield begin

@@ -1,0 +1,201 @@
+"""From rows to figures: the `Report` that `evaluate` returns, its JSON and its table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Bool
+
+from relevit.errors import UserError
+from relevit.evaluation.accuracy import Accuracy
+from relevit.evaluation.background_gap import BackgroundGap, background_gaps
+from relevit.evaluation.calibration import Calibration, calibration
+from relevit.evaluation.comparison import Comparison, compare
+from relevit.evaluation.predictions import Predictions
+from relevit.files import atomic_write
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+ByModel = Mapping[str, Predictions]
+
+
+class Rows(Mapping[str, Predictions]):
+    """The rows of each model on one benchmark; read from the disk whenever they are asked for, where they lie there."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], Predictions]]) -> None:
+        self._readers = dict(readers)
+
+    def __getitem__(self, model: str) -> Predictions:
+        return self._readers[model]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of every model on every benchmark.
+
+    Attributes:
+        accuracies: benchmark -> model -> Accuracy; the keys in the order in which they were given.
+        unreadable: benchmark -> what was left out: (image, reason). It counts as neither hit nor miss.
+        gaps: folder of composed sets -> model -> BackgroundGap, where mixed_same and mixed_rand are among the sets.
+        protocol: "standard" or "paper".
+        predictions: benchmark -> model -> Predictions, the rows that all figures are computed from.
+        comparisons: benchmark -> model -> Comparison with the first model; of all models but the first.
+        calibrations: benchmark -> model -> Calibration.
+        set_a, rest: benchmark -> model -> Accuracy of the images of set A, and of the others, where a set A was given.
+        notes: what else is known, such as where the rows lie; ready for JSON.
+    """
+
+    accuracies: dict[str, dict[str, Accuracy]]
+    unreadable: dict[str, list[tuple[str, str]]]
+    gaps: dict[str, dict[str, BackgroundGap]] = field(default_factory=dict)
+    protocol: str = "standard"
+    predictions: dict[str, ByModel] = field(default_factory=dict)
+    comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
+    calibrations: dict[str, dict[str, Calibration]] = field(default_factory=dict)
+    set_a: dict[str, dict[str, Accuracy]] = field(default_factory=dict)
+    rest: dict[str, dict[str, Accuracy]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def accuracy(self, model: str | None = None, benchmark: str | None = None) -> Accuracy:
+        """One model's figures on one benchmark; the first of each if not named."""
+        models = self.accuracies[benchmark if benchmark is not None else next(iter(self.accuracies))]
+        return models[model if model is not None else next(iter(models))]
+
+    def to_dict(self) -> dict:
+        """Everything but the single rows, ready for JSON."""
+        return {
+            name: {
+                "models": {model: self._figures(name, model) for model in models},
+                "unreadable": [{"file": file, "reason": reason} for file, reason in self.unreadable[name]],
+            }
+            for name, models in self.accuracies.items()
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Writes protocol, `to_dict()` and the versions that it was computed with as JSON, atomically."""
+        import timm
+        import torch
+
+        gaps = {name: {model: gap.to_dict() for model, gap in models.items()} for name, models in self.gaps.items()}
+        content = {
+            "protocol": self.protocol,
+            **self.notes,
+            "benchmarks": self.to_dict(),
+            **({"background_gap": gaps} if gaps else {}),
+            "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        }
+        atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def table(self) -> Table:
+        """A row per benchmark and model for a terminal: R@1 and R@5 in percent with their 95% intervals, expected calibration
+        error, and R@1 against the first model with a paired interval and McNemar's p."""
+        from rich.table import Table
+
+        title = f"Accuracy in percent (95% interval), protocol: {self.protocol}"
+        table = Table(title=title, title_justify="left")
+        table.add_column("benchmark", overflow="fold")
+        table.add_column("model", overflow="fold")
+        columns = ["images", "R@1", "R@5"]
+        columns += ["set A R@1", "rest R@1"] if self.set_a else []
+        columns += ["ECE"] if self.calibrations else []
+        columns += ["R@1 against the first", "p", "corrected, ruined"] if any(self.comparisons.values()) else []
+        for name in columns:
+            table.add_column(name, justify="right")
+        for name, models in self.accuracies.items():
+            for model in models:
+                cells = self._cells(name, model)
+                table.add_row(name, model, *(cells.get(column, "") for column in columns))
+            table.add_section()
+        for name, gaps in self.gaps.items():
+            for model, gap in gaps.items():
+                cell = _cell(gap.gap, gap.interval)
+                table.add_row(f"{name}: background gap", model, f"{gap.objects:,} objects", cell)
+            table.add_section()
+        return table
+
+    def _figures(self, benchmark: str, model: str) -> dict[str, Any]:
+        figures = self.accuracies[benchmark][model].to_dict()
+        classes = figures.pop("classes")
+        if model in self.calibrations.get(benchmark, {}):
+            figures |= self.calibrations[benchmark][model].to_dict()
+        if model in self.set_a.get(benchmark, {}):
+            figures["set_a"] = self.set_a[benchmark][model].to_dict(classes=False)
+            figures["rest"] = self.rest[benchmark][model].to_dict(classes=False)
+        if model in self.comparisons.get(benchmark, {}):
+            first = next(iter(self.accuracies[benchmark]))
+            figures["against"] = {"model": first, **self.comparisons[benchmark][model].to_dict()}
+        return {**figures, "classes": classes}
+
+    def _cells(self, benchmark: str, model: str) -> dict[str, str]:
+        accuracy = self.accuracies[benchmark][model]
+        cells = {
+            "images": f"{len(accuracy):,}",
+            "R@1": _cell(accuracy.r1, accuracy.r1_interval),
+            "R@5": _cell(accuracy.r5, accuracy.r5_interval),
+        }
+        for column, parts in (("set A R@1", self.set_a), ("rest R@1", self.rest)):
+            part = parts.get(benchmark, {}).get(model)
+            cells[column] = _cell(part.r1, part.r1_interval) if part is not None and len(part) else "no images"
+        if model in self.calibrations.get(benchmark, {}):
+            cells["ECE"] = f"{self.calibrations[benchmark][model].ece:.1f}"
+        change = self.comparisons.get(benchmark, {}).get(model)
+        if change is not None:
+            low, high = change.interval
+            cells["R@1 against the first"] = f"{change.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+            cells["p"] = f"{change.p_value:.2g}"
+            cells["corrected, ruined"] = f"{len(change.corrected):,}, {len(change.ruined):,}"
+        return cells
+
+
+def summarise(
+    predictions: Mapping[str, ByModel],
+    protocol: str,
+    in_set_a: Callable[[str, str, Predictions], Bool[np.ndarray, " images"]] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> Report:
+    """The figures of rows: benchmark -> model -> Predictions. The rows of one benchmark at a time are in memory.
+
+    in_set_a: (benchmark, model, rows) -> whether an image is of set A. Raises UserError for a benchmark of which no image
+    could be read.
+    """
+    report = Report({}, {}, {}, protocol, dict(predictions), notes=dict(notes or {}))
+    for name, models in predictions.items():
+        report.accuracies[name], report.calibrations[name], report.comparisons[name] = {}, {}, {}
+        if in_set_a is not None:
+            report.set_a[name], report.rest[name] = {}, {}
+        faults: dict[int, tuple[str, str]] = {}
+        first: Predictions | None = None
+        for model in models:
+            rows = models[model]
+            faults |= {each.index: (each.key, each.fault) for each in rows.unreadable}
+            if not len(rows):
+                reason = f": {rows.unreadable[0].fault}" if rows.unreadable else ""
+                raise UserError(f"no image of {name} could be read{reason}")
+            accuracy = report.accuracies[name][model] = rows.accuracy()
+            report.calibrations[name][model] = calibration(rows.confidence, rows.hit1)
+            if in_set_a is not None:
+                chosen = in_set_a(name, model, rows)
+                report.set_a[name][model], report.rest[name][model] = accuracy.only(chosen), accuracy.only(~chosen)
+            if first is None:
+                first = rows
+            else:
+                report.comparisons[name][model] = compare(first, rows)
+        report.unreadable[name] = [faults[index] for index in sorted(faults)]
+    report.gaps.update(background_gaps(report.accuracies))
+    return report
+
+
+def _cell(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.1f} ({interval[0]:.1f} to {interval[1]:.1f})"
