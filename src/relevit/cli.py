@@ -25,6 +25,8 @@ from relevit.commands.explain import explain
 from relevit.commands.finetune import finetune
 from relevit.commands.info import info
 from relevit.commands.masks import masks
+from relevit.commands.measure import measure
+from relevit.commands.probe import probe
 from relevit.commands.split import split
 from relevit.errors import UserError
 
@@ -38,7 +40,9 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "masks": masks,
     "finetune": finetune,
     "evaluate": evaluate,
+    "measure": measure,
     "compose": compose,
+    "probe": probe,
     "info": info,
     "convert": convert,
     "split": split,
@@ -48,7 +52,9 @@ POSITIONAL = {
     "explain": {"model": "MODEL", "images": "IMAGE"},
     "masks": {"images": "IMAGES"},
     "evaluate": {"models": "MODEL"},
+    "measure": {"test": "TEST", "models": "MODEL"},
     "info": {"model": "MODEL"},
+    "probe": {"model": "MODEL"},
     "convert": {"format": "FORMAT", "source": "SOURCE"},
 }
 USAGE = {
@@ -57,8 +63,10 @@ USAGE = {
     "masks": "IMAGES... --out DIR [options]",
     "finetune": "--model MODEL --images DIR --out RUN [--masks DIR] [options]",
     "evaluate": "MODEL... --data DIR... [options]",
+    "measure": "TEST MODEL... --data DIR [--masks DIR] [options]",
     "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
     "info": "MODEL [options]",
+    "probe": "MODEL --images DIR --out PATH [options]",
     "convert": "FORMAT SOURCE --out DIR [--images DIR] [options]",
     "split": "--masks DIR --out FILE [--images DIR] [options]",
     "doctor": "--images DIR --model MODEL [--masks DIR] [options]",
@@ -72,6 +80,8 @@ METAVARS = {
     "validation_masks": "DIR",
     "data": "DIR",
     "backgrounds": "DIR",
+    "train": "DIR",
+    "explainer": "NAME",
     "sets": "SET",
     "class_map": "FILE",
     "class_list": "FILE",
