@@ -1,0 +1,150 @@
+"""Batches of a model's views of labelled images, with the classes that count as right: what the measurements run over that need no
+masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from relevit.data.transforms import EvaluationView
+from relevit.errors import UserError
+from relevit.evaluation.map_batches import Advance, Item, LeftOut
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (batch, 3, height, width) on the model's device; for each what is known of it, its right classes (none where no
+    label is known), and its number in the data set."""
+
+    images: Tensor
+    items: list[Item]
+    answers: list[tuple[int, ...]]
+    numbers: list[int]
+
+
+@dataclass
+class ImageBatches:
+    """Iterating yields the `Batch`es of a data set in its order; afterwards `left_out` lists what could not be read.
+
+    Attributes:
+        model: where the images go; its device, and its classes, of a data set that knows the right ones by model.
+        view: the transform of a picture, as `relevit.load` gives it.
+        data: an `ImageSet` or `ClassFolders` (right classes by `answers`), or `Sample`s (label, -1 if unknown).
+        batch_size: images in a batch.
+        class_map: for class folders that are named neither by wnid nor by class index.
+        workers: processes that read images; 0 reads in this one.
+        progress: called with the number of images that are done since its last call.
+        labels: False where the right classes are not needed, so that folders need not be classes of the model.
+        candidates: the classes that compete in this data set; None for all.
+
+    Raises:
+        UserError: an empty data set, a class folder or label that is no class of the model; on iterating, when no image at all
+            can be read.
+    """
+
+    model: nn.Module
+    view: EvaluationView | Any
+    data: Any
+    batch_size: int
+    class_map: Any = None
+    workers: int = 0
+    progress: Advance | None = None
+    labels: bool = True
+    left_out: list[LeftOut] = field(default_factory=list)
+    candidates: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.data):
+            raise UserError("the data set holds no images: give one with at least one")
+        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise UserError(f"batch_size must be a whole number from 1, not {self.batch_size!r}")
+        self._answers: Sequence[tuple[int, ...]] | None = None
+        if self.labels and hasattr(self.data, "answers"):
+            self._answers = self.data.answers(self.model, self.class_map)
+        if self.labels and hasattr(self.data, "candidates"):
+            found = self.data.candidates(self.model)
+            self.candidates = None if found is None else sorted(int(each) for each in found)
+
+    def __iter__(self) -> Iterator[Batch]:
+        device = device_of(self.model)
+        loader = DataLoader(_Views(self.data, self.view), self.batch_size, num_workers=self.workers, collate_fn=list)
+        self.left_out.clear()
+        for rows in loader:
+            self.left_out += [row for row in rows if isinstance(row, LeftOut)]
+            read = [row for row in rows if not isinstance(row, LeftOut)]
+            if read:
+                images = torch.stack([row[0] for row in read]).to(device)  # (batch, 3, height, width)
+                answers = [self._right(label, number, item) for _, item, label, number in read]
+                yield Batch(images, [row[1] for row in read], answers, [row[3] for row in read])
+            if self.progress is not None:
+                self.progress(len(rows))
+        if len(self.left_out) == len(self.data):
+            first = self.left_out[0]
+            raise UserError(f"none of the {len(self.data)} images could be read: {first.name}, {first.reason}")
+
+    def among_candidates(self, logits: Tensor) -> Tensor:
+        """Logits (batch, classes) with minus infinity at the classes that do not compete in this data set."""
+        if self.candidates is None:
+            return logits
+        shut = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+        shut[self.candidates] = False
+        return logits.masked_fill(shut, -torch.inf)
+
+    def _right(self, label: int, number: int, item: Item) -> tuple[int, ...]:
+        if not self.labels:
+            return ()
+        right = self._answers[number] if self._answers is not None else (label,) if label >= 0 else ()
+        known = getattr(self.model, "num_classes", None)
+        if right and known and not all(0 <= each < known for each in right):
+            raise UserError(f"{item.name} has the label {max(right)}, but the model knows the classes 0 to {known - 1}")
+        return tuple(int(each) for each in right)
+
+
+class _Views(Dataset):
+    """Each image of a data set in the model's view: (view, item, label, number), or what is left out."""
+
+    def __init__(self, data: Any, view: Any) -> None:
+        self.data, self.view = data, view
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Item, int, int] | LeftOut:
+        data = self.data
+        name = data.key(number) if hasattr(data, "key") else ""
+        try:
+            found = data[number]
+        except UserError as error:
+            names = getattr(data, "names", None)
+            return LeftOut(name or (f"number {number}" if names is None else str(names[number])), str(error))
+        image, label = (found.image, found.label) if hasattr(found, "image") else (found[0], found[1])
+        name = name or getattr(found, "name", "") or f"number {number}"
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        seen = image if isinstance(image, Tensor) else self.view(image)
+        return seen, Item(name, self._group(number, int(label)), self._object(number, name)), int(label), number
+
+    def _group(self, number: int, label: int) -> str:
+        if getattr(self.data, "groups", None) is not None:
+            return str(self.data.groups[number])
+        folders = getattr(self.data, "folders", None)
+        if folders is not None:
+            return str(folders[self.data.labels[number]])
+        return str(label) if label >= 0 else ""
+
+    def _object(self, number: int, name: str) -> str:
+        objects = getattr(self.data, "objects", None)
+        return name if objects is None else str(objects[number])
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter or buffer is; the processor for a model without any."""
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
