@@ -59,19 +59,26 @@ def find_benchmarks(root: str | Path, protocol: str = "standard") -> Discovery:
     taken: list[Path] = []
     for name, benchmark in BENCHMARKS.items():
         reasons: list[str] = []
-        candidates = sorted(
-            (folder for each in benchmark.folders for folder in places.get(each, [])), key=lambda path: len(path.parts)
-        )
-        for folder in candidates:
+        folders = [folder for each in (*benchmark.folders, *benchmark.generic) for folder in places.get(each, [])]
+        for folder in sorted(folders, key=lambda path: len(path.parts)):
+            generic = spelling(folder.name) in benchmark.generic
             try:
                 sets = benchmark.sets(folder, protocol)
             except UserError as error:
-                reasons.append(f"there is a folder of that name, but {error}")
-                taken.append(folder)
+                if not generic:
+                    reasons.append(f"there is a folder {folder}, but {error}")
+                    taken.append(folder)
                 continue
             result.found.extend(Found(each, folder, opener) for each, opener in sets.items())
+            absent = [each for each in benchmark.complete if each not in sets]
+            if absent:
+                result.missing.append(
+                    (
+                        name,
+                        f"{len(absent)} of its {len(benchmark.complete)} sets are not in {folder}, such as {absent[0]}",
+                    )
+                )
             taken.append(folder)
-            reasons = []
             break
         else:
             usual = ", ".join(benchmark.folders[:3])
@@ -135,4 +142,3 @@ def own_sets(name: str, folder: Path) -> dict[str, Callable[[], ClassFolders]]:
 
 def _composed(folder: Path, name: str) -> ClassFolders:
     return (composed_sets(folder) or {})[name]
-

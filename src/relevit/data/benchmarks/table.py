@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from relevit.data.benchmarks import imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2
+from relevit.data.benchmarks import (
+    backgrounds_challenge,
+    imagenet,
+    imagenet_a,
+    imagenet_c,
+    imagenet_r,
+    imagenet_real,
+    imagenet_sketch,
+    imagenet_v2,
+    objectnet,
+    si_score,
+)
 from relevit.data.benchmarks.image_set import Open
 from relevit.errors import UserError
 
@@ -22,28 +33,60 @@ class Benchmark:
         folders: the usual names of its folder, letters and digits only, in small letters.
         sets: (folder, protocol) -> its sets by name, one or several, each as a function that opens it. Looks at the layout, quickly;
             raises UserError that says why the folder is none.
+        generic: names that folders of other data may have, too: one that is none is passed over without a word.
+        complete: the names of all sets, where there are several.
     """
 
     folders: tuple[str, ...]
     sets: Callable[[Path, str], dict[str, Open]]
+    generic: tuple[str, ...] = ()
+    complete: tuple[str, ...] = ()
+
+
+_VALIDATION = (
+    "imagenet",
+    "imagenet1k",
+    "ilsvrc2012",
+    "imagenet2012",
+    "ilsvrc",
+    "imagenetval",
+    "ilsvrc2012val",
+    "ilsvrc2012imgval",
+)
+
+
+def _v2(variant: str) -> tuple[str, ...]:
+    return f"imagenetv2{variant}formatval", f"imagenetv2{variant}"
+
+
+def _si_score(part: str, *others: str) -> Benchmark:
+    names = tuple(name for each in (part, *others) for name in (f"object{each}", f"siscore{each}"))
+    return Benchmark(names, partial(si_score.sets, name=f"si-score-{part}"), generic=(part, *others))
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "imagenet-v2": Benchmark(
-        ("imagenetv2", "imagenetv2matchedfrequency", "imagenetv2matchedfrequencyformatval", "matchedfrequency"),
-        imagenet_v2.sets,
-    ),
+    "imagenet": Benchmark(_VALIDATION, imagenet.sets, generic=imagenet.GENERIC),
+    "imagenet-real": Benchmark(_VALIDATION, imagenet_real.sets, generic=imagenet.GENERIC),
+    "imagenet-v2": Benchmark((*_v2("matchedfrequency"), "imagenetv2"), imagenet_v2.sets, generic=("matchedfrequency",)),
     "imagenet-v2-threshold-0.7": Benchmark(
-        ("imagenetv2threshold07", "imagenetv2threshold07formatval", "threshold07"),
-        partial(imagenet_v2.sets, name="imagenet-v2-threshold-0.7"),
+        _v2("threshold07"), partial(imagenet_v2.sets, name="imagenet-v2-threshold-0.7"), generic=("threshold07",)
     ),
     "imagenet-v2-top-images": Benchmark(
-        ("imagenetv2topimages", "imagenetv2topimagesformatval", "topimages"),
-        partial(imagenet_v2.sets, name="imagenet-v2-top-images"),
+        _v2("topimages"), partial(imagenet_v2.sets, name="imagenet-v2-top-images"), generic=("topimages",)
     ),
     "imagenet-a": Benchmark(("imageneta",), imagenet_a.sets),
-    "imagenet-r": Benchmark(("imagenetr", "imagenetrendition", "imagenetrenditions"), imagenet_r.sets),
-    "imagenet-sketch": Benchmark(("imagenetsketch", "sketch"), imagenet_sketch.sets),
+    "imagenet-r": Benchmark(("imagenetr", "imagenetrendition"), imagenet_r.sets),
+    "imagenet-sketch": Benchmark(("imagenetsketch",), imagenet_sketch.sets, generic=("sketch",)),
+    "imagenet-c": Benchmark(("imagenetc",), imagenet_c.sets, complete=imagenet_c.SETS),
+    "objectnet": Benchmark(("objectnet", "objectnet10"), objectnet.sets),
+    "si-score-location": _si_score("location"),
+    "si-score-rotation": _si_score("rotation"),
+    "si-score-size": _si_score("size", "area"),
+    "backgrounds-challenge": Benchmark(
+        ("backgroundschallenge", "bgchallenge", "imagenet9", "in9"),
+        backgrounds_challenge.sets,
+        complete=tuple(f"{backgrounds_challenge.NAME}/{name}" for name in backgrounds_challenge.SETS),
+    ),
 }
 
 
