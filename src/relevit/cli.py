@@ -16,6 +16,7 @@ import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from relevit import __version__
+from relevit.commands.audit import audit
 from relevit.commands.compose import compose
 from relevit.commands.convert import convert
 from relevit.commands.demo import demo
@@ -27,6 +28,7 @@ from relevit.commands.info import info
 from relevit.commands.masks import masks
 from relevit.commands.measure import measure
 from relevit.commands.probe import probe
+from relevit.commands.reproduce import reproduce
 from relevit.commands.split import split
 from relevit.errors import UserError
 
@@ -41,29 +43,35 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "measure": measure,
+    "audit": audit,
     "compose": compose,
     "probe": probe,
     "info": info,
     "convert": convert,
     "split": split,
     "doctor": doctor,
+    "reproduce": reproduce,
 }
 POSITIONAL = {
+    "reproduce": {"names": "NAME"},
     "explain": {"model": "MODEL", "images": "IMAGE"},
     "masks": {"images": "IMAGES"},
     "evaluate": {"models": "MODEL"},
     "measure": {"test": "TEST", "models": "MODEL"},
+    "audit": {"models": "MODEL"},
     "info": {"model": "MODEL"},
     "probe": {"model": "MODEL"},
     "convert": {"format": "FORMAT", "source": "SOURCE"},
 }
 USAGE = {
+    "reproduce": "NAME... --out DIR [--data ROOT] [options]",
     "demo": "[options]",
     "explain": "MODEL IMAGE... [options]",
     "masks": "IMAGES... --out DIR [options]",
     "finetune": "--model MODEL --images DIR --out RUN [--masks DIR] [options]",
     "evaluate": "MODEL... --data DIR... [options]",
     "measure": "TEST MODEL... --data DIR [--masks DIR] [options]",
+    "audit": "MODEL... --images DIR [--masks DIR] [--out DIR] [options]",
     "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
     "info": "MODEL [options]",
     "probe": "MODEL --images DIR --out PATH [options]",
@@ -72,6 +80,8 @@ USAGE = {
     "doctor": "--images DIR --model MODEL [--masks DIR] [options]",
 }
 METAVARS = {
+    "ray": "ADDRESS",
+    "slurm_options": "{...}",
     "model": "MODEL",
     "images": "DIR",
     "out": "PATH",
@@ -85,6 +95,8 @@ METAVARS = {
     "sets": "SET",
     "class_map": "FILE",
     "class_list": "FILE",
+    "benchmarks": "NAME",
+    "set_a": "FILE",
     "manifest": "FILE",
     "ignore": "DIR",
     "format": "NAME",

@@ -41,7 +41,6 @@ SEEDS = (0, 1, 2, 3, 4)
 EPOCHS = 50
 TUNING_SEED = 100  # samples for the choice of the rate, of no seed that is reported
 VALIDATION_PER_CLASS = 30
-ACCURACY_MAY_FALL = 2.5  # points
 SHARE_SET, SHARE_PICTURES = "in_distribution", 400  # where the share of relevance on the foreground is measured
 
 
@@ -152,15 +151,6 @@ def rate_figures(model: nn.Module) -> dict[str, float]:
     logits = logits_of(model, pictures)
     hits = logits.argmax(1).numpy() == pictures.labels
     return {"accuracy": 100 * float(hits.mean()), "classification_loss": confidence_loss(logits).item()}
-
-
-def choose_rate(original: dict[str, float], trials: dict[float, dict[str, float]]) -> float:
-    """The paper's rule: the highest rate at which accuracy falls by at most 2.5 points and the classification loss does
-    not rise. If no rate meets both, accuracy decides alone; if none meets that either, it is the lowest of the grid."""
-    start = original["classification_loss"]
-    accurate = [rate for rate, own in trials.items() if original["accuracy"] - own["accuracy"] <= ACCURACY_MAY_FALL]
-    both = [rate for rate in accurate if trials[rate]["classification_loss"] <= start]
-    return max(both or accurate, default=min(trials))
 
 
 def all_figures(model: nn.Module, views: int = 3) -> dict[str, Any]:

@@ -3,7 +3,6 @@ paired differences. Nothing is computed here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -52,7 +51,8 @@ ABLATIONS = tuple(
 LABEL_FREE = Arm("relevance_label_free", "relevance_label_free")
 SHARE = Arm("relevance_share", "relevance_share", cost=2.0)
 CONSISTENCY = Arm("consistency", "consistency", cost=1.5)
-BEYOND = (SHARE, CONSISTENCY)
+DISTILLATION = Arm("distillation", "distillation", cost=1.7)
+BEYOND = (SHARE, CONSISTENCY, DISTILLATION)
 SECOND_ORDER = ("input_x_gradient",)  # explainers whose maps train by second-order gradients alone
 EXPLAINERS = tuple(
     Arm(
@@ -247,25 +247,3 @@ GRIDS: dict[str, Grid] = {
     ),
 }
 GRIDS["appendix_i"] = replace(GRIDS["figure4"], arms=MAIN)
-ORDER = (
-    "table1",
-    "table2",
-    "table4",
-    "beyond",
-    "appendix_j",
-    "appendix_h",
-    "appendix_e",
-    "figure4",
-    "appendix_i",
-    "appendix_f",
-    "appendix_d",
-)
-
-
-def all_jobs(names: Sequence[str], seeds: int | None = None) -> list[Job]:
-    """The jobs of several experiments, each once, in the order of the names."""
-    found: dict[str, Job] = {}
-    for name in names:
-        for job in GRIDS[name].jobs(seeds):
-            found.setdefault(job.key, job)
-    return list(found.values())

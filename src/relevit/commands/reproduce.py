@@ -1,0 +1,113 @@
+"""`relevit reproduce`."""
+
+from __future__ import annotations
+
+from relevit.commands.terminal import cores, stdout
+
+
+def reproduce(
+    names: list[str],
+    out: str,
+    data: str = "builtin",
+    dry_run: bool = False,
+    workers: int | None = None,
+    seeds: int | None = None,
+    ray: str | None = None,
+    slurm: bool = False,
+    slurm_options: dict | None = None,
+) -> int:
+    """Run the paper's experiments and show them next to its published figures.
+
+    Each experiment is a grid of runs whose results are kept in OUT/jobs: the same call goes on where it was stopped, what is done is
+    not done again, and a run that failed is tried again. OUT/report.html, results.csv and runs.csv hold the tables. A cell without
+    data says so.
+
+    Args:
+        names: experiments, such as table1, figure4 or appendix_h; all runs every one that the data allows.
+        out: the folder for the results.
+        data: builtin for the built-in benchmark, or a folder with data sets in the layouts of their publishers.
+        dry_run: lists the runs, what data each needs, their estimated time and which are done; runs nothing.
+        workers: runs at a time; by default one a core.
+        seeds: seeds of each run at most; by default each experiment's own number.
+        ray: the address of a Ray cluster to run on (auto for the one that this machine belongs to).
+        slurm: runs by SLURM, through submitit.
+        slurm_options: parameters of submitit for SLURM, such as {slurm_partition: gpu, timeout_min: 600}.
+    """
+    import shlex
+    import sys
+
+    from rich.table import Table
+
+    from relevit.errors import UserError
+    from relevit.experiments.filled import Data
+    from relevit.experiments.reproduce import plan
+    from relevit.experiments.reproduce import reproduce as run
+
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds must be at least 1, not {seeds}")
+    if ray is not None and slurm:
+        raise UserError("--ray and --slurm exclude each other: name one")
+    known = Data(data, seeds=seeds) if data == "builtin" else _found(data, seeds)
+    console = stdout()
+    planned = plan(names, known, out)
+    todo = [entry for entry in planned if entry.state in ("to do", "failed before")]
+    at_once = workers or (cores() if ray is None and not slurm else 1)
+    hours = sum(entry.job.seconds for entry in todo) / 3600 / max(1, min(at_once, len(todo)))
+    if dry_run:
+        table = Table(title=f"Runs for {', '.join(names)} on {data}", title_justify="left")
+        for heading in ("experiment", "run", "state", "about", "needs"):
+            table.add_column(heading, justify="right" if heading == "about" else "left", overflow="fold")
+        for entry in planned:
+            took = f"{entry.job.seconds:.0f} s"
+            table.add_row(entry.experiment, entry.job.key, entry.state, took, ", ".join(entry.job.needs))
+        console.print(table)
+    done = sum(entry.state == "done" for entry in planned)
+    lacking = len(planned) - len(todo) - done
+    console.print(
+        f"{len(planned)} runs: {done} done, {len(todo)} to do (about {hours:.1f} hours with {at_once} at a time)"
+        + (f", {lacking} without data" if lacking else ""),
+        highlight=False,
+    )
+    if dry_run:
+        return 0
+    engine = "ray" if ray is not None else "slurm" if slurm else "local"
+    options = {"address": ray} if ray is not None else dict(slurm_options or {}) if slurm else {}
+    filled = run(
+        names,
+        known,
+        out,
+        engine=engine,
+        workers=workers,
+        options=options,
+        command=shlex.join(["relevit", *sys.argv[1:]]),
+        say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+    )
+    for name, own in filled.items():
+        for finding in own.findings:
+            points = "" if finding.mean is None else f" {finding.mean:+.1f} ({finding.low:.1f} to {finding.high:.1f})"
+            console.print(
+                f"{name}: {finding.says}: {finding.verdict}{points}", highlight=False, markup=False, soft_wrap=True
+            )
+    measured = sum(row.state == "measured" for own in filled.values() for row in own.rows)
+    total = sum(len(own.rows) for own in filled.values())
+    console.print(f"{measured} of {total} cells filled. Report: {out}/report.html", highlight=False, soft_wrap=True)
+    return 0 if measured == total else 1
+
+
+def _found(root: str, seeds: int | None) -> object:
+    """The data sets below a folder."""
+    from pathlib import Path
+
+    from relevit.data.benchmarks import find_benchmarks
+    from relevit.errors import UserError
+    from relevit.experiments.filled import Data
+
+    if not Path(root).is_dir():
+        raise UserError(f"--data {root} is no folder: name one with data sets, or builtin")
+    discovery = find_benchmarks(root)
+    return Data(
+        root,
+        {entry.name: str(entry.root) for entry in discovery.found},
+        dict(discovery.missing),
+        seeds,
+    )

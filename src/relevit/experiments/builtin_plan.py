@@ -1,0 +1,144 @@
+"""A declared grid (grids.py) as an experiment on the built-in benchmark: its jobs, and its table from their results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from relevit.experiments.cells import Arm, cell_key
+from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
+from relevit.experiments.grids import Contrast, Grid
+from relevit.experiments.jobs import Job, Outcome
+
+if TYPE_CHECKING:
+    from relevit.experiments.figures import Estimate
+
+PROTOCOL = (
+    "Built-in benchmark: {samples} of each of 10 classes unless the row says otherwise, 50 epochs, batches of 8; learning "
+    "rates by the paper's rule on held-out classes, one for each row; the last epoch. {pictures} test pictures a set. "
+    "Intervals (95%): over seeds (Student's t), changes paired with the original on the same pictures; of the original over "
+    "test objects."
+)
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """A Plan (filled.py)."""
+
+    grid: Grid
+
+    def jobs(self, data: Data) -> list[Job]:
+        return self.grid.jobs(data.seeds)
+
+    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
+        from relevit.data.digits import test_set
+        from relevit.experiments.figures import of_original, over_seeds, value
+
+        grid, seeds = self.grid, range(min(self.grid.seeds, data.seeds or self.grid.seeds))
+        start = outcomes["original"].result
+        done = {arm.row: _results(arm, seeds, outcomes) for arm in grid.arms}
+        rows: list[Row] = []
+        for figure in grid.figures:
+            for group in grid.groups:
+                for name in grid.sets:
+                    key = {"column": name, "figure": figure, "group": group}
+                    if start is None:
+                        rows.append(Row("original", **key, state=_state([outcomes["original"]])))
+                        continue
+                    first = of_original(start, name, grid.views, figure, group)
+                    rows.append(Row("original", **key, ours=first.mean, low=first.low, high=first.high, state=MEASURED))
+                    for arm in grid.arms:
+                        results = done[arm.row]
+                        if not results:
+                            state = _state([outcomes[cell_key(arm, seed)] for seed in seeds])
+                            rows.append(Row(arm.row, **key, state=state))
+                            continue
+                        values = [value(r, name, grid.views, figure, group) for r in results.values()]
+                        own = over_seeds(values)
+                        rows.append(
+                            Row(
+                                arm.row,
+                                **key,
+                                ours=own.mean,
+                                low=own.low,
+                                high=own.high,
+                                seeds=own.seeds,
+                                change=own.mean - first.mean,
+                                change_low=own.low - first.mean,
+                                change_high=own.high - first.mean,
+                                state=MEASURED,
+                            )
+                        )
+        rows.sort(key=lambda row: (grid.figures.index(row.figure), grid.groups.index(row.group)))
+        findings = [_finding(c, start, done, grid) for c in grid.contrasts]
+        pictures = len(test_set(grid.sets[0], "test", grid.views)) if grid.sets[0] != "shifted" else 0
+        rates = {arm.row: next(iter(done[arm.row].values()))["rate"] for arm in grid.arms if done[arm.row]}
+        notes = [*grid.notes, "Learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()) + "."]
+        fewer = [f"{name} {len(results)}" for name, results in done.items() if len(results) < len(seeds)]
+        if fewer:
+            notes.append(f"Of {len(seeds)} seeds, fewer are done: " + ", ".join(fewer) + ".")
+        return Filled(
+            rows,
+            findings,
+            notes,
+            PROTOCOL.format(samples="3 samples", pictures=pictures),
+            _runs(grid, start, done),
+        )
+
+
+def _results(arm: Arm, seeds: range, outcomes: Mapping[str, Outcome]) -> dict[int, Any]:
+    """Seed to result, of the cells that are done."""
+    found = {seed: outcomes[cell_key(arm, seed)].result for seed in seeds}
+    return {seed: result for seed, result in found.items() if result is not None}
+
+
+def _state(outcomes: list[Outcome]) -> str:
+    """Why there is no figure."""
+    reasons = [f"{o.state}: {o.reason.strip().splitlines()[-1]}" for o in outcomes if o.reason]
+    return reasons[0] if reasons else "not run"
+
+
+def _finding(claim: Contrast, start: Any, done: Mapping[str, Mapping[int, Any]], grid: Grid) -> Finding:
+    """A claim's paired difference over the seeds that both arms have."""
+    from relevit.experiments.figures import over_seeds, value, verdict
+
+    group = "" if claim.group == "all" else {"set_a": ", classes of set A", "rest": ", other classes"}[claim.group]
+    compared = f"{claim.arm} less {claim.against}, {claim.on}{group}"
+    ours = done[claim.arm]
+    theirs = dict.fromkeys(ours, start) if claim.against == "original" else done[claim.against]
+    both = sorted(set(ours) & set(theirs))
+    if not both or start is None:
+        return Finding(claim.says, compared, None, None, None, 0, "not run")
+    how = (claim.on, grid.views, claim.figure, claim.group)
+    found: Estimate = over_seeds([value(ours[seed], *how) - value(theirs[seed], *how) for seed in both])
+    judged = verdict(claim.expects, claim.margin, found)
+    return Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged)
+
+
+def _runs(grid: Grid, start: Any, done: Mapping[str, Mapping[int, Any]]) -> list[dict[str, Any]]:
+    """A dictionary for each run and figure."""
+    from relevit.experiments.figures import SHARE, value
+
+    runs = []
+    everything = {"original": {"": start} if start is not None else {}, **done}
+    for row, results in everything.items():
+        for seed, result in results.items():
+            for name in grid.sets:
+                for figure in grid.figures:
+                    for group in grid.groups:
+                        if name == SHARE and (figure, group) != (grid.figures[0], grid.groups[0]):
+                            continue
+                        runs.append(
+                            {
+                                "row": row,
+                                "seed": seed,
+                                "rate": result.get("rate", ""),
+                                "set": name,
+                                "group": group,
+                                "figure": "share" if name == SHARE else figure,
+                                "value": value(result, name, grid.views, figure, group),
+                                "pictures_per_object": grid.views,
+                            }
+                        )
+    return runs

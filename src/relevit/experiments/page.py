@@ -1,0 +1,101 @@
+"""The page of `relevit reproduce`: each experiment with its claims and its table, published figures beside ours."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import relevit.report
+from relevit.experiments.filled import MEASURED, Data, Filled, Row
+from relevit.experiments.table import EXPERIMENTS
+from relevit.report.plots import COLOURS
+from relevit.report.results import readable, signed
+
+TEMPLATES = Path(relevit.report.__file__).parent / "templates"
+GROUPS = {"all": "", "set_a": "Classes of set A", "rest": "The other classes"}
+FIGURES = {"r1": "R@1", "r5": "R@5"}
+
+
+def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, command: str) -> str:
+    """The page as text. It asks nothing of a network."""
+    rows = [row for own in filled.values() for row in own.rows]
+    measured = sum(row.state == MEASURED for row in rows)
+    verdicts = [finding.verdict for own in filled.values() for finding in own.findings]
+    summary = [f"{measured} of {len(rows)} cells are filled."]
+    if verdicts:
+        counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(sorted(verdicts)))
+        summary.append(f"Of {len(verdicts)} claims and questions, each as a paired difference over seeds: {counts}.")
+    jobs = about["jobs"]
+    setup = {
+        "command": command,
+        "data": "the built-in benchmark" if data.name == "builtin" else data.name,
+        "protocol": data.protocol,
+        "runs": f"{jobs['done']} done, {jobs['failed']} failed, {jobs['skipped']} skipped",
+        "time of the runs": f"{about['hours']:.1f} hours of one core each",
+        "hardware": "; ".join(about["hardware"]),
+        "versions": "; ".join(about["versions"]),
+    }
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(readable=readable, signed=signed, data_uri=data_uri, kind=kind)
+    return environment.get_template("experiments.html").render(
+        title="The paper's experiments" + (" on the built-in benchmark" if data.name == "builtin" else ""),
+        summary=summary,
+        parts=[_part(name, own) for name, own in filled.items()],
+        published=any(row.published is not None for row in rows),
+        setup=setup,
+        not_done=about["not_done"],
+        colours=COLOURS,
+    )
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG to stand in the page itself."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def kind(row: Row) -> str:
+    """Whether a change is settled: better, worse, or open."""
+    if row.change_low is None or row.change_high is None or row.seeds < 2 or row.change_low <= 0 <= row.change_high:
+        return "open"
+    return "better" if row.change_low > 0 else "worse"
+
+
+def _part(name: str, filled: Filled) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": EXPERIMENTS[name].description,
+        "where": EXPERIMENTS[name].where,
+        "findings": filled.findings,
+        "blocks": _blocks(filled.rows),
+        "protocol": filled.protocol,
+        "notes": filled.notes,
+        "pictures": filled.pictures,
+    }
+
+
+def _blocks(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A table for each figure and group of classes."""
+    kinds = dict.fromkeys((row.figure, row.group) for row in rows)
+    blocks = []
+    for figure, group in kinds:
+        own = [row for row in rows if (row.figure, row.group) == (figure, group)]
+        title = ", ".join(filter(None, (FIGURES.get(figure, figure), GROUPS.get(group, group))))
+        blocks.append(
+            {
+                "title": title if len(kinds) > 1 else "",
+                "names": list(dict.fromkeys(row.row for row in own)),
+                "columns": list(dict.fromkeys(row.column for row in own)),
+                "cells": {(row.row, row.column): row for row in own},
+            }
+        )
+    return blocks
