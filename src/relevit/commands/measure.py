@@ -1,0 +1,200 @@
+"""`relevit measure`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from relevit.commands.terminal import pick_device, stderr, stdout
+from relevit.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SHOWN = 5  # images that do not count, named on the terminal
+
+
+def measure(
+    test: str,
+    models: list[str],
+    data: str,
+    masks: str | None = None,
+    ignore: str | None = None,
+    train: str | None = None,
+    class_map: str | None = None,
+    explainer: str | None = None,
+    options: dict[str, Any] | None = None,
+    out: str | None = None,
+    limit: int | None = None,
+    normalization: Literal["model", "paper"] = "model",
+    batch_size: int = 16,
+    workers: int = 0,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Run one test of relevance maps or of robustness on one or several models, side by side, with intervals.
+
+    TEST is segmentation (pixel accuracy, mIoU and mAP of the maps, the paper's Table 3), localization (share of relevance on the
+    object, pointing game, coverage), or another of the table in src/relevit/evaluation/measurements.py; a wrong name lists them all.
+    Intervals are 95%, of the bootstrap over images; models are compared with the first one on the same draws. Images that cannot be
+    read are counted and named.
+
+    Args:
+        test: the test's name.
+        models: one or several models, each a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
+        data: a folder of images, or of class folders; gtsegs_ijcv.mat; or builtin/SET, a test set of the built-in benchmark.
+        masks: masks of the same relative names, grey PNG; by default the images' alpha channel, or DIR/masks beside DIR/images.
+        ignore: pictures of the same relative names, whose non-zero pixels count for neither side.
+        train: class folders to train on, for tests that need them.
+        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
+        explainer: the explainer whose maps are measured; by default the test's own, gae.
+        options: further options of the test, such as '{target: label}' or '{tolerance: 0}'; a wrong name lists them.
+        out: a JSON file for the figures, with those of every image and class.
+        limit: images at most, drawn by the seed.
+        normalization: preprocessing, each model's own or the paper's (mean and std 0.5).
+        batch_size: images in one pass.
+        workers: threads or processes that read images; 0 reads in this one.
+        seed: of all draws.
+        device: where to run, such as cuda; by default the GPU if there is one.
+        progress: shows a progress bar.
+    """
+    from rich.progress import Progress
+
+    from relevit.data.part import limited
+    from relevit.evaluation.measurements import measurement, open_data
+    from relevit.models import load
+
+    given: dict[str, Any] = dict(options or {})
+    for name, value in (("explainer", explainer), ("class_map", class_map), ("workers", workers or None)):
+        if value is not None and name in measurement(test).options:
+            given[name] = value
+        elif value is not None and name == "explainer":
+            raise UserError(f"{test} measures no relevance maps: leave out --explainer")
+    row = measurement(test, given)
+    if out is not None and Path(out).exists():
+        raise UserError(f"{out} is there already: give another --out, or remove it")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be a number of images from 1, not {limit}")
+    if len(set(models)) < len(models):
+        raise UserError("each model can be given once")
+    home = pick_device(device)
+    loaded = {name: load(name, normalization=normalization, device=home) for name in models}
+    found: dict[str, Any] = {}
+    sources = {
+        name: open_data(row, data, masks=masks, ignore=ignore, train=train, model=net, class_map=class_map)
+        for name, (net, _) in loaded.items()
+    }
+    with Progress(transient=True, console=stderr(), disable=not (progress and sys.stderr.isatty())) as bar:
+        for name, (net, view) in loaded.items():
+            source, extra = sources[name]
+            source = limited(source, limit, seed)
+            task = bar.add_task(name, total=len(source))
+            found[name] = row.function(
+                net,
+                view,
+                source,
+                batch_size=batch_size,
+                seed=seed,
+                progress=lambda count, task=task: bar.advance(task, count),
+                **extra,
+                **given,
+            )
+    ends, apart = _compared(found, seed)
+    stdout().print(_table(f"{test} on {data}", found, ends, apart))
+    _tell_left_out(found)
+    if out is not None:
+        from relevit.files import atomic_write
+
+        content = {
+            "test": test,
+            "data": data,
+            "options": {**given, "normalization": normalization, "seed": seed, "limit": limit},
+            "models": {
+                name: {
+                    **result.to_dict(),
+                    "intervals": {key: [_rounded(end) for end in pair] for key, pair in ends[name].items()},
+                    "minus_first": {
+                        key: {"value": _rounded(value), "interval": [_rounded(end) for end in pair]}
+                        for key, (value, pair) in apart[name].items()
+                    },
+                }
+                for name, result in found.items()
+            },
+            "versions": _versions(),
+        }
+        atomic_write(out, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        stdout().print(f"figures of every image: {out}", highlight=False, soft_wrap=True)
+
+
+def _compared(
+    found: dict[str, Any], seed: int
+) -> tuple[dict[str, dict[str, tuple[float, float]]], dict[str, dict[str, tuple[float, tuple[float, float]]]]]:
+    """Of each model the interval of every figure, and every figure's difference to the first model's; empty for results that
+    cannot be drawn anew."""
+    from relevit.evaluation.resampling import differences, intervals
+
+    first = next(iter(found.values()))
+    ends = {name: intervals(each, seed=seed) if hasattr(each, "figures") else {} for name, each in found.items()}
+    apart = {
+        name: differences(each, first, seed=seed) if each is not first and hasattr(each, "figures") else {}
+        for name, each in found.items()
+    }
+    return ends, apart
+
+
+def _table(title: str, found: dict[str, Any], ends: dict[str, Any], apart: dict[str, Any]) -> Table:
+    """A row for each figure and model."""
+    from rich.table import Table
+
+    first = next(iter(found))
+    table = Table(title=f"{title} (95% intervals)", title_justify="left")
+    table.add_column("figure")
+    table.add_column("model", overflow="fold")
+    table.add_column("value", justify="right")
+    if len(found) > 1:
+        table.add_column(f"minus {first}", justify="right")
+    values = {name: dict(result) for name, result in found.items()}
+    for figure in values[first]:
+        for number, name in enumerate(found):
+            if figure not in values[name]:
+                continue
+            difference = apart[name].get(figure)
+            cells = [_cell(values[name][figure], ends[name].get(figure))]
+            if len(found) > 1:
+                cells.append("" if difference is None else _cell(*difference, sign="+"))
+            table.add_row(figure if number == 0 else "", name, *cells)
+        if len(found) > 1:
+            table.add_section()
+    return table
+
+
+def _cell(value: float, interval: tuple[float, float] | None, sign: str = "") -> str:
+    ends = "" if interval is None else f" ({interval[0]:{sign}.4g} to {interval[1]:{sign}.4g})"
+    return f"{value:{sign}.4g}{ends}"
+
+
+def _tell_left_out(found: dict[str, Any]) -> None:
+    """Which images do not count, on standard error."""
+    for name, result in found.items():
+        left_out = [tuple(each) for each in getattr(result, "left_out", None) or getattr(result, "unreadable", ())]
+        if not left_out:
+            continue
+        stderr().print(f"{name}: {len(left_out)} images do not count:", highlight=False, markup=False, soft_wrap=True)
+        for image, reason in left_out[:_SHOWN]:
+            stderr().print(f"  {image}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        if len(left_out) > _SHOWN:
+            stderr().print(f"  ... and {len(left_out) - _SHOWN} more; --out FILE names all", highlight=False)
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 6) if value == value and abs(value) != float("inf") else None
+
+
+def _versions() -> dict[str, str]:
+    import timm
+    import torch
+
+    return {"torch": torch.__version__, "timm": timm.__version__}

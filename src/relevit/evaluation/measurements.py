@@ -1,0 +1,93 @@
+"""Every measurement of relevance and robustness beyond accuracy, by name: `relevit measure` runs them from this table.
+
+A function is called `function(model, view, data, *, batch_size, seed, progress, ...)`, with keyword options of its own after these;
+`view` is the transform that `relevit.load` gives, `progress` is called
+with the number of images that are done since its last call. It returns a frozen result that yields (name, value) and has `to_dict()`. One that has what `resampling.Figures` asks for gets intervals, and paired differences between models.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from relevit.data.benchmarks import ClassFolders
+from relevit.data.classes import ClassMap
+from relevit.data.masked_images import BUILTIN, open_masked
+from relevit.errors import UserError
+from relevit.evaluation.localization import localization
+from relevit.evaluation.segmentation import segmentation
+
+COMMON = ("batch_size", "seed", "progress")
+
+
+class Measurement(NamedTuple):
+    """A function and what it needs: samples with "masks", "images" of a benchmark, or both such a "train_and_test" set (the one
+    to train on is the option `train`)."""
+
+    function: Callable[..., Any]
+    needs: Literal["masks", "images", "train_and_test"]
+    description: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of its own keyword options."""
+        keywords = inspect.signature(self.function).parameters.values()
+        return tuple(each.name for each in keywords if each.kind is each.KEYWORD_ONLY and each.name not in COMMON)
+
+
+MEASUREMENTS: dict[str, Measurement] = {
+    "segmentation": Measurement(
+        segmentation, "masks", "pixel accuracy, mIoU and mAP of maps above their mean (the paper's Table 3), percent"
+    ),
+    "localization": Measurement(
+        localization, "masks", "share of relevance on the object, pointing game, coverage of the object, percent"
+    ),
+}
+
+
+def measurement(name: str, options: Mapping[str, Any] | None = None) -> Measurement:
+    """The row of a name; raises UserError for one that is not in the table, and for options that it does not have."""
+    if name not in MEASUREMENTS:
+        known = "; ".join(f"{each} ({row.description})" for each, row in MEASUREMENTS.items())
+        raise UserError(f"there is no test {name!r}; known are: {known}")
+    row = MEASUREMENTS[name]
+    unknown = [each for each in options or {} if each not in row.options]
+    if unknown:
+        raise UserError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(row.options) or 'none'}")
+    return row
+
+
+def open_data(
+    row: Measurement,
+    source: str,
+    *,
+    masks: str | None = None,
+    ignore: str | None = None,
+    train: str | None = None,
+    model: nn.Module | None = None,
+    class_map: ClassMap | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """What `relevit measure` reads: the data of a test, and the options that come of its other inputs.
+
+    source: for "masks" what `relevit.data.masked_images.open_masked` takes; for others a folder of class folders, or "builtin" or
+    "builtin/SET" of the built-in benchmark. masks, ignore: folders of masks and of pixels to ignore. train: class folders.
+    Raises UserError for an input that is missing, or that the test does not take.
+    """
+    if row.needs == "masks":
+        if train is not None:
+            raise UserError("this test trains on nothing: leave out --train")
+        return open_masked(source, masks, ignore=ignore, model=model, class_map=class_map), {}
+    if masks is not None or ignore is not None:
+        raise UserError(f"this test takes no masks: leave out {'--masks' if masks is not None else '--ignore'}")
+    own = source == BUILTIN or source.startswith(f"{BUILTIN}/")
+    data = open_masked(source) if own else ClassFolders(source)
+    if row.needs == "images":
+        if train is not None:
+            raise UserError("this test trains on nothing: leave out --train")
+        return data, {}
+    if train is None:
+        raise UserError("this test needs class folders to train on: give --train DIR")
+    return data, {"train": ClassFolders(train)}
