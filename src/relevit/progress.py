@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 _EVERY = 0.25  # seconds between two updates of the bar
 _SHORT = {"gradient_norm": "|g|", "foreground_share": "on object"}
-_HIDDEN = {"step", "epoch", "seconds", "lr", "collapsed", "samples"}
+_HIDDEN = {"step", "epoch", "seconds", "lr", "collapsed", "samples", "classification_loss"}
 
 
 def _text(values: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
     config.json   all arguments that matter for the result, fingerprints of samples and model, versions
     split.csv     which sample is for training and which for validation
     steps.csv     one row per optimiser step;  epochs.csv: one row per epoch, row 0 is before training
+    trials/       with lr="auto": a run for each learning rate that was tried
     best/, last/  checkpoints;  state/: model, optimiser and position, replaced atomically;  result.json: marks the end
 
 The state is the only thing that a resumed run goes on from. Rows that were logged after it was written are cut off, and
@@ -28,6 +29,7 @@ from relevit.data.manifest import Row, write_manifest
 from relevit.errors import UserError
 from relevit.files import atomic_write
 
+TRIALS = "trials"  # the folder of the trials of learning rates, in that of the run (rates.py)
 _FIRST_FILES = ("split.csv", ".split.csv.tmp-", ".config.json.tmp-")  # all that a run killed at its start leaves
 _ADDED = {
     "explainer": "gae",
@@ -136,7 +138,9 @@ class RunFolder:
                 )
             if (path / "result.json").exists():
                 self.result = json.loads((path / "result.json").read_text())
-        elif path.is_dir() and any(not entry.name.startswith(_FIRST_FILES) for entry in path.iterdir()):
+        elif path.is_dir() and any(
+            entry.name != TRIALS and not entry.name.startswith(_FIRST_FILES) for entry in path.iterdir()
+        ):
             raise UserError(f"{path} is not empty and no run of ours: choose another folder, nothing is overwritten")
         elif path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose a folder for the run")

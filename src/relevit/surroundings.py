@@ -34,7 +34,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         if arguments[name] is not None and (not isinstance(arguments[name], int) or arguments[name] < 1):
             raise UserError(f"{name} must be None or a whole number of at least 1, not {arguments[name]!r}")
     for name in ("lr", "weight_decay", "lr_decay"):
-        if not 0 <= arguments[name] < math.inf:
+        if not isinstance(arguments[name], int | float) or not 0 <= arguments[name] < math.inf:
             raise UserError(f"{name} must be a number of at least 0, not {arguments[name]!r}")
     if not isinstance(arguments["seed"], int) or arguments["seed"] < 0:
         raise UserError(f"seed must be a whole number of at least 0, not {arguments['seed']!r}")

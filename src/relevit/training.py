@@ -11,7 +11,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ from relevit.passes import (
 )
 from relevit.previews import Previews
 from relevit.progress import Display
+from relevit.rates import finetune_by_rule
 from relevit.runfolder import RunFolder, initial_fingerprint
 from relevit.surroundings import (
     RECORDED,
@@ -97,7 +98,8 @@ def finetune(
     manifest: str | os.PathLike[str] | None = None,
     epochs: int = 50,
     batch_size: int = 8,
-    lr: float = 3e-6,
+    lr: float | Literal["auto"] = 3e-6,
+    rates: Sequence[float] | None = None,
     weight_decay: float = 1e-4,
     lr_decay: float = 0.85,
     lr_decay_epochs: int = 2,
@@ -144,7 +146,8 @@ def finetune(
     merged into the checkpoints; needs peft); see trainable.py.
 
     target: whose map, that of the label's class or, label-free, of the predicted one. lr is multiplied by `lr_decay`
-    every `lr_decay_epochs` epochs. A step takes batch_size * accumulation samples in each process. lambda_relevance and
+    every `lr_decay_epochs` epochs; "auto" makes a run for each of `rates` (None: a grid for the model's size) and keeps
+    the one that the paper's rule chooses on the validation samples (rates.py). A step takes batch_size * accumulation samples in each process. lambda_relevance and
     lambda_classification: None for the method's own, 0.8 and 0.2 in the paper. options: further numbers of the method,
     such as swap_probability. resize, flip: see transforms.TrainingView. max_steps: stop after so many optimiser steps.
     checkpoint_seconds: how often the state is saved between the ends of epochs.
@@ -154,7 +157,11 @@ def finetune(
     starts, and NonFiniteLossError (a UserError) for a loss or a gradient that is not finite. Ctrl-C saves the state and
     stops.
     """
-    arguments = {key: value for key, value in locals().items() if key in RECORDED}
+    given = dict(locals())
+    arguments = {key: value for key, value in given.items() if key in RECORDED}
+    if lr == "auto":
+        check_arguments({**arguments, "lr": 0.0})
+        return finetune_by_rule(finetune, given)
     check_arguments(arguments)
     chosen = get_method(method)
     numbers = settings(method, arguments, options)

@@ -6,6 +6,32 @@ from typing import Any, Literal
 
 from relevit.commands.terminal import model_arguments, stdout
 
+_GRID: list[float] = []  # the one for the model's size
+
+
+def _trials(rows: list[dict[str, Any]]) -> Any:
+    """The trials of learning rates as a table."""
+    from rich.table import Table
+
+    table = Table("learning rate", "accuracy", "change", "L_cls", "change", "by the rule", title="trials")
+    for row in rows:
+        if "failed" in row:
+            table.add_row(f"{row['lr']:g}", "", "", "", "", "failed: not finite")
+            continue
+        allowed = row["keeps_accuracy"], row["loss_does_not_rise"]
+        verdict = "allowed" if all(allowed) else "L_cls rises" if allowed[0] else "accuracy falls"
+        table.add_row(
+            f"{row['lr']:g}",
+            f"{row['accuracy']:.1f}",
+            f"{row['accuracy_change']:+.1f}",
+            f"{row['classification_loss']:.4f}",
+            f"{row['classification_loss_change']:+.4f}",
+            verdict + (", chosen" if row["chosen"] else ""),
+        )
+    if not any(row.get("keeps_accuracy") and row.get("loss_does_not_rise") for row in rows):
+        table.caption = "L_cls rises wherever accuracy is kept: accuracy decides alone"
+    return table
+
 
 def finetune(
     model: str,
@@ -17,12 +43,15 @@ def finetune(
     ignore: str | None = None,
     manifest: str | None = None,
     method: str = "relevance",
+    explainer: str = "gae",
+    trainable: str = "all",
     target: Literal["label", "predicted"] = "label",
     class_map: str | None = None,
     skip_bad: bool = False,
     epochs: int = 50,
     batch_size: int = 8,
-    lr: float = 3e-6,
+    lr: float | Literal["auto"] = 3e-6,
+    rates: list[float] = _GRID,
     weight_decay: float = 1e-4,
     lr_decay: float = 0.85,
     lr_decay_epochs: int = 2,
@@ -65,13 +94,16 @@ def finetune(
         validation_masks: the folder of masks of the validation images; by default their alpha channel.
         ignore: a folder as that of the masks, white where pixels are neither object nor background; for images that have such a region.
         manifest: a CSV file that names the images for training and for validation (relevit split; a run's split.csv); no others are used.
-        method: what is minimised; relevance is the paper's.
+        method: what is minimised; relevance is the paper's, control plain cross-entropy; relevance_label_free, relevance_share, consistency and distillation need no labels; with_labels, without_background and so on are the paper's ablations; gradmask and rrr its baselines.
+        explainer: whose maps are trained; gae is the paper's.
+        trainable: the weights that move: all, attention, last:K (the last K blocks), or lora:R (low-rank adapters of rank R on the attention's projections, merged into the checkpoints).
         target: the class whose map is used, the label or (label-free) the predicted class.
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         skip_bad: goes on without the images and masks that are found to be faulty.
         epochs: passes over the samples.
         batch_size: samples in a step, of each process.
-        lr: learning rate of AdamW.
+        lr: learning rate of AdamW; auto makes a run for each rate of a grid and keeps the one that the paper's rule chooses on the validation samples.
+        rates: the grid of --lr auto; by default one for the model's size.
         weight_decay: weight decay of AdamW.
         lr_decay: the factor on the learning rate every lr_decay_epochs epochs.
         lr_decay_epochs: epochs between two decays of the learning rate.
@@ -115,6 +147,10 @@ def finetune(
         )[0]
     result = train(source, arguments.pop("images"), arguments.pop("out"), **arguments)
     console = stdout()
+    if "trials" in result.metrics:
+        console.print(_trials(result.metrics.pop("trials")))
     for name, value in result.metrics.items():
+        if name == "history":  # it is in epochs.csv
+            continue
         console.print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}", highlight=False)
     console.print(f"best checkpoint: {result.checkpoint}", highlight=False, soft_wrap=True)
