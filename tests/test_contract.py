@@ -44,6 +44,32 @@ def same(a, b):
     return a == b
 
 
+TRAINING = sorted(name for name, one in EXPLAINERS.items() if one.trains)
+REPEATED = ("integrated_gradients", "smoothgrad")
+"""Explainers that run the model many times."""
+PLAIN = ("raw_attention", "rollout")
+"""Explainers without a derivative."""
+
+
+def settings(method):
+    """What makes the map carry a graph, where it can."""
+    return {"method": method, "second_order": EXPLAINERS[method].needs_second_order}
+
+
+def at_the_end(model, name):
+    """Biases that are added after all that is not linear: no derivative of a logit depends on them."""
+    pooled = getattr(model, "attn_pool", None) is not None
+    own = ("head.bias", "head_dist.bias", "fc_norm.bias", *([] if pooled else ["norm.bias"]))
+    return name in own or (pooled and name == "attn_pool.mlp.fc2.bias")
+
+
+def unreached(model, name, method):
+    """Weights that a map does not depend on."""
+    if EXPLAINERS[method].needs_second_order:
+        return at_the_end(model, name)
+    return after_last_attention(model, name)
+
+
 def after_last_attention(model, name):
     """Weights that the attention maps do not depend on: what follows the last softmax."""
     if name.startswith(("norm.", "fc_norm.", "head")):
@@ -67,24 +93,39 @@ def test_contract(family, method):
     plain = model(images)
     before = state(model)
 
-    logits, maps = relevit.forward_with_relevance(model, images, method=method)
+    logits, maps = relevit.forward_with_relevance(model, images, **settings(method))
     assert same(before, state(model))
     torch.testing.assert_close(logits, plain, rtol=1e-4, atol=1e-5)
     assert maps.shape == (3, *size) and maps.dtype == torch.float32
-    assert maps.isfinite().all()
+    assert maps.isfinite().all() and maps.requires_grad == EXPLAINERS[method].trains and logits.requires_grad
     torch.testing.assert_close(maps.amin(dim=(1, 2)), torch.zeros(3))
-    torch.testing.assert_close(maps.amax(dim=(1, 2)), torch.ones(3))
+    whole = torch.ones(3)
+    if method == "attention_gradcam":  # nothing of which speaks for the class
+        whole = (relevit.relevance(model, images, method=method, normalize=False).amax(dim=(1, 2)) > 0).float()
+    torch.testing.assert_close(maps.amax(dim=(1, 2)), whole)
     small = relevit.relevance(model, images, target=4, method=method, upscale=False, normalize=False)
     assert small.shape == (3, 3, 5) and (small >= 0).all()
 
-    ((maps - 0.3) ** 2).sum().backward()
+    if EXPLAINERS[method].trains:
+        ((maps - 0.3) ** 2).sum().backward()
     for name, parameter in model.named_parameters():
         reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
-        assert reached != after_last_attention(model, name), name
+        assert reached == (EXPLAINERS[method].trains and not unreached(model, name, method)), name
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
     before = state(model)
-    relevit.relevance(model, images, method=method)  # .grad is filled now, and stays
-    assert same(before, state(model))
+    again = relevit.relevance(model, images, method=method)  # .grad is filled now, and stays
+    assert same(before, state(model)) and not (again.requires_grad and EXPLAINERS[method].needs_second_order)
+    torch.testing.assert_close(again, maps, rtol=1e-3, atol=1e-5)
+
+
+def test_nothing_is_drawn(method):
+    """The same twice, bit for bit, and the global generator is as before."""
+    model, images = build("vit")
+    before = torch.get_rng_state()
+    first = relevit.relevance(model, images, method=method)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(5)
+    assert torch.equal(first, relevit.relevance(model, images, method=method))
 
 
 @pytest.mark.parametrize("family", ["vit", "beit", "deit_distilled", "eva02", "siglip"])
@@ -105,20 +146,25 @@ def test_without_gradients(family, context, method):
 def test_frozen_weights(family, method):
     """All frozen: the same map without a graph. The first blocks frozen: the others have the same gradients."""
     model, images = build(family)
-    maps = relevit.relevance(model, images, method=method)
-    maps.square().sum().backward()
+    maps = relevit.relevance(model, images, **settings(method))
+    if EXPLAINERS[method].trains:
+        maps.square().sum().backward()
     frozen = copy.deepcopy(model).requires_grad_(False)
-    again = relevit.relevance(frozen, images, method=method)
+    again = relevit.relevance(frozen, images, **settings(method))
     assert not again.requires_grad
     torch.testing.assert_close(again, maps.detach())
+    if not EXPLAINERS[method].trains:
+        return
     frozen.blocks[1].requires_grad_(True)
     for second_order in (False, True):
+        if EXPLAINERS[method].needs_second_order and not second_order:
+            continue
         again = relevit.relevance(frozen, images, method=method, second_order=second_order)
         torch.testing.assert_close(again.detach(), maps.detach())
         frozen.zero_grad()
         again.square().sum().backward()
         assert all(p.grad is None for n, p in frozen.named_parameters() if not n.startswith("blocks.1."))
-        if not second_order:
+        if second_order == EXPLAINERS[method].needs_second_order:
             for theirs, ours in zip(model.blocks[1].parameters(), frozen.blocks[1].parameters(), strict=True):
                 torch.testing.assert_close(theirs.grad, ours.grad)
 
@@ -149,11 +195,12 @@ def test_state_after_an_exception(family, method):
     assert F.scaled_dot_product_attention(*torch.ones(3, 1, 1, 2, 2)).shape == (1, 1, 2, 2)
 
 
+@pytest.mark.parametrize("method", sorted(set(EXPLAINERS) - set(REPEATED)))
 def test_one_forward_pass(method):
     model, images = build("vit")
     calls = []
     model.blocks[0].register_forward_hook(lambda *_: calls.append(1))
-    relevit.forward_with_relevance(model, images, method=method)[1].sum().backward()
+    relevit.forward_with_relevance(model, images, **settings(method))[1].sum().backward()
     assert len(calls) == 1
 
 
@@ -163,7 +210,7 @@ def test_half_precision(family, method):
     model, images = build(family)
     reference = relevit.relevance(model, images, target=2, method=method).detach()
     with torch.autocast("cpu", torch.bfloat16):
-        logits, maps = relevit.forward_with_relevance(model, images, target=2, method=method)
+        logits, maps = relevit.forward_with_relevance(model, images, target=2, **settings(method))
         (maps.mean() + logits.float().mean()).backward()
     assert maps.dtype == torch.float32 and maps.isfinite().all()
     assert (maps - reference).abs().mean() < 0.1
@@ -180,17 +227,28 @@ def test_odd_sizes_and_flat_maps(method):
     torch.testing.assert_close(relevit.relevance(model, images[1:2], method=method), together[1:2])
 
     model, images = build("vit", img_size=16)
-    maps = relevit.relevance(model, images[:, :, :16, :16], method=method)
-    assert torch.equal(maps, torch.zeros(3, 16, 16))
-    maps.sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    maps = relevit.relevance(model, images[:, :, :16, :16], **settings(method))
+    assert maps.isfinite().all()
+    if "patches" in kind(method):
+        assert torch.equal(maps, torch.zeros(3, 16, 16))
+    finite_gradients(model, maps)
 
     model, images = build("vit")
     torch.nn.init.zeros_(model.head.weight)
     model.zero_grad()
-    maps = relevit.relevance(model, images, method=method)
-    assert torch.equal(maps, torch.zeros(3, 48, 80))
-    maps.sum().backward()
+    maps = relevit.relevance(model, images, **settings(method))
+    assert torch.equal(maps, torch.zeros(3, 48, 80)) == EXPLAINERS[method].class_specific
+    finite_gradients(model, maps)
+
+
+def kind(method):
+    model, images = build("vit")
+    return "patches" if EXPLAINERS[method](model, images, None)[1].shape == (3, 3, 5) else "pixels"
+
+
+def finite_gradients(model, maps):
+    if maps.requires_grad:
+        maps.sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
@@ -199,13 +257,12 @@ def test_training_with_dropout(method):
     model, images = build("vit", attn_drop_rate=0.3, proj_drop_rate=0.2, drop_path_rate=0.2)
     model.train()
     torch.manual_seed(3)
-    logits, maps = relevit.forward_with_relevance(model, images, target=1, method=method)
+    logits, maps = relevit.forward_with_relevance(model, images, target=1, **settings(method))
     torch.manual_seed(3)
-    again, _ = relevit.forward_with_relevance(model, images, target=1, method=method)
-    assert torch.equal(logits, again)
+    again, same_maps = relevit.forward_with_relevance(model, images, target=1, **settings(method))
+    assert torch.equal(logits, again) and torch.equal(maps, same_maps)
     assert (logits - model.eval()(images)).abs().max() > 1e-3
-    maps.mean().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    finite_gradients(model, maps)
 
 
 def test_targets(method):
@@ -217,7 +274,8 @@ def test_targets(method):
     torch.testing.assert_close(relevit.relevance(model, images, predicted.to(torch.int32), method), by_default)
     of_two = relevit.relevance(model, images, target=2, method=method)
     torch.testing.assert_close(relevit.relevance(model, images, torch.tensor([2, 2, 2]), method), of_two)
-    assert (of_two - relevit.relevance(model, images, target=3, method=method)).abs().max() > 0.01
+    difference = (of_two - relevit.relevance(model, images, target=3, method=method)).abs().max()
+    assert difference > 0.01 if EXPLAINERS[method].class_specific else difference == 0
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED.values(), ids=UNSUPPORTED)
@@ -233,7 +291,7 @@ def test_unsupported_models(name, method):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "rollout"}, "unknown method 'rollout': known are gae"),
+        ({"method": "grad"}, "unknown method 'grad': known are attention_gradcam, attn_lrp, gae, gradient_rollout"),
         ({"target": 7}, "target .* outside of the model's classes 0 to 6"),
         ({"target": -1}, "outside of the model's classes"),
         ({"target": torch.tensor([1, 2])}, r"one class per image, \(3,\), not \(2,\)"),

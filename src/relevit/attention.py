@@ -145,7 +145,7 @@ def patch_grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
     """
     attention_modules(model, readout=False)
     embed: Any = unwrap(model).patch_embed
-    patch = _pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
+    patch = patch_size(model)
     fixed = getattr(embed, "img_size", None)
     if getattr(embed, "strict_img_size", True) and fixed is not None and tuple(fixed) != (height, width):
         raise UserError(
@@ -159,6 +159,12 @@ def patch_grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
         )
     rows, columns = embed.dynamic_feat_size((height, width))
     return int(rows), int(columns)
+
+
+def patch_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width of a patch, in pixels."""
+    embed: Any = unwrap(model).patch_embed
+    return _pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
 
 
 def prepare_attention(

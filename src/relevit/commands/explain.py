@@ -31,7 +31,8 @@ def explain(
         images: image files and folders; of a folder the tree is kept.
         out: the folder for the pictures.
         target: the class whose map is wanted, by index or name (such as a wnid); by default each image's predicted class.
-        method: the explainer.
+        method: the explainer, of gae (the paper's), raw_attention, rollout, gradient_rollout, attention_gradcam, input_x_gradient,
+            integrated_gradients, smoothgrad and attn_lrp.
         raw: writes the relevance of each patch, not scaled, as a .npy file beside each picture, too.
         checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
         num_classes: number of classes, where it differs from the model's own.

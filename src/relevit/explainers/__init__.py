@@ -1,4 +1,9 @@
-"""Relevance maps: where a vision transformer looks when it names a class. The table picks the explainer by name."""
+"""Relevance maps: where a vision transformer looks when it names a class. The table picks the explainer by name.
+
+Some explainers give one number for each patch, others for each pixel. `relevance` makes of either a map of the image's size (a patch
+map is upscaled bilinearly, a pixel map stays as it is), or with `upscale=False` one of the patch grid (a pixel map is averaged over
+each patch).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from relevit.attention import patch_size, token_layout
 from relevit.errors import UserError
-from relevit.explainers import gae
+from relevit.explainers import (
+    attention_gradcam,
+    attn_lrp,
+    gae,
+    gradient_rollout,
+    input_x_gradient,
+    integrated_gradients,
+    raw_attention,
+    rollout,
+    smoothgrad,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,21 @@ class Explainer:
 
 
 EXPLAINERS: dict[str, Explainer] = {
-    "gae": Explainer(gae.explain, "generic attention explainability, Chefer, Gur and Wolf 2021: the paper's"),
+    "gae": Explainer(gae.explain, "generic attention explainability, the paper's (Chefer, Gur and Wolf 2021)"),
+    "raw_attention": Explainer(raw_attention.explain, "the last block's attention", class_specific=False),
+    "rollout": Explainer(rollout.explain, "attention rollout (Abnar and Zuidema 2020)", class_specific=False),
+    "gradient_rollout": Explainer(gradient_rollout.explain, "rollout of the attention that speaks for the class"),
+    "attention_gradcam": Explainer(attention_gradcam.explain, "Grad-CAM on the heads of the last attention"),
+    "input_x_gradient": Explainer(
+        input_x_gradient.explain, "pixels times the logit's gradient (Shrikumar et al. 2016)", needs_second_order=True
+    ),
+    "integrated_gradients": Explainer(
+        integrated_gradients.explain, "integrated gradients (Sundararajan et al. 2017)", trains=False
+    ),
+    "smoothgrad": Explainer(smoothgrad.explain, "mean gradient over noisy copies (Smilkov et al. 2017)", trains=False),
+    "attn_lrp": Explainer(
+        attn_lrp.explain, "layer-wise relevance propagation (Achtibat et al. 2024)", needs_second_order=True
+    ),
 }
 
 
@@ -70,14 +100,30 @@ def forward_with_relevance(
 
     target: the class whose map is wanted: None for the predicted one, an index for all images, or a tensor (batch,).
     method: the explainer, a name in `EXPLAINERS`.
-    upscale: bilinearly to the images' size (batch, height, width), else (batch, rows, columns) of the patch grid.
-    normalize: each map min-max scaled to [0, 1]; a flat map is all zeros.
-    second_order: keep the graph of the attention's gradients, which are constants otherwise (the paper's choice).
+    upscale: to the images' size (batch, height, width), patch maps bilinearly; else (batch, rows, columns) of the patch grid.
+    normalize: each map min-max scaled to [0, 1]; a flat map is all zeros. Without it, maps are nowhere negative.
+    second_order: keep the graph of gradients, which are constants otherwise (the paper's choice).
 
     The maps are float32 (float64 for a float64 model). Under `torch.no_grad()` and `torch.inference_mode()` both results
-    come without a graph. The model's mode, parameters, `.grad`, hooks and flags are as before, also after an exception.
+    come without a graph, and a map does for a method that needs `second_order=True` to train, or does not train.
+    The model's mode, parameters, `.grad`, hooks and flags are as before, also after an exception.
     Raises UserError for an unsupported model, image size, target or method.
     """
+    logits, maps = unscaled(model, images, target, method, second_order=second_order)
+    with torch.set_grad_enabled(maps.requires_grad), torch.autocast(images.device.type, enabled=False):
+        maps = on_pixels(maps, images) if upscale else on_patches(maps, model, images)
+        return logits, scale_to_unit(maps) if normalize else maps
+
+
+def unscaled(
+    model: nn.Module,
+    images: Float[Tensor, "batch channels height width"],
+    target: int | Tensor | None = None,
+    method: str = "gae",
+    *,
+    second_order: bool = False,
+) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]:
+    """Logits and maps as the explainer gives them, of the patch grid or of the image's size; see `forward_with_relevance`."""
     if method not in EXPLAINERS:
         raise UserError(f"unknown method {method!r}: known are {', '.join(sorted(EXPLAINERS))}")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or images.shape[0] == 0:
@@ -85,11 +131,27 @@ def forward_with_relevance(
         raise UserError(
             f"images must be a float tensor (batch, channels, height, width) with a batch of at least 1, not {shape}"
         )
-    logits, maps = EXPLAINERS[method](model, images, _as_target(target, images), second_order=second_order)
-    with torch.set_grad_enabled(maps.requires_grad), torch.autocast(images.device.type, enabled=False):
-        if upscale:
-            maps = F.interpolate(maps[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        return logits, scale_to_unit(maps) if normalize else maps
+    return EXPLAINERS[method](model, images, _as_target(target, images), second_order=second_order)
+
+
+def on_pixels(maps: Float[Tensor, "batch rows columns"], images: Tensor) -> Float[Tensor, "batch height width"]:
+    """Maps of the images' size: bilinearly upscaled, or as they are where they have it."""
+    size = images.shape[-2:]
+    if maps.shape[1:] == size:
+        return maps
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def on_patches(
+    maps: Float[Tensor, "batch height width"], model: nn.Module, images: Tensor
+) -> Float[Tensor, "batch rows columns"]:
+    """Maps of the patch grid: a map of the images' size is averaged over each patch (over what of it lies in the image)."""
+    height, width = images.shape[-2:]
+    grid = token_layout(model, height, width).grid
+    if tuple(maps.shape[1:]) == grid:
+        return maps
+    rows, columns = patch_size(model)
+    return F.avg_pool2d(maps[:, None], (rows, columns), ceil_mode=True)[:, 0]
 
 
 def scale_to_unit(maps: Float[Tensor, "batch rows columns"]) -> Float[Tensor, "batch rows columns"]:

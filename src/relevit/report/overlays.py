@@ -9,12 +9,11 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from relevit.data.transforms import EvaluationView
 from relevit.errors import UserError
-from relevit.explainers import forward_with_relevance, scale_to_unit
+from relevit.explainers import on_patches, on_pixels, scale_to_unit, unscaled
 from relevit.files import atomic_write
 from relevit.images import list_images, read_image
 from relevit.report.pictures import enlarged, overlay, png
@@ -146,10 +145,9 @@ def _written(
             continue
         images = torch.stack(views).to(device)  # (batch, 3, height, width)
         with torch.no_grad():
-            logits, patches = forward_with_relevance(model, images, target, method, upscale=False, normalize=False)
-        maps = scale_to_unit(
-            F.interpolate(patches[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        )
+            logits, found = unscaled(model, images, target, method)
+        patches = on_patches(found, model, images)
+        maps = scale_to_unit(on_pixels(found, images))
         best = logits.float().softmax(dim=1).max(dim=1)
         for i, job in enumerate(batch):
             atomic_write(job.overlay, png(side_by_side(view.restore(images[i]), maps[i].float().cpu().numpy())))
