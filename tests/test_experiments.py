@@ -12,6 +12,7 @@ import torch
 from relevit.data import digits as bench
 from relevit.experiments import automatic, builtin, grid
 from relevit.models import load
+from relevit.rates import choose_rate
 from relevit.training import FinetuneResult
 
 
@@ -22,11 +23,11 @@ def trial(accuracy: float, loss: float) -> dict[str, float]:
 def test_the_rate_is_the_highest_that_the_rule_allows() -> None:
     start = trial(90.0, 0.2)
     trials = {1e-5: trial(90.0, 0.19), 3e-5: trial(87.5, 0.2), 1e-4: trial(87.4, 0.1), 3e-4: trial(95.0, 0.21)}
-    assert builtin.choose_rate(start, trials) == 3e-5
-    assert builtin.choose_rate(start, {3e-4: trial(95.0, 0.2), **{k: v for k, v in trials.items() if k < 1e-4}}) == 3e-4
+    assert choose_rate(start, trials) == 3e-5
+    assert choose_rate(start, {3e-4: trial(95.0, 0.2), **{k: v for k, v in trials.items() if k < 1e-4}}) == 3e-4
     rising = {1e-5: trial(90.0, 0.21), 3e-5: trial(88.0, 0.3), 1e-4: trial(87.0, 0.3)}
-    assert builtin.choose_rate(start, rising) == 3e-5
-    assert builtin.choose_rate(start, {1e-4: trial(10.0, 0.1), 1e-5: trial(10.0, 0.1)}) == 1e-5
+    assert choose_rate(start, rising) == 3e-5
+    assert choose_rate(start, {1e-4: trial(10.0, 0.1), 1e-5: trial(10.0, 0.1)}) == 1e-5
 
 
 def test_intervals_over_seeds_are_students() -> None:

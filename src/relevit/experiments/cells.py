@@ -175,7 +175,7 @@ def trial(rate: float | None, **spec: Any) -> dict[str, float]:
 
 def choose(trials: Mapping[str, str], after: Mapping[str, Any]) -> dict[str, Any]:
     """The paper's rule, on the results of the trials (rate to key)."""
-    from relevit.experiments.builtin import choose_rate
+    from relevit.rates import choose_rate
 
     own = {float(rate): after[key] for rate, key in trials.items()}
     return {"rate": choose_rate(after["original-rate"], own), "original": after["original-rate"], "trials": after}

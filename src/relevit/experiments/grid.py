@@ -27,12 +27,12 @@ from relevit.experiments.builtin import (
     SEEDS,
     TUNING_SEED,
     all_figures,
-    choose_rate,
     fine_tune,
     mask_figures,
     rate_figures,
 )
 from relevit.files import atomic_write
+from relevit.rates import choose_rate
 
 Cell = dict[str, Any]
 
