@@ -40,8 +40,7 @@ def explain(
                 _mean_gradient(model, images[i : i + 1].detach(), int(target[i]), samples, noise, seed)
                 for i in range(len(images))
             ]
-        dtype = torch.promote_types(images.dtype, torch.float32)
-        return logits, torch.cat(found).detach().to(dtype).abs().amax(dim=1)
+        return logits, torch.cat(found).detach().abs().amax(dim=1)
 
 
 def _mean_gradient(
@@ -54,6 +53,7 @@ def _mean_gradient(
 ) -> Float[Tensor, "1 channels height width"]:
     from captum.attr import NoiseTunnel, Saliency
 
+    wide = image.to(torch.promote_types(image.dtype, torch.float32))  # as the noise is drawn
     spread = noise * float(image.max() - image.min())
     on_cuda = image.device.type == "cuda"
     with torch.random.fork_rng(devices=[image.device] if on_cuda else []):
@@ -61,8 +61,8 @@ def _mean_gradient(
         if on_cuda:
             with torch.cuda.device(image.device):
                 torch.cuda.manual_seed(seed)
-        return NoiseTunnel(Saliency(model)).attribute(
-            image.requires_grad_(),
+        return NoiseTunnel(Saliency(lambda noisy: model(noisy.to(image.dtype)))).attribute(
+            wide.requires_grad_(),
             nt_type="smoothgrad",
             nt_samples=samples,
             nt_samples_batch_size=min(_AT_ONCE, samples),
