@@ -112,7 +112,7 @@ class _Views(Dataset):
     """Each image of a data set in the model's view: (view, item, label, number), or what is left out."""
 
     def __init__(self, data: Any, view: Any) -> None:
-        self.data, self.view = data, view
+        self.data, self.view, self.groups = data, view, groups_of(data)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -133,16 +133,21 @@ class _Views(Dataset):
         return seen, Item(name, self._group(number, int(label)), self._object(number, name)), int(label), number
 
     def _group(self, number: int, label: int) -> str:
-        if getattr(self.data, "groups", None) is not None:
-            return str(self.data.groups[number])
-        folders = getattr(self.data, "folders", None)
-        if folders is not None:
-            return str(folders[self.data.labels[number]])
+        if self.groups is not None:
+            return self.groups[number]
         return str(label) if label >= 0 else ""
 
     def _object(self, number: int, name: str) -> str:
         objects = getattr(self.data, "objects", None)
         return name if objects is None else str(objects[number])
+
+
+def groups_of(data: Any) -> Sequence[str] | None:
+    """The class name of each image of a data set: its `groups`, else its class folders' names; None where it has neither."""
+    if getattr(data, "groups", None) is not None:
+        return data.groups
+    folders = getattr(data, "folders", None)
+    return None if folders is None else [folders[label] for label in data.labels]
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -17,7 +17,10 @@ from relevit.data.benchmarks import ClassFolders
 from relevit.data.classes import ClassMap
 from relevit.data.masked_images import BUILTIN, open_masked
 from relevit.errors import UserError
+from relevit.evaluation.insertion_deletion import insertion_deletion
+from relevit.evaluation.knn import knn
 from relevit.evaluation.localization import localization
+from relevit.evaluation.perturbation import perturbation
 from relevit.evaluation.segmentation import segmentation
 
 COMMON = ("batch_size", "seed", "progress")
@@ -44,6 +47,15 @@ MEASUREMENTS: dict[str, Measurement] = {
     ),
     "localization": Measurement(
         localization, "masks", "share of relevance on the object, pointing game, coverage of the object, percent"
+    ),
+    "perturbation": Measurement(
+        perturbation, "images", "accuracy as pixels are removed by relevance, most or least relevant first (appendix N), percent"
+    ),
+    "insertion_deletion": Measurement(
+        insertion_deletion, "images", "probability of the class as pixels come in or go by relevance (RISE), percent"
+    ),
+    "knn": Measurement(
+        knn, "train_and_test", "R@1 and R@5 of nearest neighbours on frozen features (appendix M), percent; needs --train"
     ),
 }
 
