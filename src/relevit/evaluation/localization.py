@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from relevit.data.transforms import EvaluationView
 from relevit.errors import UserError
-from relevit.evaluation.per_image import PerImage
 from relevit.evaluation.map_batches import Advance, Geometry, LeftOut, Target, map_batches
+from relevit.evaluation.per_image import PerImage
 from relevit.evaluation.segmentation import above_mean
 from relevit.losses import foreground_share
 
