@@ -21,7 +21,7 @@ from relevit.data.shift_tests import stream
 from relevit.errors import UserError
 from relevit.files import atomic_write
 from relevit.images import list_images, read_image, read_mask
-from relevit.masks.automatic import automatic_masks
+from relevit.masks.automatic import automatic_masks, check_features
 
 LEAST_BACKGROUND = 0.05  # of the picture: with less there is nothing to exchange
 LEAST_OBJECT = 0.01  # of the picture, of automatic masks only: smaller ones are specks, as the published rule has it
@@ -231,6 +231,8 @@ def _with_automatic(
 ) -> list[Path | str]:
     """As `_with_masks`, with masks made by TokenCut; those that are in `folder` already are not made again."""
     found: list[Path | str] = []
+    if any(not (folder / f"{name}.png").exists() for name in names):
+        check_features(model(), "key", -1)  # whether it gives features at all, before long work
     for number, name in enumerate(names):
         target = folder / f"{name}.png"  # with the picture's own ending, so that a.jpg and a.png differ
         try:

@@ -77,8 +77,8 @@ def sentences(name: str, found: ModelFigures, objects: int, pictures: int, *, pr
         number = f"{pictures:,} pictures" if effect.count == objects else f"{effect.count:,} objects"
         first = (
             f"{opening}: with a background of another class behind the same objects it {right} in {where.other:.1f}% of "
-            f"{number}, with one of their own class in {where.own:.1f}%, {_fall(effect)} "
-            f"(as they are: {where.original:.1f}%)."
+            f"{number}, with one of their own class in {where.own:.1f}%, {_fall(effect)}; "
+            f"as they are, in {where.original:.1f}%."
         )
     else:
         first = (

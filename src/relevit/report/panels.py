@@ -1,0 +1,134 @@
+"""Panels: rows of pictures with what models say of them, for any page (the paper's Figures 1 to 3); and which to show.
+
+A page includes `panels.html` and calls its macro `panels(items)`; the style is in `style.css`. What is drawn is drawn by a
+seed from images in their own order, so that a page comes out the same each time.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped, UInt8
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from relevit.report.pictures import colour_bar, data_uri, enlarged, outlined, overlay
+from relevit.report.plots import COLOURS
+
+KINDS = ("corrected", "unchanged", "ruined")
+RULES = {
+    "corrected": "Wrong before, right after.",
+    "unchanged": "The same answer before and after.",
+    "ruined": "Right before, wrong after.",
+}
+_SHOWN = 192  # pixels of a tile: smaller pictures are enlarged to about it, larger ones reduced
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a picture: who (or of which picture), the class, its probability, whether that is right."""
+
+    who: str
+    prediction: str
+    confidence: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A row: the image's name, its true class, pictures with captions (uint8), and what was answered."""
+
+    name: str
+    label: str
+    tiles: Sequence[tuple[str, np.ndarray]]
+    answers: Sequence[Answer]
+
+
+def tile(
+    picture: UInt8[np.ndarray, "height width 3"],
+    relevance: Float[np.ndarray, "height width"] | None = None,
+    mask: Float[np.ndarray, "height width"] | None = None,
+) -> UInt8[np.ndarray, "tall wide 3"]:
+    """A picture at the size of a tile, with a relevance map in [0, 1] over it, and the outline of a mask."""
+    shown = picture if relevance is None else overlay(picture, relevance)
+    long = max(shown.shape[:2])
+    if long > _SHOWN:
+        size = tuple(max(1, round(side * _SHOWN / long)) for side in shown.shape[1::-1])
+        shown = np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS))  # type: ignore[arg-type]
+        if mask is not None:
+            smaller = Image.fromarray(np.asarray(mask, np.float32)).resize(size, Image.Resampling.BOX)  # type: ignore[arg-type]
+            mask = np.asarray(smaller)
+    if mask is not None:
+        return outlined(shown, mask, size=_SHOWN)
+    return enlarged(shown, max(1, _SHOWN // max(shown.shape[:2])))
+
+
+def changed(
+    before: Bool[np.ndarray, " images"],
+    after: Bool[np.ndarray, " images"],
+    same: Bool[np.ndarray, " images"],
+    groups: Shaped[np.ndarray, " images"],
+    *,
+    each: int = 6,
+    seed: int = 0,
+) -> dict[str, list[int]]:
+    """Which images to show of each of KINDS: the first `each` in an order drawn by `seed`, no class twice while there are
+    others.
+
+    before, after: whether the first and the second model are right. same: whether they answer alike. groups: the classes.
+    """
+    members = {"corrected": ~before & after, "unchanged": same, "ruined": before & ~after}
+    order = np.random.default_rng(seed).permutation(len(groups))
+    return {kind: spread(order[members[kind][order]], groups, each) for kind in KINDS}
+
+
+def spread(order: Sequence[int] | np.ndarray, groups: Shaped[np.ndarray, " images"], count: int) -> list[int]:
+    """The first `count` of the images in `order` with no class twice; where classes do not suffice, the next ones."""
+    chosen: list[int] = []
+    seen: set[str] = set()
+    for number in order:
+        if len(chosen) < count and str(groups[number]) not in seen:
+            chosen.append(int(number))
+            seen.add(str(groups[number]))
+    rest = [int(number) for number in order if int(number) not in chosen]
+    return [*chosen, *rest[: count - len(chosen)]]
+
+
+def jpeg_uri(picture: UInt8[np.ndarray, "height width 3"]) -> str:
+    """A picture inside a data URI: a PNG where pixels were enlarged to blocks or it is small, else a JPEG."""
+    blocks = picture.shape[0] > 2 and bool((picture[0] == picture[1]).all())
+    if blocks or picture.size < 64 * 64 * 3:
+        return data_uri(picture)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "JPEG", quality=85, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def environment() -> Environment:
+    """Templates with the filters and globals that `panels.html` needs."""
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"tile_uri": jpeg_uri, "data_uri": data_uri, "percent": "{:.0%}".format, "number": number}
+    shared: Mapping[str, object] = {"colours": COLOURS, "colour_bar": colour_bar()}
+    found.globals |= shared
+    return found
+
+
+def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
+    """A figure with a true minus; a dash where there is none; no sign of what rounds to zero."""
+    if value is None or not np.isfinite(value):
+        return "\u2013"
+    text = f"{abs(value):.{digits}f}"
+    if not float(text):
+        return text
+    return ("\u2212" if value < 0 else "+" if sign else "") + text
