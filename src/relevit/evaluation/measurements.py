@@ -85,7 +85,7 @@ def open_data(
     """What `relevit measure` reads: the data of a test, and the options that come of its other inputs.
 
     source: for "masks" what `relevit.data.masked_images.open_masked` takes; for others a folder of class folders, or "builtin" or
-    "builtin/SET" of the built-in benchmark. masks, ignore: folders of masks and of pixels to ignore. train: class folders.
+    "builtin/SET" of the built-in benchmark. masks, ignore: folders of masks and of pixels to ignore. train: as source.
     Raises UserError for an input that is missing, or that the test does not take.
     """
     if row.needs == "masks":
@@ -94,12 +94,17 @@ def open_data(
         return open_masked(source, masks, ignore=ignore, model=model, class_map=class_map), {}
     if masks is not None or ignore is not None:
         raise UserError(f"this test takes no masks: leave out {'--masks' if masks is not None else '--ignore'}")
-    own = source == BUILTIN or source.startswith(f"{BUILTIN}/")
-    data = open_masked(source) if own else ClassFolders(source)
+    data = _labelled(source)
     if row.needs == "images":
         if train is not None:
             raise UserError("this test trains on nothing: leave out --train")
         return data, {}
     if train is None:
         raise UserError("this test needs class folders to train on: give --train DIR")
-    return data, {"train": ClassFolders(train)}
+    return data, {"train": _labelled(train)}
+
+
+def _labelled(source: str) -> Any:
+    """Class folders, or a set of the built-in benchmark."""
+    own = source == BUILTIN or source.startswith(f"{BUILTIN}/")
+    return open_masked(source) if own else ClassFolders(source)
