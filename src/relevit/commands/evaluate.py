@@ -87,6 +87,8 @@ def evaluate(
         return
     stdout().print(report.table())
     _tell_unreadable(report)
+    if "imagenet-c" in report.notes:
+        stderr().print(f"note: {report.notes['imagenet-c']}", highlight=False, soft_wrap=True, markup=False)
     if figures_only:
         report.save(str(out))
         stdout().print(f"figures of every class: {out}", highlight=False, soft_wrap=True)

@@ -60,10 +60,12 @@ class Accuracy:
 
     def per_class(self) -> dict[str, Accuracy]:
         """The same for each class alone, in sorted order."""
-        return {str(name): self.only(self.groups == name) for name in np.unique(self.groups)}
+        names, member, counts = np.unique(self.groups, return_inverse=True, return_counts=True)
+        places = np.split(np.argsort(member, kind="stable"), np.cumsum(counts)[:-1])
+        return {str(name): self.only(chosen) for name, chosen in zip(names, places, strict=True)}
 
-    def only(self, chosen: Bool[np.ndarray, " images"]) -> Accuracy:
-        """The same for some of the images."""
+    def only(self, chosen: Shaped[np.ndarray, " some"]) -> Accuracy:
+        """The same for some of the images: whether each is among them, or their places."""
         objects = None if self.objects is None else self.objects[chosen]
         return Accuracy(self.hit1[chosen], self.hit5[chosen], self.groups[chosen], objects)
 

@@ -18,7 +18,7 @@ from relevit.data.transforms import EvaluationView
 from relevit.errors import UserError
 from relevit.evaluation.answers import first_five, hits
 from relevit.evaluation.predictions import Predictions, Unreadable
-from relevit.evaluation.shards import shard_ranges
+from relevit.evaluation.shards import STREAM, shard_ranges
 from relevit.evaluation.sources import Source, as_text
 
 Transform = Callable[[Image.Image], Tensor]
@@ -51,6 +51,7 @@ class Batch(NamedTuple):
     names: list[str | None]
     images: dict[int, Tensor]  # by the view's number: (batch, 3, height, width)
     faults: list[tuple[int, str]]
+    answers: list[tuple[int, ...]] | None = None  # of a stream's items, which bring them along
 
 
 class _Key(NamedTuple):
@@ -169,6 +170,56 @@ def measure(
             )
 
 
+def measure_stream(
+    source: Source,
+    runners: Sequence[Runner],
+    targets: Mapping[str, Target],
+    wanted: Callable[[int], Sequence[str]],
+    *,
+    batch_size: int,
+    precision: str,
+    advance: Callable[[int], object],
+) -> Iterator[tuple[int, dict[str, Predictions]]]:
+    """As `measure` for a set that can only be read from its beginning to its end; this process reads it.
+
+    wanted: the models for which a shard is to be done; one of none is passed over. Every shard comes, in order, so that the
+    last one tells how many there are.
+    """
+    views, numbers = same_views(runners)
+    view_of = {runner.name: number for runner, number in zip(runners, numbers, strict=True)}
+    shards = itertools.groupby(enumerate(source.data), key=lambda pair: pair[0] // STREAM)
+    with torch.inference_mode():
+        for shard, members in shards:
+            names = set(wanted(shard))
+            if not names:
+                advance(sum(1 for _ in members))
+                yield shard, {}
+                continue
+            chosen = [runner for runner in runners if runner.name in names]
+            seen = {number: views[number] for number in {view_of[runner.name] for runner in chosen}}
+            batches = (_streamed(shard, batch, seen) for batch in _batched(members, batch_size))
+            yield shard, _shard(source, chosen, view_of, targets, batches, precision, advance)
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _streamed(shard: int, items: list[Any], views: Mapping[int, Transform]) -> Batch:
+    images = {number: torch.stack([view(item.image) for _, item in items]) for number, view in views.items()}
+    places = [place for place, _ in items]
+    return Batch(
+        shard,
+        places,
+        [-1] * len(items),
+        [item.key for _, item in items],
+        images,
+        [],
+        [item.answers for _, item in items],
+    )
+
+
 class _Again:
     """An iterable of lists of keys."""
 
@@ -200,7 +251,10 @@ def _shard(
         indices, labels, names = indices + batch.indices, labels + batch.labels, names + batch.names
         for runner in runners if batch.indices else ():
             answers, candidates = targets[runner.name]
-            own = [(label,) for label in batch.labels] if answers is None else [answers[i] for i in batch.indices]
+            if batch.answers is not None:
+                own = batch.answers
+            else:
+                own = [(label,) for label in batch.labels] if answers is None else [answers[i] for i in batch.indices]
             logits = _forward(runner.net, batch.images[view_of[runner.name]], precision)
             _check_labels(source.name, runner.name, own, logits.shape[1])
             chosen = None if candidates is None else torch.tensor(candidates, device=logits.device)
@@ -208,7 +262,11 @@ def _shard(
             right[runner.name] += own
         advance(len(batch.indices) + len(batch.faults))
     keys = [source.key(i, name) for i, name in zip(indices, names, strict=True)]
-    groups = as_text([source.group(i, label) for i, label in zip(indices, labels, strict=True)])
+    groups = as_text(
+        [str(each[0]) if each else "" for each in right[runners[0].name]]
+        if source.is_stream
+        else [source.group(i, label) for i, label in zip(indices, labels, strict=True)]
+    )
     objects = as_text([str(source.object(i)) for i in indices]) if source.has_objects else None
     unreadable = [Unreadable(i, source.key(i), source.group(i), fault) for i, fault in faults]
     rows = {}

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from relevit.errors import UserError
-from relevit.evaluation.predictions import Predictions, known_parts, part_name, read_predictions, write_part
+from relevit.evaluation.predictions import Predictions, known_parts, part_count, part_name, read_predictions, write_part
 from relevit.files import atomic_write
 
 CONFIG, RESULTS, ROWS = "config.json", "results.json", "predictions"
@@ -75,6 +75,18 @@ class ResultsFolder:
         done = {model: set(known_parts(self.rows(benchmark, model))) for model in models}
         todo = {shard: [model for model in models if shard not in done[model]] for shard in range(shards)}
         return {shard: names for shard, names in todo.items() if names}
+
+    def missing_of_stream(self, benchmark: str, models: Collection[str]) -> tuple[dict[str, set[int]], int | None]:
+        """The shards that are done for each model, and how many there are, which is known once one model is finished."""
+        done = {model: set(known_parts(self.rows(benchmark, model))) for model in models}
+        counts = [part_count(path) for model in models for path in known_parts(self.rows(benchmark, model)).values()]
+        return done, next((count for count in counts if count is not None), None)
+
+    def close_stream(self, benchmark: str, models: Collection[str], shards: int) -> None:
+        """Put the number of shards, which is known at last, into the files' names."""
+        for model in models:
+            for number, path in known_parts(self.rows(benchmark, model)).items():
+                path.replace(path.with_name(part_name(number, shards, self.config["format"])))
 
     def write(self, benchmark: str, model: str, shard: int, shards: int | None, part: Predictions) -> None:
         write_part(self.rows(benchmark, model) / part_name(shard, shards, self.config["format"]), part)

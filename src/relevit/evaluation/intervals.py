@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 from jaxtyping import Shaped
-from scipy.stats import binomtest
 
 LEVEL = 0.95
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+_CELLS = 10_000_000  # of the table of draws that is in memory at a time
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -16,8 +20,13 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     """
     if count == 0:
         return 0.0, 1.0
-    interval = binomtest(int(hits), int(count)).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
+    share, z = hits / count, _Z
+    middle = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    scale = 1 + z**2 / count
+    low = 0.0 if hits == 0 else (middle - half) / scale
+    high = 1.0 if hits == count else (middle + half) / scale
+    return low, high
 
 
 def cluster_bootstrap(
@@ -52,7 +61,10 @@ def cluster_bootstrap(
     _, member = np.unique(clusters, return_inverse=True)
     sums, sizes = np.bincount(member, numbers), np.bincount(member)  # (clusters,)
     rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples)  # (resamples, clusters)
-    means = (draws @ sums) / (draws @ sizes)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    chances, step = np.full(len(sizes), 1 / len(sizes)), max(1, _CELLS // len(sizes))
+    means = []
+    for first in range(0, resamples, step):
+        draws = rng.multinomial(len(sizes), chances, size=min(step, resamples - first))  # (some resamples, clusters)
+        means.append((draws @ sums) / (draws @ sizes))
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

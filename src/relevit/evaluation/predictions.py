@@ -136,6 +136,12 @@ def known_parts(folder: Path) -> dict[int, Path]:
     return {int(match[1]): path for path, match in found.items() if match}
 
 
+def part_count(path: Path) -> int | None:
+    """How many parts there are, as a part's file name says; None where it does not."""
+    match = _PART.fullmatch(path.name)
+    return int(match[2]) if match and match[2] else None
+
+
 def write_part(path: Path, part: Predictions) -> None:
     """Write rows to a `.parquet` or `.csv` file, atomically, in the order of the benchmark.
 

@@ -16,7 +16,16 @@ from torch import nn
 from relevit.data.transforms import evaluation_view
 from relevit.errors import UserError
 from relevit.evaluation.class_sets import ClassSet, in_set, indices_of, read_class_set
-from relevit.evaluation.engine import PRECISIONS, Runner, Target, Transform, at_work, measure, view_facts
+from relevit.evaluation.engine import (
+    PRECISIONS,
+    Runner,
+    Target,
+    Transform,
+    at_work,
+    measure,
+    measure_stream,
+    view_facts,
+)
 from relevit.evaluation.folder import RESULTS, ResultsFolder
 from relevit.evaluation.predictions import FORMATS, Format, Predictions, concatenate
 from relevit.evaluation.processes import Processes
@@ -127,13 +136,15 @@ def _benchmark(
     class_map: Any,
     folder: ResultsFolder | None,
     team: Processes,
-    bar: Callable[[str, int, int], Callable[[int], object]],
+    bar: Callable[[str, int | None, int], Callable[[int], object]],
     batch_size: int,
     workers: int,
     precision: str,
 ) -> Rows:
     """The rows of all models on one benchmark: what is missing is done, shared among the processes."""
     names = [runner.name for runner in runners]
+    if source.is_stream:
+        return _stream(source, runners, folder, team, bar, batch_size, precision)
     ranges = shard_ranges(source.length)
     todo = {shard: names for shard in range(len(ranges))}
     if folder is not None:
@@ -161,6 +172,60 @@ def _benchmark(
                 for model, part in rows.items():
                     folder.write(source.name, model, shard, len(ranges), part)
     team.wait()
+    return _rows(source, names, folder, team, kept)
+
+
+def _stream(
+    source: Source,
+    runners: Sequence[Runner],
+    folder: ResultsFolder | None,
+    team: Processes,
+    bar: Callable[[str, int | None, int], Callable[[int], object]],
+    batch_size: int,
+    precision: str,
+) -> Rows:
+    """As `_benchmark` of a set that every process reads from beginning to end, to do its own shards of it."""
+    names = [runner.name for runner in runners]
+    done: dict[str, set[int]] = {name: set() for name in names}
+    count: int | None = None
+    if folder is not None:
+        done, count = team.of_main(folder.missing_of_stream(source.name, names))
+    kept: dict[int, dict[str, Predictions]] = {}
+    if count is None or any(len(shards) < count for shards in done.values()):
+
+        def wanted(shard: int) -> list[str]:
+            mine = shard % team.count == team.rank
+            return [name for name in names if shard not in done[name]] if mine else []
+
+        targets = {runner.name: Target(None, source.candidates(runner.net)) for runner in runners}
+        advance, last = bar(source.name, source.length or None, 0), -1
+        shards = measure_stream(
+            source, runners, targets, wanted, batch_size=batch_size, precision=precision, advance=advance
+        )
+        for shard, rows in shards:
+            last = shard
+            if folder is None:
+                kept.update({shard: rows} if rows else {})
+            else:
+                for model, part in rows.items():
+                    folder.write(source.name, model, shard, None, part)
+        if last < 0:
+            raise UserError(f"{source.name} holds no images")
+        team.wait()
+        if folder is not None and team.is_main:
+            folder.close_stream(source.name, names, last + 1)
+    team.wait()
+    return _rows(source, names, folder, team, kept)
+
+
+def _rows(
+    source: Source,
+    names: Sequence[str],
+    folder: ResultsFolder | None,
+    team: Processes,
+    kept: Mapping[int, Mapping[str, Predictions]],
+) -> Rows:
+    """What all processes have done: on the disk, or in the memory of each."""
     if folder is not None:
         return Rows({name: partial(folder.read, source.name, name) for name in names})
     everything = dict(pair for pairs in team.gathered([list(kept.items())]) for pair in pairs)
@@ -244,13 +309,19 @@ def _config(
             runner.name: {
                 "architecture": type(runner.net).__name__,
                 "weights": fingerprint(runner.net.state_dict()),
-                "view": view_facts(runner.view) or f"{type(runner.view).__module__}.{type(runner.view).__qualname__}",
+                "view": view_facts(runner.view) or _qualified(runner.view),
             }
             for runner in runners
         },
         "benchmarks": {name: source.identity() for name, source in sources.items()},
         "about": versions(),
     }
+
+
+def _qualified(view: Transform) -> str:
+    """The name of a function or of an object's class."""
+    named = view if hasattr(view, "__qualname__") else type(view)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _settings(folder: ResultsFolder, sources: Mapping[str, Source], runners: Sequence[Runner]) -> dict[str, Any]:
@@ -287,7 +358,7 @@ def _progress(enabled: bool) -> Any:
     )
     with Progress(*columns, transient=True, console=Console(stderr=True), disable=not enabled) as bar:
 
-        def begin(name: str, total: int, done: int) -> Callable[[int], object]:
+        def begin(name: str, total: int | None, done: int) -> Callable[[int], object]:
             task = bar.add_task(name, total=total, completed=done, rate="")
 
             def advance(count: int) -> None:

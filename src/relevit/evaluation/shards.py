@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LEAST, MOST, ABOUT = 64, 2048, 16  # images in a shard, and how many shards a benchmark should at least have
+STREAM = 1024  # images in a shard of a set whose length need not be known
 
 
 def shard_size(length: int) -> int:

@@ -16,20 +16,24 @@ from relevit.errors import UserError
 
 
 class Source:
-    """One benchmark: `ClassFolders`, an `ImageSet`, or any data set of pairs (image, class index) or samples.
+    """One benchmark: `ClassFolders`, an `ImageSet`, a `StreamSet`, or any data set of pairs (image, class index) or samples.
 
     Of a data set without names an image is called by its own `name`, or "number 7"; its class is its label.
     """
 
     def __init__(self, name: str, data: Any) -> None:
-        self.name, self.data, self.length = name, data, len(data)
+        self.name, self.data = name, data
+        self.is_stream = _is_stream(data)
+        self.length: int = (data.length or 0) if self.is_stream else len(data)  # of a stream 0 where it is not known
         self._keyed = hasattr(data, "key") and hasattr(data, "answers")
         objects = getattr(data, "objects", None)
         self._objects = None if objects is None or len(objects) != self.length else objects
 
     def key(self, index: int, seen: str | None = None) -> str:
         """The image's name; `seen`: as the item calls itself."""
-        return self.data.key(index) if self._keyed else seen or f"number {index}"
+        if self._keyed:
+            return self.data.key(index)
+        return seen if seen is not None else f"number {index}"
 
     def group(self, index: int, label: int | None = None) -> str:
         """The name of the image's class; `label`: of the item, None where it could not be read."""
@@ -60,6 +64,8 @@ class Source:
 
     def identity(self) -> dict[str, Any]:
         """What tells this set from another: how many images, and a hash of their names and sizes in bytes."""
+        if self.is_stream:
+            return {"stream": str(getattr(self.data, "name", self.name)), "images": self.length}
         digest = hashlib.blake2b(digest_size=16)
         paths = getattr(self.data, "paths", None)
         labels = getattr(self.data, "labels", None)
@@ -88,7 +94,7 @@ def open_sources(given: Any, protocol: str) -> dict[str, Source]:
             sources[key] = Source(key, data)
     if not sources:
         raise UserError("there is no benchmark to evaluate on")
-    empty = [name for name, source in sources.items() if not source.length]
+    empty = [name for name, source in sources.items() if not source.length and not source.is_stream]
     if empty:
         raise UserError(f"{empty[0]} holds no images")
     return sources
@@ -101,6 +107,10 @@ def _opened(name: str, benchmark: Any, protocol: str) -> list[tuple[str, Any]]:
     if sets is None:
         return [(name, ClassFolders(benchmark))]
     return [(f"{name.rstrip('/')}/{each}", dataset) for each, dataset in sets.items()]
+
+
+def _is_stream(data: Any) -> bool:
+    return hasattr(data, "__iter__") and hasattr(data, "length") and not hasattr(data, "__getitem__")
 
 
 def _bytes(path: str | os.PathLike[str]) -> int:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool
 
+from relevit.data.benchmarks.imagenet_c import NAME as IMAGENET_C
+from relevit.data.benchmarks.imagenet_c import CorruptionErrors, mean_corruption_error
 from relevit.errors import UserError
 from relevit.evaluation.accuracy import Accuracy
 from relevit.evaluation.background_gap import BackgroundGap, background_gaps
@@ -54,6 +56,7 @@ class Report:
         comparisons: benchmark -> model -> Comparison with the first model; of all models but the first.
         calibrations: benchmark -> model -> Calibration.
         set_a, rest: benchmark -> model -> Accuracy of the images of set A, and of the others, where a set A was given.
+        corruption: model -> CorruptionErrors, where all sets of ImageNet-C were measured.
         notes: what else is known, such as where the rows lie; ready for JSON.
     """
 
@@ -66,6 +69,7 @@ class Report:
     calibrations: dict[str, dict[str, Calibration]] = field(default_factory=dict)
     set_a: dict[str, dict[str, Accuracy]] = field(default_factory=dict)
     rest: dict[str, dict[str, Accuracy]] = field(default_factory=dict)
+    corruption: dict[str, CorruptionErrors] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
     def accuracy(self, model: str | None = None, benchmark: str | None = None) -> Accuracy:
@@ -89,11 +93,13 @@ class Report:
         import torch
 
         gaps = {name: {model: gap.to_dict() for model, gap in models.items()} for name, models in self.gaps.items()}
+        corruption = {model: errors.to_dict() for model, errors in self.corruption.items()}
         content = {
             "protocol": self.protocol,
             **self.notes,
             "benchmarks": self.to_dict(),
             **({"background_gap": gaps} if gaps else {}),
+            **({"imagenet-c": corruption} if corruption else {}),
             "versions": {"torch": torch.__version__, "timm": timm.__version__},
         }
         atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -123,6 +129,8 @@ class Report:
                 cell = _cell(gap.gap, gap.interval)
                 table.add_row(f"{name}: background gap", model, f"{gap.objects:,} objects", cell)
             table.add_section()
+        for model, errors in self.corruption.items():
+            table.add_row(f"{IMAGENET_C}: mean corruption error", model, "", f"{errors.mean:.1f}")
         return table
 
     def _figures(self, benchmark: str, model: str) -> dict[str, Any]:
@@ -194,7 +202,19 @@ def summarise(
                 report.comparisons[name][model] = compare(first, rows)
         report.unreadable[name] = [faults[index] for index in sorted(faults)]
     report.gaps.update(background_gaps(report.accuracies))
+    _add_corruption(report)
     return report
+
+
+def _add_corruption(report: Report) -> None:
+    """The mean corruption error of each model; what it lacks is noted, where some of the sets were measured."""
+    measured = [name for name in report.accuracies if name.startswith(f"{IMAGENET_C}/")]
+    for model in report.accuracies[measured[0]] if measured else ():
+        try:
+            errors = {name: 100.0 - report.accuracies[name][model].r1 for name in measured}
+            report.corruption[model] = mean_corruption_error(errors)
+        except UserError as error:
+            report.notes["imagenet-c"] = str(error)
 
 
 def _cell(value: float, interval: tuple[float, float]) -> str:
