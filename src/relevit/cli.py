@@ -21,6 +21,7 @@ from relevit.commands.compose import compose
 from relevit.commands.convert import convert
 from relevit.commands.demo import demo
 from relevit.commands.doctor import doctor
+from relevit.commands.effects import effects
 from relevit.commands.evaluate import evaluate
 from relevit.commands.explain import explain
 from relevit.commands.finetune import finetune
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": evaluate,
     "measure": measure,
     "audit": audit,
+    "effects": effects,
     "compose": compose,
     "probe": probe,
     "info": info,
@@ -59,6 +61,7 @@ POSITIONAL = {
     "evaluate": {"models": "MODEL"},
     "measure": {"test": "TEST", "models": "MODEL"},
     "audit": {"models": "MODEL"},
+    "effects": {"models": "MODEL"},
     "info": {"model": "MODEL"},
     "probe": {"model": "MODEL"},
     "convert": {"format": "FORMAT", "source": "SOURCE"},
@@ -71,6 +74,7 @@ USAGE = {
     "finetune": "--model MODEL --images DIR --out RUN [--masks DIR] [options]",
     "evaluate": "MODEL... --data DIR... [options]",
     "measure": "TEST MODEL... --data DIR [--masks DIR] [options]",
+    "effects": "BEFORE AFTER --data DIR [--out DIR] [options]",
     "audit": "MODEL... --images DIR [--masks DIR] [--out DIR] [options]",
     "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
     "info": "MODEL [options]",

@@ -109,7 +109,9 @@ class Audit:
             content["accuracy_minus_first"] = {
                 key: change.to_dict() for key in CONDITIONS if (change := self.gained(name, key)) is not None
             }
-            content["relevance_on_background_minus_first"] = None if (more := self.moved(name)) is None else more.to_dict()
+            content["relevance_on_background_minus_first"] = (
+                None if (more := self.moved(name)) is None else more.to_dict()
+            )
         return content
 
     def change(self, name: str) -> Estimate:
@@ -185,14 +187,16 @@ def audit_models(
         targets = _targets(models, pictures, class_map)
         pictures = replace(pictures, classes=_merged(pictures.classes, list(targets.values())))
     if len(set(pictures.classes)) < 2:
-        what = "the first model names one class for all pictures" if pictures.labels == "predicted" else "there is one class"
+        what = (
+            "the first model names one class for all pictures"
+            if pictures.labels == "predicted"
+            else "there is one class"
+        )
         raise UserError(f"{what}, but an audit exchanges the backgrounds of classes: give pictures of at least two")
     donors = draw_donors(pictures.names, pictures.classes, seed)
     auditees = {name: Auditee(model, view, targets[name]) for name, (model, view) in models.items()}
     seen = observe(auditees, pictures, donors, batch_size=batch_size, workers=workers, progress=progress)
-    found = {
-        name: figures(seen[name], targets[name], pictures.classes, donors, pictures.objects) for name in auditees
-    }
+    found = {name: figures(seen[name], targets[name], pictures.classes, donors, pictures.objects) for name in auditees}
     audit = Audit(pictures, donors, auditees, seen, found, {}, seed)
     first = next(iter(found))
     for name, each in found.items():
@@ -211,7 +215,9 @@ def find_size(models: Mapping[str, Loaded]) -> int:
     return max(int(np.ceil(max(view.height, view.width) / view.crop_pct)) for _, view in models.values())
 
 
-def _targets(models: Mapping[str, Loaded], pictures: AuditPictures, class_map: ClassMap | None) -> dict[str, np.ndarray]:
+def _targets(
+    models: Mapping[str, Loaded], pictures: AuditPictures, class_map: ClassMap | None
+) -> dict[str, np.ndarray]:
     """The class index of each picture, by model."""
     found = {}
     for name, (model, _) in models.items():

@@ -22,7 +22,9 @@ from relevit.data.compose import box_around, cover, cut_out, fill_object, put
 from relevit.data.shift_tests import stream
 
 GREY = 128  # of 255, behind the object where the background is removed: the middle, which tells no class
-BLUR = 0.1  # standard deviation of the blur, as a share of the picture's short side: only large patches of colour remain
+BLUR = (
+    0.1  # standard deviation of the blur, as a share of the picture's short side: only large patches of colour remain
+)
 
 
 class Scene(NamedTuple):
@@ -39,14 +41,17 @@ class Donors(NamedTuple):
     other: np.ndarray  # a picture of another class
 
 
-Filled = Callable[[int], UInt8[np.ndarray, "height width 3"]]  # the number of a picture to its background, object filled
+Filled = Callable[
+    [int], UInt8[np.ndarray, "height width 3"]
+]  # the number of a picture to its background, object filled
 
 
 class Condition(NamedTuple):
-    """A row of CONDITIONS. words: what was done, for a table. description: how, for people. make: (number, scene, donors,
+    """A row of CONDITIONS. words: what was done; short: the same as the head of a narrow column. description: how. make: (number, scene, donors,
     filled) -> the picture, None where it cannot be made."""
 
     words: str
+    short: str
     description: str
     make: Callable[[int, Scene, Donors, Filled], np.ndarray | None]
 
@@ -78,25 +83,31 @@ def _object_removed(number: int, scene: Scene, donors: Donors, filled: Filled) -
 
 ORIGINAL, OWN, OTHER, ALONE = "original", "own_background", "other_background", "object_removed"
 CONDITIONS: dict[str, Condition] = {
-    ORIGINAL: Condition("as they are", "the picture itself", _as_is),
+    ORIGINAL: Condition("as they are", "as is", "the picture itself", _as_is),
     OWN: Condition(
         "another background of the same class",
+        "own class",
         "the object on the background of another picture of its class, the object in that one filled",
         lambda number, scene, donors, filled: _on(int(donors.own[number]), scene, filled),
     ),
     OTHER: Condition(
         "a background of another class",
+        "other class",
         "the object on the background of a picture of another class (drawn by the seed), the object in that one filled",
         lambda number, scene, donors, filled: _on(int(donors.other[number]), scene, filled),
     ),
     "background_blurred": Condition(
         "background blurred",
+        "blurred",
         f"the object on its own background, blurred by {BLUR:.0%} of the short side",
         _blurred,
     ),
-    "background_removed": Condition("background removed", f"the object on flat grey ({GREY})", _removed),
+    "background_removed": Condition("background removed", "removed", f"the object on flat grey ({GREY})", _removed),
     ALONE: Condition(
-        "object removed", "the background alone: the bounding box of the object filled from its surroundings", _object_removed
+        "object removed",
+        "object removed",
+        "the background alone: the bounding box of the object filled from its surroundings",
+        _object_removed,
     ),
 }
 

@@ -70,6 +70,15 @@ class Examples:
                 tiles.append(("its map", tile(shown, relevance, mask)))
             said, right = int(seen.predicted[key][number]), int(each.targets[number])
             confidence = float(np.nan_to_num(seen.confidence[key][number]))
-            words = class_name(each.model, said) if said >= 0 else "no number"
+            words = self.class_of(model, said)
             answers.append(Answer(caption, words, min(1.0, confidence), said == right))
         return Panel(audit.pictures.names[number], audit.pictures.classes[number], tiles, answers)
+
+    def class_of(self, model: str, index: int) -> str:
+        """A class that a model named, by the name that it has among the pictures, else by the model's own."""
+        if index < 0:
+            return "no number"
+        where = np.flatnonzero(self.audit.auditees[model].targets == index)
+        return (
+            self.audit.pictures.classes[where[0]] if len(where) else class_name(self.audit.auditees[model].model, index)
+        )

@@ -31,7 +31,9 @@ def check_place(out: Path, request: Mapping[str, object] | None) -> None:
         raise UserError(f"{out} holds an audit already: choose another --out, nothing is overwritten")
     inside = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     if request is None or not inside <= {MASKS, REQUEST} or REQUEST not in inside:
-        raise UserError(f"{out} is not empty and holds no unfinished audit: choose another --out, nothing is overwritten")
+        raise UserError(
+            f"{out} is not empty and holds no unfinished audit: choose another --out, nothing is overwritten"
+        )
     try:
         before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -59,7 +61,7 @@ def write_audit(out: Path, audit: Audit, setup: Mapping[str, str]) -> Path:
         out / PAGE,
         TITLE if len(audit.figures) == 1 else "Do the classifiers look at the background?",
         content,
-        {key: each.words for key, each in CONDITIONS.items()},
+        {key: (each.words, each.short) for key, each in CONDITIONS.items()},
         examples.strip(),
         panels,
         setup,

@@ -99,7 +99,10 @@ def observe(
                         continue
                     values = [made[place][1][key] for place in there]
                     if key == ORIGINAL:
-                        views = [each.view.with_mask(value, made[place][0].mask) for value, place in zip(values, there, strict=True)]
+                        views = [
+                            each.view.with_mask(value, made[place][0].mask)
+                            for value, place in zip(values, there, strict=True)
+                        ]
                         masks = torch.stack([view.mask for view in views])
                         images = torch.stack([view.image for view in views])
                         logits, on_object = looked(each.model, images, masks, with_maps[name])
@@ -111,7 +114,9 @@ def observe(
             if progress is not None:
                 progress(min(first + batch_size, count), count)
     return {
-        name: Observed(predicted[name], confidence[name], possible, share[name] if with_maps[name] else None, area[name])
+        name: Observed(
+            predicted[name], confidence[name], possible, share[name] if with_maps[name] else None, area[name]
+        )
         for name in auditees
     }
 
@@ -152,7 +157,9 @@ def looked(model: nn.Module, images: Tensor, masks: Tensor, with_maps: bool) -> 
     return logits.float().cpu(), np.where(flat, np.nan, foreground_share(maps, masks.double()).numpy())
 
 
-def predictions(auditee_model: nn.Module, view: EvaluationView, pictures: AuditPictures, batch_size: int = 32) -> np.ndarray:
+def predictions(
+    auditee_model: nn.Module, view: EvaluationView, pictures: AuditPictures, batch_size: int = 32
+) -> np.ndarray:
     """The classes that a model names for the pictures as they are, (n,), in the order of the pictures."""
     found: list[np.ndarray] = []
     for first in range(0, len(pictures), batch_size):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from relevit.commands.models import load_named, named_models
 from relevit.commands.terminal import cores, counting, pick_device, stderr, stdout
 from relevit.errors import UserError
 
@@ -36,7 +37,7 @@ def audit(
     Several models are shown side by side, with their differences from the first.
 
     Args:
-        models: one or several models, each a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
+        models: one or several models, each named as for `relevit evaluate`.
         images: a folder of class folders, or of images whose classes are not known; builtin takes the built-in benchmark.
         out: the folder for the report.
         masks: masks of the same relative names, grey PNG, 255 on the object; without them they are made (TokenCut), one after the other, and an audit that was stopped goes on with them.
@@ -56,8 +57,7 @@ def audit(
         raise UserError("the built-in benchmark has exact masks: leave out --masks and --mask-model")
     if masks is not None and mask_model is not None:
         raise UserError("--mask-model makes masks where there are none: give it or --masks, not both")
-    if len(set(models)) < len(models):
-        raise UserError("a model is named twice: name each once")
+    named = named_models(models)
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
     if images != "builtin":
@@ -72,24 +72,24 @@ def audit(
     from relevit.audit import audit_models, find_size
     from relevit.audit.folder import FIGURES, MASKS, begin, check_place, write_audit
     from relevit.audit.pictures import builtin_pictures, draw_balanced, find_pictures, without_background
-    from relevit.models import load
     from relevit.runfolder import fingerprint
 
     check_place(place, None if masks is not None or images == "builtin" else _unknown(place))
     home = pick_device(device)
     threads = cores() if workers is None else workers
-    loaded = {name: load(name, normalization=normalization, device=home) for name in models}
+    loaded = {label: load_named(model, normalization, home) for label, model in named.items()}
+    first = next(iter(named))
     if images == "builtin":
         pictures = builtin_pictures()
         pictures = pictures.subset(draw_balanced(pictures.names, pictures.classes, limit, seed))
     else:
         request = None
-        net = loaded[models[0]][0]
+        net = loaded[first][0]
         if masks is None:
-            net = net if mask_model is None else load(mask_model, device=home)[0]
+            net = net if mask_model is None else load_named(mask_model, device=home)[0]
             request = {
                 "images": str(Path(images).resolve()),
-                "model": mask_model or models[0],
+                "model": mask_model or named[first],
                 "weights": fingerprint(net.state_dict()),
             }
             check_place(place, request)
@@ -123,9 +123,9 @@ def audit(
         "masks": {
             "exact": "exact",
             "given": f"given, {masks}",
-            "automatic": f"TokenCut on the features of {mask_model or models[0]}",
+            "automatic": f"TokenCut on the features of {mask_model or first}",
         }[found.pictures.masks],
-        "classes": "the folders' names" if found.pictures.labels == "folders" else f"the answers of {models[0]}",
+        "classes": "the folders' names" if found.pictures.labels == "folders" else f"the answers of {first}",
         "preprocessing": "each model's own" if normalization == "model" else "the paper's",
         "versions": _versions(),
     }
@@ -169,7 +169,10 @@ def _show(found: Audit) -> None:
         table.add_row(condition.words, *cells)
     table.add_section()
     shares = [each.share for each in found.figures.values()]
-    table.add_row("relevance on background", *("-" if s is None else f"{s.points:.1f} ({s.low:.1f} to {s.high:.1f})" for s in shares))
+    table.add_row(
+        "relevance on background",
+        *("-" if s is None else f"{s.points:.1f} ({s.low:.1f} to {s.high:.1f})" for s in shares),
+    )
     table.add_row("area of background", *(f"{each.area.points:.1f}" for each in found.figures.values()))
     stdout().print(table)
     for name in found.figures:
@@ -177,9 +180,13 @@ def _show(found: Audit) -> None:
         stdout().print(f"[bold]{heading}[/bold]", highlight=False)
         for sentence in found.sentences[name]:
             stdout().print(sentence, highlight=False, markup=False, soft_wrap=True)
-        worst = [f"{each.name} ({each.fall.points:.0f})" for each in found.figures[name].classes if each.fall.low > 0][:5]
+        worst = [f"{each.name} ({each.fall.points:.0f})" for each in found.figures[name].classes if each.fall.low > 0][
+            :5
+        ]
         if worst:
-            stdout().print(f"classes that depend most on it (fall in points): {', '.join(worst)}", highlight=False, markup=False)
+            stdout().print(
+                f"classes that depend most on it (fall in points): {', '.join(worst)}", highlight=False, markup=False
+            )
 
 
 def _versions() -> str:

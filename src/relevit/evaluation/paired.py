@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Shaped
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 
 from relevit.evaluation.intervals import LEVEL
 
@@ -65,7 +65,9 @@ def bounded_mean(
     numbers = np.asarray(values, dtype=np.float64)
     if objects is not None:
         if np.shape(objects) != numbers.shape:
-            raise ValueError(f"one object is needed for each value: {numbers.shape} values, {np.shape(objects)} objects")
+            raise ValueError(
+                f"one object is needed for each value: {numbers.shape} values, {np.shape(objects)} objects"
+            )
         _, member = np.unique(objects, return_inverse=True)
         numbers = np.bincount(member, numbers) / np.bincount(member)  # (objects,)
     count = len(numbers)
@@ -85,9 +87,3 @@ def paired_difference(
     """The mean of each image's own difference, such as hit of one model minus hit of another, in percentage points; None of
     no images. `reach`: the largest difference that there can be, either way. See `bounded_mean`."""
     return bounded_mean(values, objects, low=-reach, high=reach)
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """The two-sided p of McNemar's exact test: of the images on which two models differ, `gained` are hit by the second
-    alone and `lost` by the first alone; 1 where they never differ."""
-    return float(binomtest(int(gained), int(gained + lost)).pvalue) if gained + lost else 1.0

@@ -22,7 +22,7 @@ def render_audit(
     path: str | Path,
     title: str,
     content: Mapping[str, Any],
-    words: Mapping[str, str],
+    conditions: Mapping[str, tuple[str, str]],
     strip: Sequence[tuple[str, np.ndarray]],
     examples: Mapping[str, Mapping[str, Sequence[Panel]]],
     setup: Mapping[str, str],
@@ -30,13 +30,14 @@ def render_audit(
 ) -> Path:
     """Write the page and return its path; it shows the figures of `content`, the audit as JSON, and nothing else.
 
-    words: condition -> what was done. strip: one picture in every condition, with captions. examples: model -> class ->
+    conditions: what was done, in a few words and in one or two. strip: one picture in every condition, with captions. examples: model -> class ->
     panels. setup: what was run, by name. Raises UserError if the file is there already, or cannot be written.
     """
     path = Path(path)
     refuse_existing(path)
     models: Mapping[str, Any] = content["models"]
     first = next(iter(models))
+    words = {key: long for key, (long, _) in conditions.items()}
     shown = [key for key in words if all(key in each["accuracy"] for each in models.values())]
     results = Results(
         list(models),
@@ -44,20 +45,27 @@ def render_audit(
         {name: {words[key]: _interval(each["accuracy"][key]) for key in shown} for name, each in models.items()},
         first,
     )
-    html = environment().get_template("audit.html").render(
-        title=title,
-        content=content,
-        models=models,
-        first=first,
-        words=words,
-        shown=shown,
-        strip=strip,
-        examples=examples,
-        setup=setup,
-        notes=notes,
-        many=MANY,
-        glyphs={model: (i % len(COLOURS), SHAPES[MARKERS[i % len(MARKERS)]]) for model, i in series(results).items()},
-        plot=Markup(accuracy_svg(results)),
+    html = (
+        environment()
+        .get_template("audit.html")
+        .render(
+            title=title,
+            content=content,
+            models=models,
+            first=first,
+            words=words,
+            short={key: brief for key, (_, brief) in conditions.items()},
+            shown=shown,
+            strip=strip,
+            examples=examples,
+            setup=setup,
+            notes=notes,
+            many=MANY,
+            glyphs={
+                model: (i % len(COLOURS), SHAPES[MARKERS[i % len(MARKERS)]]) for model, i in series(results).items()
+            },
+            plot=Markup(accuracy_svg(results)),
+        )
     )
     atomic_write(path, html)
     return path

@@ -1,0 +1,258 @@
+"""`relevit effects`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from relevit.commands.models import load_named, named_models
+from relevit.commands.terminal import pick_device, stderr, stdout
+from relevit.errors import UserError
+
+if TYPE_CHECKING:
+    from relevit.evaluation.class_effects import ClassEffects
+
+PAGE, FIGURES = "effects.html", "effects.json"
+
+
+def effects(
+    models: list[str],
+    data: str,
+    out: str = "runs/effects",
+    benchmark: str | None = None,
+    results: str | None = None,
+    protocol: Literal["standard", "paper"] = "standard",
+    class_map: str | None = None,
+    classes: int = 5,
+    each: int = 6,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Show what one model changes against another, class by class and image by image.
+
+    Writes OUT/effects.html: how the changes of the classes' accuracies are distributed, beside what chance alone would give; the most
+    helped and the most harmed classes; and corrected, unchanged and ruined images with the maps of both models. OUT/effects.json has
+    every figure.
+
+    Args:
+        models: two models, before and after, each named as for `relevit evaluate`.
+        data: a benchmark, or a folder of several, as for `relevit evaluate`; builtin/SET is a set of the built-in benchmark, such as builtin/background_shuffled.
+        out: the folder for the page.
+        benchmark: which one, where there are several in --data.
+        results: the folder of a `relevit evaluate --out`; answers that are there are not made again, others are added to it.
+        protocol: standard, each model's own preprocessing; or paper, as for the published figures.
+        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
+        classes: most helped and most harmed classes with images.
+        each: images of each kind.
+        seed: of the draws.
+        batch_size: images in one forward pass.
+        workers: processes that read images; 0 reads in this one.
+        device: where to run, such as cuda; by default the GPU if there is one.
+        progress: shows a progress bar.
+    """
+    place = Path(out)
+    named = named_models(models)
+    if len(named) != 2:
+        raise UserError(f"effects compares two models, before and after, not {len(named)}: name two")
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserError(f"{out} is there already: choose another --out, nothing is overwritten")
+    for name, value in (("classes", classes), ("each", each)):
+        if value < 0:
+            raise UserError(f"{name} must be at least 0, not {value}")
+
+    from relevit.evaluation import evaluate
+    from relevit.evaluation.class_effects import changed_images, class_effects
+    from relevit.evaluation.effect_panels import EffectPanels
+    from relevit.files import atomic_write
+    from relevit.report.effects_page import render_effects
+
+    name, opened = _one_set(data, benchmark, protocol)
+    home = pick_device(device)
+    normalization: Literal["model", "paper"] = "paper" if protocol == "paper" else "model"
+    loaded = {label: load_named(model, normalization, home) for label, model in named.items()}
+    report = evaluate(
+        dict(loaded),
+        {name: opened},
+        class_map=class_map,
+        protocol=protocol,
+        out=results,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress and sys.stderr.isatty(),
+    )
+    rows = {label: report.predictions[name][label] for label in loaded}
+    before, after = loaded
+    found = class_effects(rows[before], rows[after], seed=seed)
+    panels = EffectPanels(loaded, opened, rows, seed)
+    counts = {kind: int(chosen.sum()) for kind, chosen in changed_images(rows[before], rows[after]).items()}
+    summary = _sentences(before, after, found)
+    content: dict[str, Any] = {
+        "before": before,
+        "after": after,
+        "benchmark": name,
+        "protocol": protocol,
+        "seed": seed,
+        "summary": summary,
+        "images": {"all": len(rows[before].keys), **counts},
+        "unreadable": [{"file": file, "reason": reason} for file, reason in report.unreadable[name]],
+        "effects": found.to_dict(),
+    }
+    setup = {
+        "command": f"relevit effects {' '.join(models)} --data {data}"
+        + (f" --benchmark {benchmark}" if benchmark else "")
+        + f" --seed {seed}",
+        "benchmark": f"{name}, {len(rows[before].keys):,} images of {len(found.classes):,} classes",
+        "protocol": protocol,
+        "models": ", ".join(f"{label} ({model})" if label != model else label for label, model in named.items()),
+    }
+    page = render_effects(
+        place / PAGE,
+        "What changed, class by class",
+        summary,
+        content,
+        found.chance,
+        panels.kinds(each),
+        panels.classes(found, classes, min(each, 3)),
+        setup,
+        _notes(content),
+    )
+    import json
+
+    atomic_write(place / FIGURES, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    _show(found, before, after, summary)
+    stdout().print(f"page: {page}\nfigures: {place / FIGURES}", highlight=False, soft_wrap=True)
+    if content["unreadable"]:
+        count = len(content["unreadable"])
+        stderr().print(f"{count} images could not be read and do not count, see {place / FIGURES}", highlight=False)
+
+
+def _sentences(before: str, after: str, found: ClassEffects) -> list[str]:
+    """What the page says first, from the figures alone."""
+    change, count = found.change, len(found.classes)
+    settled = "" if change.settled else ", which leaves its sign open"
+    lines = [
+        f"From {before} to {after} accuracy changes by {_signed(change.points)} points (95% interval {_signed(change.low)} to "
+        f"{_signed(change.high)}){settled}: {found.count(1)} of {count} classes gain, {found.count(-1)} lose, "
+        f"{found.count(0)} stay as they were.",
+        f"Settled over all classes are {found.count(1, settled=True)} gains and {found.count(-1, settled=True)} losses.",
+    ]
+    if count > 1:
+        differs = (
+            "so the classes do differ"
+            if found.spread_p < 0.05
+            else "so it is not settled that classes differ in their change"
+        )
+        lines.append(
+            f"The classes' changes spread by {found.spread:.1f} points (standard deviation), where the images alone would give "
+            f"{found.by_chance:.1f} if all classes changed alike (p = {found.spread_p:.3f}), {differs}."
+        )
+    return lines
+
+
+def _signed(points: float) -> str:
+    text = f"{abs(points):.1f}"
+    return text if text == "0.0" else ("+" if points > 0 else "\u2212") + text
+
+
+def _notes(content: dict[str, Any]) -> list[str]:
+    notes = [
+        "The classes at both ends were chosen for their ends: on other images their changes will be smaller. Their own intervals do "
+        "not tell of that choice; the adjusted p does.",
+        "Images that several rows show of one object count once, by their mean.",
+    ]
+    if content["unreadable"]:
+        notes.append(f"{len(content['unreadable'])} images could not be read and do not count.")
+    return notes
+
+
+def _show(found: ClassEffects, before: str, after: str, summary: Sequence[str]) -> None:
+    from rich.table import Table
+
+    table = Table(title="Classes that changed most", title_justify="left")
+    for column in ("class", "images", before, after, "change", "adjusted p"):
+        table.add_column(column, overflow="fold", justify="left" if column == "class" else "right")
+    for part in (found.most_helped(5), list(reversed(found.most_harmed(5)))):
+        for one in part:
+            rates = (f"{one.before:.1f}", f"{one.after:.1f}", _signed(one.change.points), f"{one.adjusted:.3f}")
+            table.add_row(one.name, str(one.images), *rates)
+        table.add_section()
+    stdout().print(table)
+    for line in summary:
+        stdout().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _one_set(data: str, wanted: str | None, protocol: str) -> tuple[str, Any]:
+    """The benchmark's name, and the benchmark opened."""
+    found = dict(_sets(data, protocol))
+    if wanted is not None:
+        if wanted not in found:
+            raise UserError(f"there is no benchmark {wanted} in {data}; there are: {', '.join(found)}")
+        return wanted, found[wanted]()
+    if len(found) > 1:
+        raise UserError(f"{data} holds several benchmarks, name one with --benchmark: {', '.join(found)}")
+    name = next(iter(found))
+    return name, found[name]()
+
+
+def _sets(data: str, protocol: str) -> Iterator[tuple[str, Any]]:
+    """Names with functions that open them."""
+    from relevit.data.benchmarks import BENCHMARKS, ClassFolders, composed_sets, find_benchmarks
+
+    if data.split("/")[0] == "builtin" and not Path(data).exists():
+        from relevit.data.digits import TEST_SETS
+
+        for name in TEST_SETS:
+            if data in ("builtin", f"builtin/{name}"):
+                yield f"builtin/{name}", lambda name=name: _Digits(name)
+        if data != "builtin" and data.partition("/")[2] not in TEST_SETS:
+            raise UserError(
+                f"{data} is no set of the built-in benchmark: builtin/NAME, with NAME one of {', '.join(TEST_SETS)}"
+            )
+        return
+    folder = Path(data)
+    if not folder.is_dir():
+        raise UserError(f"--data: there is no folder {data}")
+    composed = composed_sets(folder)
+    if composed is not None:
+        yield from ((name, lambda one=one: one) for name, one in composed.items())
+        return
+    known = [each for each in find_benchmarks(folder, protocol).found if each.name.split("/")[0] in BENCHMARKS]
+    if known:
+        yield from ((each.name, each.open) for each in known)
+        return
+    yield data, lambda: ClassFolders(folder)
+
+
+class _Digits:
+    """A set of the built-in benchmark with the names of its classes."""
+
+    def __init__(self, name: str) -> None:
+        from relevit.data.digits import CLASSES, test_set
+
+        self.pictures = test_set(name, "test", 1)
+        self.folders, self.labels = list(CLASSES), [int(label) for label in self.pictures.labels]
+        self.objects = [str(number) for number in self.pictures.objects]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.pictures[index]
+
+    def key(self, index: int) -> str:
+        return self.pictures[index].name
+
+    def answers(self, model: Any, class_map: Any = None) -> list[tuple[int, ...]]:
+        if getattr(model, "num_classes", 0) != len(self.folders):
+            raise UserError(
+                f"the built-in benchmark has {len(self.folders)} classes, the model {model.num_classes}: give --data of its own"
+            )
+        return [(label,) for label in self.labels]
+
+    def candidates(self, model: Any) -> None:
+        return None
