@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from relevit.commands.terminal import model_arguments, stdout
 
-_GRID: list[float] = []  # the one for the model's size
-
 
 def _trials(rows: list[dict[str, Any]]) -> Any:
     """The trials of learning rates as a table."""
@@ -51,7 +49,7 @@ def finetune(
     epochs: int = 50,
     batch_size: int = 8,
     lr: float | Literal["auto"] = 3e-6,
-    rates: list[float] = _GRID,
+    rates: list[float] | None = None,
     weight_decay: float = 1e-4,
     lr_decay: float = 0.85,
     lr_decay_epochs: int = 2,
@@ -103,7 +101,7 @@ def finetune(
         epochs: passes over the samples.
         batch_size: samples in a step, of each process.
         lr: learning rate of AdamW; auto makes a run for each rate of a grid and keeps the one that the paper's rule chooses on the validation samples.
-        rates: the grid of --lr auto; by default one for the model's size.
+        rates: the grid of --lr auto, such as '[1e-6, 2e-6]'; by default one for the model's size.
         weight_decay: weight decay of AdamW.
         lr_decay: the factor on the learning rate every lr_decay_epochs epochs.
         lr_decay_epochs: epochs between two decays of the learning rate.
