@@ -3,16 +3,25 @@
 from relevit.data.benchmarks.class_folders import ClassFolders, composed_sets
 from relevit.data.benchmarks.discovery import Discovery, Found, find_benchmarks
 from relevit.data.benchmarks.image_set import ImageSet, LabelledImage
+from relevit.data.benchmarks.imagenet_c import CorruptionErrors, mean_corruption_error
+from relevit.data.benchmarks.indexed_set import IndexedSet, StreamItem, StreamSet
+from relevit.data.benchmarks.opening import open_benchmark
 from relevit.data.benchmarks.table import BENCHMARKS, PROTOCOLS
 
 __all__ = [
     "BENCHMARKS",
     "PROTOCOLS",
     "ClassFolders",
+    "CorruptionErrors",
     "Discovery",
     "Found",
     "ImageSet",
+    "IndexedSet",
     "LabelledImage",
+    "StreamItem",
+    "StreamSet",
     "composed_sets",
     "find_benchmarks",
+    "mean_corruption_error",
+    "open_benchmark",
 ]

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from relevit.data.benchmarks.class_folders import ClassFolders, composed_sets
 from relevit.data.benchmarks.image_set import ImageSet
+from relevit.data.benchmarks.indexed_set import IndexedSet
 from relevit.data.benchmarks.listing import has_image, holds_classes, subfolders
 from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
+from relevit.data.benchmarks.tar_files import has_tars, open_tars
 from relevit.data.composed import CONFIG, read_config
 from relevit.errors import UserError
 
@@ -26,7 +28,7 @@ class Found:
 
     name: str
     root: Path
-    open: Callable[[], ImageSet | ClassFolders]
+    open: Callable[[], ImageSet | ClassFolders | IndexedSet]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def find_benchmarks(root: str | Path, protocol: str = "standard") -> Discovery:
 
     A folder counts when its name is one of a benchmark's usual names (BENCHMARKS; spelling and separators do not matter) and its layout
     is the benchmark's. Of several the first is taken, the nearest to the root. Other folders of class folders directly in `root` follow under their
-    own names, and sets made by `relevit compose` as FOLDER/SET; where nothing at all is found and `root` is a folder of class folders, it is offered itself.
+    own names, and sets made by `relevit compose` as FOLDER/SET; where nothing at all is found and `root` is a folder of class folders, or of tar files, it is offered itself.
 
     `protocol`: "standard" or "paper" (protocol of evaluation: candidates of ImageNet-A and -R, labels and border of ObjectNet).
     Raises UserError where `root` is no folder, or for an unknown protocol.
@@ -63,6 +65,8 @@ def find_benchmarks(root: str | Path, protocol: str = "standard") -> Discovery:
         for folder in sorted(folders, key=lambda path: len(path.parts)):
             generic = spelling(folder.name) in benchmark.generic
             try:
+                if generic and benchmark.confirm is not None:
+                    benchmark.confirm(folder)
                 sets = benchmark.sets(folder, protocol)
             except UserError as error:
                 if not generic:
@@ -129,12 +133,14 @@ def _own_sets(root: Path, taken: list[Path], result: Discovery) -> None:
             )
         else:
             add(name, folder)
-    if not result.found and not any(root == each for each in taken) and holds_classes(root):
+    if not result.found and root not in taken and (holds_classes(root) or has_tars(root)):
         add(root.name, root)
 
 
-def own_sets(name: str, folder: Path) -> dict[str, Callable[[], ClassFolders]]:
-    """The sets of a folder of class folders, or of one made by `relevit compose`, by name."""
+def own_sets(name: str, folder: Path) -> dict[str, Callable[[], ClassFolders | IndexedSet]]:
+    """The sets of a folder of class folders, of one made by `relevit compose`, or of tar files, by name."""
+    if has_tars(folder):
+        return {name: partial(open_tars, folder)}
     if not (folder / CONFIG).is_file():
         return {name: partial(ClassFolders, folder)}
     return {f"{name}/{each}": partial(_composed, folder, each) for each in read_config(folder).get("sets", [])}

@@ -56,7 +56,7 @@ def sets(root: Path, protocol: str) -> dict[str, Open]:
 def find_validation(root: Path) -> tuple[Path, Path | None]:
     """The folder of the validation images, `root` or one inside, and the list of labels; None for class folders.
 
-    A folder that is just called "val" needs images of ImageNet's names. Raises UserError that says why there is none.
+    Raises UserError that says why there is none.
     """
     for inner in _INNER:
         folder = root / inner
@@ -65,16 +65,19 @@ def find_validation(root: Path) -> tuple[Path, Path | None]:
             example = next(filter(None, (first_image(folder / name) for name in subfolders(folder))), "")
             if _TRAINING.match(example):
                 raise UserError(f"{folder} holds training images, such as {example}")
-            if folder.name.lower() in GENERIC and folder == root and not _NUMBER.match(example):
-                raise UserError(
-                    f"its images are not named as ImageNet's are, ILSVRC2012_val_00000001.JPEG, but {example}"
-                )
             return folder, None
         if _NUMBER.match(first_image(folder) or ""):
             return folder, _find_list(folder)
     raise UserError(
         f"{root} holds neither folders named by wnid, such as {wnids()[0]}, nor files ILSVRC2012_val_00000001.JPEG"
     )
+
+
+def confirm(root: Path) -> None:
+    """Raises UserError where class folders hold images of other names than ImageNet's: a folder just called "val" may be any data set's."""
+    folder, labels = find_validation(root)
+    if labels is None:
+        number_of(next(filter(None, (first_image(folder / name) for name in subfolders(folder))), "it"))
 
 
 def validation_images(folder: Path, labels: Path | None) -> Tree:

@@ -14,9 +14,9 @@ from importlib import resources
 from pathlib import Path
 
 from relevit.data.benchmarks.image_set import ImageSet, Open
-from relevit.data.benchmarks.imagenet import IMAGES, above, find_validation, number_of, validation_images
+from relevit.data.benchmarks.imagenet import IMAGES, above, confirm, find_validation, number_of, validation_images
 from relevit.data.benchmarks.imagenet_classes import COUNT, ImageNetAnswers, ImageNetCandidates
-from relevit.data.benchmarks.listing import Paths, first_image, subfolders
+from relevit.data.benchmarks.listing import Paths
 from relevit.data.benchmarks.reading import read_json
 from relevit.errors import UserError
 
@@ -27,8 +27,7 @@ _PLACES = ("", "imagenet-real", "real", "reassessed-imagenet", "reassessed-image
 def sets(root: Path, protocol: str) -> dict[str, Open]:
     """The one set of a folder with ImageNet's validation images. Raises UserError that says why the folder is none."""
     folder, labels = find_validation(root)
-    if labels is None:
-        number_of(next(filter(None, (first_image(folder / name) for name in subfolders(folder)))))
+    confirm(folder)
     return {NAME: partial(_open, folder, labels, _find_file(folder))}
 
 

@@ -34,12 +34,14 @@ class Benchmark:
         sets: (folder, protocol) -> its sets by name, one or several, each as a function that opens it. Looks at the layout, quickly;
             raises UserError that says why the folder is none.
         generic: names that folders of other data may have, too: one that is none is passed over without a word.
+        confirm: looks closer at a folder of a generic name; raises UserError where it is none.
         complete: the names of all sets, where there are several.
     """
 
     folders: tuple[str, ...]
     sets: Callable[[Path, str], dict[str, Open]]
     generic: tuple[str, ...] = ()
+    confirm: Callable[[Path], None] | None = None
     complete: tuple[str, ...] = ()
 
 
@@ -65,8 +67,8 @@ def _si_score(part: str, *others: str) -> Benchmark:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "imagenet": Benchmark(_VALIDATION, imagenet.sets, generic=imagenet.GENERIC),
-    "imagenet-real": Benchmark(_VALIDATION, imagenet_real.sets, generic=imagenet.GENERIC),
+    "imagenet": Benchmark(_VALIDATION, imagenet.sets, generic=imagenet.GENERIC, confirm=imagenet.confirm),
+    "imagenet-real": Benchmark(_VALIDATION, imagenet_real.sets, generic=imagenet.GENERIC, confirm=imagenet.confirm),
     "imagenet-v2": Benchmark((*_v2("matchedfrequency"), "imagenetv2"), imagenet_v2.sets, generic=("matchedfrequency",)),
     "imagenet-v2-threshold-0.7": Benchmark(
         _v2("threshold07"), partial(imagenet_v2.sets, name="imagenet-v2-threshold-0.7"), generic=("threshold07",)

@@ -1,246 +1,121 @@
-"""Data sets that timm reads: its strings (hfds/..., torch/..., wds/... and so on), a tar file, a folder of tar files.
+"""Data sets that timm opens by a string: hfds/..., hfids/..., tfds/..., wds/..., torch/...
 
-A string is `PREFIX/NAME`, with options as in a web address: `hfds/imagenet-1k?split=test&root=/data`,
-`wds/mine?root=/data/shards&split=validation`, `torch/cifar10?root=/data`. `split` is validation where it is not given; `root` and everything else goes
-to `timm.data.create_dataset`. Nothing is downloaded unless the string says `download=true`; what `datasets` fetches by itself follows its own rules.
-
-Labels are the model's class indices. Where the data set names its classes, they are matched instead (wnid, index, the model's
-own names, a class map), and a data set of another number of classes than the model's is refused when its names say nothing.
+A string is `PREFIX/NAME`, with options as in a web address: `hfds/imagenet-1k?split=test&root=/data`, `wds/mine?root=/data/shards`,
+`torch/cifar10?root=/data`. The split is validation where none is given; everything else goes to `timm.data.create_dataset`. Nothing is downloaded by
+timm unless the string says `download=true`; what the library behind a prefix fetches by itself follows its own rules.
 """
 
 from __future__ import annotations
 
 import io
-import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 from PIL import Image
-from torch import nn
-from torch.utils.data import Dataset
 
-from relevit.data.benchmarks.image_set import LabelledImage
-from relevit.data.classes import ClassMap, class_index, match_classes
+from relevit.data.benchmarks.indexed_set import IndexedSet, StreamSet, whole
+from relevit.data.benchmarks.tar_files import decoded
 from relevit.errors import UserError
-from relevit.images import read_image, to_rgb
+from relevit.images import to_rgb
 
-PREFIXES = {
+PACKAGES = {
     "hfds": "datasets",
     "hfids": "datasets",
     "tfds": "tensorflow-datasets",
     "wds": "webdataset",
     "torch": "torchvision",
 }
-STREAMS = ("hfids", "tfds", "wds")
-
-
-class StreamItem(NamedTuple):
-    """An image of a stream: its name, the picture (RGB), and the model's classes that are right."""
-
-    key: str
-    image: Image.Image
-    answers: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class StreamSet:
-    """A data set that can only be read from beginning to end; each iteration reads it anew, in the same order.
-
-    Attributes:
-        name: of the data set, as it was given.
-        open: starts to read: pairs (picture, class index).
-        length: the number of images, None where it is not known beforehand.
-
-    Keys are running numbers. timm leaves out what it cannot read with a warning, so fewer images than `length` may come.
-    """
-
-    name: str
-    open: Callable[[], Any]
-    length: int | None = None
-
-    def __iter__(self) -> Iterator[StreamItem]:
-        for number, (image, label) in enumerate(self.open()):
-            yield StreamItem(f"{number:09d}", to_rgb(image), (_whole(self.name, label),))
-
-    def candidates(self, model: nn.Module) -> None:
-        """All of the model's classes compete."""
-
-
-@dataclass(frozen=True, eq=False)
-class IndexedSet(Dataset[LabelledImage]):
-    """A data set of timm or torchvision whose images can be read one by one; the methods are those of an ImageSet.
-
-    Attributes:
-        name: of the data set, as it was given.
-        labels: the class number of each image.
-        folders: the names of the classes by number.
-        keys: the name of an image.
-        read: the picture of an image (RGB); raises UserError where it cannot be read.
-        named: whether the data set itself names its classes.
-    """
-
-    name: str
-    labels: Sequence[int]
-    folders: Sequence[str]
-    keys: Callable[[int], str]
-    read: Callable[[int], Image.Image]
-    named: bool = True
-    objects: Sequence[str] | None = field(default=None)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> LabelledImage:
-        return LabelledImage(self.read(index), int(self.labels[index]))
-
-    def key(self, index: int) -> str:
-        """The image's name."""
-        return self.keys(index)
-
-    def answers(self, model: nn.Module, class_map: ClassMap | None = None) -> list[tuple[int, ...]]:
-        """The model's class of each image. Raises UserError for classes that the model does not have."""
-        classes = self._classes(model, class_map)
-        return [classes[label] for label in self.labels]
-
-    def candidates(self, model: nn.Module) -> None:
-        """All of the model's classes compete."""
-
-    def _classes(self, model: nn.Module, class_map: ClassMap | None) -> list[tuple[int, ...]]:
-        count = getattr(model, "num_classes", None)
-        if self.named:
-            matched = match_classes(self.folders, model, class_map)
-            if class_map is not None or not matched.unknown:
-                known = class_index(self.folders, model, class_map)
-                return [(known[folder],) for folder in self.folders]
-            if len(matched.unknown) < len(self.folders) or count != len(self.folders):
-                raise UserError(
-                    f"{self.name} has {len(self.folders)} classes, such as {self.folders[0]}, that are not the model's {count or 'unknown number of'} classes: "
-                    "give a class map from their names to class indices"
-                )
-        elif count is not None and len(self.folders) > count:
-            raise UserError(
-                f"{self.name} has the label {len(self.folders) - 1}, but the model knows the classes 0 to {count - 1}"
-            )
-        return [(number,) for number in range(len(self.folders))]
+_STREAMS = ("hfids", "tfds", "wds")
+_FOLDER_NEEDED = ("wds", "torch")
 
 
 def is_timm_string(text: str) -> bool:
     """Whether this names a data set by one of timm's prefixes, such as hfds/..."""
-    prefix, slash, rest = text.partition("/")
-    return bool(slash and rest) and prefix.lower() in PREFIXES
-
-
-def has_tars(path: Path) -> bool:
-    """Whether this is a tar file, or a folder with tar files directly in it and no folders."""
-    if path.is_file():
-        return path.suffix.lower() == ".tar"
-    return path.is_dir() and any(path.glob("*.tar")) and not any(entry.is_dir() for entry in os.scandir(path))
+    prefix, _, rest = text.partition("/")
+    return bool(rest) and prefix.lower() in PACKAGES
 
 
 def open_timm(text: str) -> IndexedSet | StreamSet:
-    """The data set of a string of timm's. Raises UserError for one that does not exist, or a package that is missing."""
+    """The data set of a string. Raises UserError for one that cannot be opened, and names the package where one is missing."""
     address, _, query = text.partition("?")
     prefix, _, name = address.partition("/")
     prefix = prefix.lower()
-    options: dict[str, Any] = {"split": "validation", **_options(text, query)}
-    root = options.pop("root", None)
-    if prefix in ("wds", "torch") and root is None:
-        raise UserError(f"{text} needs the folder of its files: write {address}?root=FOLDER")
-    if root is not None and prefix in ("wds", "torch") and not Path(root).is_dir():
-        raise UserError(f"{text}: there is no folder {root}")
-    make = partial(_create, text, prefix, f"{prefix}/{name}", root, options)
-    if prefix in STREAMS:
-        stream = make()
-        length = getattr(stream.reader, "num_samples", None) or None
-        return StreamSet(text, partial(_pairs, make), None if length is None else int(length))
-    return _from_torch(text, make()) if prefix == "torch" else _from_hub(text, make())
+    options = _options(text, query)
+    root = options.get("root")
+    if prefix in _FOLDER_NEEDED and (root is None or not Path(root).is_dir()):
+        raise UserError(
+            f"{text} needs the folder of its files, {address}?root=FOLDER"
+            + ("" if root is None else f", and there is no folder {root}")
+        )
+    make = partial(_create, text, f"{prefix}/{name}", options)
+    if prefix in _STREAMS:
+        length = int(getattr(make().reader, "num_samples", None) or 0)
+        return StreamSet(text, partial(_pairs, make), length or None)
+    return _from_torchvision(text, make()) if prefix == "torch" else _from_hub(text, make())
 
 
-def open_tars(path: Path) -> IndexedSet:
-    """The images of a tar file (class folders inside) or of a folder of tars, one a class; read in place, by their offsets.
+def _options(text: str, query: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"split": "validation"}
+    for part in query.split("&") if query else []:
+        pairs = parse_qsl(part, keep_blank_values=True)
+        if "=" not in part or not pairs:
+            raise UserError(f"{text}: options after the question mark are written key=value&key=value, not {part!r}")
+        key, value = pairs[0]
+        found[key] = value.lower() == "true" if value.lower() in ("true", "false") else value
+    return found
 
-    timm lists them; where it keeps open files, here each image is read anew, so that any number of processes may do so.
-    Raises UserError for a broken archive or one without images.
-    """
-    import tarfile
 
+def _create(text: str, name: str, options: dict[str, Any]) -> Any:
+    from timm.data import create_dataset
+
+    package = PACKAGES[name.partition("/")[0]]
     try:
-        with _quiet():
-            reader = _timm_dataset(name="", root=str(path), search_split=False, cache_tarinfo=False).reader
-    except (tarfile.TarError, AssertionError, ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as tar files of images ({error or type(error).__name__})") from error
-    names = [reader.class_idx_to_name[number] for number in range(len(reader.class_idx_to_name))]
-    index = _TarIndex(path, path.is_file())
-    for entry, file, parent in reader.samples:
-        index.add(entry, file, parent)
-    return IndexedSet(
-        str(path), array("i", map(int, reader.targets)), names, index.key, index.read, named=names != [""]
-    )
+        with redirect_stdout(io.StringIO()):  # timm prints how to install a library where results belong
+            return create_dataset(name, **{"root": None, **options})
+    except ImportError as error:
+        raise UserError(f"{text} needs a package that is not installed: pip install {package}") from error
+    except Exception as error:  # whatever the library raises
+        if isinstance(error, RuntimeError) and f"install {package}" in str(error):
+            raise UserError(f"{text} needs a package that is not installed: pip install {package}") from error
+        raise UserError(f"{text} cannot be opened ({error or type(error).__name__})") from error
 
 
-class _TarIndex:
-    """Where each image lies: file, offset and size."""
-
-    def __init__(self, root: Path, single: bool) -> None:
-        self.root, self.single = root, single
-        self.files: list[str] = []
-        self.file, self.offset, self.size = array("i"), array("q"), array("q")
-        self.names: list[str] = []
-
-    def add(self, entry: Any, file: str | None, parent: Any) -> None:
-        file = file or ""
-        if file not in self.files[-1:]:
-            if file not in self.files:
-                self.files.append(file)
-        self.file.append(self.files.index(file))
-        self.offset.append(entry.offset_data + (parent.offset_data if parent is not None else 0))
-        self.size.append(entry.size)
-        inner = f"{parent.name}/" if parent is not None else ""
-        self.names.append((f"{file}/" if file else "") + inner + entry.name.removeprefix("./"))
-
-    def key(self, index: int) -> str:
-        return self.names[index]
-
-    def read(self, index: int) -> Image.Image:
-        path = self.root if self.single else self.root / self.files[self.file[index]]
-        try:
-            with open(path, "rb") as file:
-                file.seek(self.offset[index])
-                content = file.read(self.size[index])
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror})") from error
-        return _decoded(content, f"{path}/{self.names[index]}")
+def _pairs(make: Callable[[], Any]) -> Iterator[tuple[Image.Image, Any]]:
+    dataset = make()
+    if hasattr(dataset.reader, "dist_num_replicas"):  # the whole stream, in each of several processes
+        dataset.reader.dist_rank, dataset.reader.dist_num_replicas = 0, 1
+    yield from dataset
 
 
 def _from_hub(text: str, dataset: Any) -> IndexedSet:
+    """timm's own indexing puts the next image in the place of one that cannot be read: here it is an error of that image."""
     reader = dataset.reader
-    labels = array("i", (_whole(text, label) for label in reader.iter_targets()))
-    by_number = {number: name for name, number in (reader.class_to_idx or {}).items()}
-    folders = [str(by_number.get(number, number)) for number in range(max([*labels, *by_number], default=-1) + 1)]
+    labels = array("i", (whole(label, f"image {n} of {text}") for n, label in enumerate(reader.iter_targets())))
+    names = {number: name for name, number in (reader.class_to_idx or {}).items()}
 
     def read(index: int) -> Image.Image:
-        opened = reader[index][0]
-        with opened:
-            return _decoded(opened.read(), f"image {index} of {text}")
+        try:
+            with reader[index][0] as opened:
+                content = opened.read()
+        except (OSError, AssertionError) as error:
+            raise UserError(f"image {index} of {text} cannot be read ({error or 'it has no content'})") from error
+        return decoded(content, f"image {index} of {text}")
 
-    return _checked(IndexedSet(text, labels, folders, "{:09d}".format, read, bool(by_number)))
+    return _indexed(text, labels, names, read)
 
 
-def _from_torch(text: str, dataset: Any) -> IndexedSet:
+def _from_torchvision(text: str, dataset: Any) -> IndexedSet:
     given = next((getattr(dataset, each) for each in ("targets", "_labels", "labels") if hasattr(dataset, each)), None)
     if given is None:
-        raise UserError(
-            f"{text}: torchvision does not tell its labels without reading the images; give its images as class folders"
-        )
-    labels = array("i", (_whole(text, label) for label in np.asarray(given).tolist()))
-    names = [str(name) for name in getattr(dataset, "wnids", None) or getattr(dataset, "classes", None) or []]
-    folders = names or [str(number) for number in range(max(labels, default=-1) + 1)]
+        raise UserError(f"{text}: torchvision tells its labels image by image only; give its images as class folders")
+    labels = array("i", (whole(label, f"image {n} of {text}") for n, label in enumerate(np.asarray(given).tolist())))
+    names = getattr(dataset, "wnids", None) or getattr(dataset, "classes", None) or []
 
     def read(index: int) -> Image.Image:
         try:
@@ -248,73 +123,11 @@ def _from_torch(text: str, dataset: Any) -> IndexedSet:
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"image {index} of {text} cannot be read ({error})") from error
 
-    return _checked(IndexedSet(text, labels, folders, "{:09d}".format, read, bool(names)))
+    return _indexed(text, labels, dict(enumerate(map(str, names))), read)
 
 
-def _checked(found: IndexedSet) -> IndexedSet:
-    if not len(found):
-        raise UserError(f"{found.name} holds no images")
-    if min(found.labels) < 0:
-        raise UserError(f"{found.name} has images without a label (-1): give a split that has labels")
-    return found
-
-
-def _pairs(make: Callable[[], Any]) -> Iterator[tuple[Image.Image, Any]]:
-    dataset = make()
-    reader = dataset.reader
-    if hasattr(reader, "dist_num_replicas"):  # every process reads all: what it measures is another's concern
-        reader.dist_rank, reader.dist_num_replicas = 0, 1
-    yield from dataset
-
-
-def _create(text: str, prefix: str, name: str, root: str | None, options: dict[str, Any]) -> Any:
-    package = PREFIXES[prefix]
-    try:
-        with _quiet():
-            return _timm_dataset(name=name, root=root, is_training=False, batch_size=1, **options)
-    except UserError:
-        raise
-    except ImportError as error:
-        raise UserError(f"{text} needs a package that is not installed: pip install {package}") from error
-    except RuntimeError as error:
-        if "install" in str(error).lower() and package in str(error).lower():
-            raise UserError(f"{text} needs a package that is not installed: pip install {package}") from error
-        raise UserError(f"{text} cannot be opened ({error})") from error
-    except Exception as error:  # of many libraries
-        raise UserError(f"{text} cannot be opened ({error or type(error).__name__})") from error
-
-
-def _timm_dataset(**options: Any) -> Any:
-    from timm.data import create_dataset
-
-    return create_dataset(**options)
-
-
-def _quiet() -> Any:
-    """Some libraries print how to install them to the standard output, where results belong."""
-    from contextlib import redirect_stdout
-
-    return redirect_stdout(io.StringIO())
-
-
-def _options(text: str, query: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        found[key] = value.lower() == "true" if value.lower() in ("true", "false") else value
-    if query and not found:
-        raise UserError(f"{text}: options after the question mark are written key=value&key=value")
-    return found
-
-
-def _decoded(content: bytes, name: str) -> Image.Image:
-    try:
-        return read_image(io.BytesIO(content))
-    except UserError as error:
-        raise UserError(f"{name} is no picture that can be read") from error
-
-
-def _whole(text: str, label: Any) -> int:
-    try:
-        return int(label)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{text} has the label {label!r}, which is no class index") from error
+def _indexed(text: str, labels: array, names: dict[int, str], read: Callable[[int], Image.Image]) -> IndexedSet:
+    if not labels:
+        raise UserError(f"{text} holds no images")
+    folders = [names.get(number, str(number)) for number in range(max([*labels, *names]) + 1)]
+    return IndexedSet(text, labels, folders, "{:09d}".format, read, bool(names))
