@@ -18,7 +18,7 @@ from relevit.data.composed import CONFIG, read_config
 from relevit.errors import UserError
 
 _DEPTH = 3  # folders are looked at down to so many below the root
-_CLASS = re.compile(r"n\d{8}|\d{1,4}|\d\d_.*")  # names of class folders, which are not entered
+_CLASS = re.compile(r"n\d{8}|\d{1,4}|0\d_.*")  # names of class folders, which are not entered
 _TRAINING = ("train", "training")
 
 
@@ -59,10 +59,12 @@ def find_benchmarks(root: str | Path, protocol: str = "standard") -> Discovery:
         places.setdefault(spelling(folder.name), []).append(folder)
     result = Discovery()
     taken: list[Path] = []
+    refused: list[Path] = []
     for name, benchmark in BENCHMARKS.items():
         reasons: list[str] = []
         folders = [folder for each in (*benchmark.folders, *benchmark.generic) for folder in places.get(each, [])]
-        for folder in sorted(folders, key=lambda path: len(path.parts)):
+        folders.sort(key=lambda path: len(path.parts))
+        for number, folder in enumerate(folders):
             generic = spelling(folder.name) in benchmark.generic
             try:
                 if generic and benchmark.confirm is not None:
@@ -71,23 +73,22 @@ def find_benchmarks(root: str | Path, protocol: str = "standard") -> Discovery:
             except UserError as error:
                 if not generic:
                     reasons.append(f"there is a folder {folder}, but {error}")
-                    taken.append(folder)
+                    refused.append(folder)
                 continue
             result.found.extend(Found(each, folder, opener) for each, opener in sets.items())
             absent = [each for each in benchmark.complete if each not in sets]
             if absent:
-                result.missing.append(
-                    (
-                        name,
-                        f"{len(absent)} of its {len(benchmark.complete)} sets are not in {folder}, such as {absent[0]}",
-                    )
-                )
+                told = f"{len(absent)} of its {len(benchmark.complete)} sets are not in {folder}, such as {absent[0]}"
+                result.missing.append((name, told))
+            for other in folders[number + 1 :]:
+                if folder not in other.parents and spelling(other.name) not in benchmark.generic:
+                    result.missing.append((name, f"{other} is left out: {folder} is taken"))
             taken.append(folder)
             break
         else:
             usual = ", ".join(benchmark.folders[:3])
             result.missing.append((name, reasons[0] if reasons else f"no folder has one of its names ({usual})"))
-    _own_sets(root, taken, result)
+    _own_sets(root, taken, refused, result)
     return result
 
 
@@ -105,11 +106,10 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
 
 
 def _entered(folder: Path) -> list[str]:
-    names = subfolders(folder)
-    return [] if any(_CLASS.fullmatch(name) for name in names) else names
+    return [name for name in subfolders(folder) if not _CLASS.fullmatch(name)]
 
 
-def _own_sets(root: Path, taken: list[Path], result: Discovery) -> None:
+def _own_sets(root: Path, taken: list[Path], refused: list[Path], result: Discovery) -> None:
     """Adds the sets of one's own: class folders, and what `relevit compose` has made."""
     names = {found.name for found in result.found}
 
@@ -123,7 +123,7 @@ def _own_sets(root: Path, taken: list[Path], result: Discovery) -> None:
         return add(root.name, root)
     for name in subfolders(root):
         folder = root / name
-        if any(folder == each or folder in each.parents for each in taken):
+        if folder in refused or any(folder in (each, *each.parents) or each in folder.parents for each in taken):
             continue
         if not (folder / CONFIG).is_file() and (has_image(folder) or not holds_classes(folder)):
             continue
@@ -133,7 +133,7 @@ def _own_sets(root: Path, taken: list[Path], result: Discovery) -> None:
             )
         else:
             add(name, folder)
-    if not result.found and root not in taken and (holds_classes(root) or has_tars(root)):
+    if not result.found and root not in refused and (holds_classes(root) or has_tars(root)):
         add(root.name, root)
 
 
