@@ -1,20 +1,23 @@
 """Every measurement of relevance and robustness beyond accuracy, by name: `relevit measure` runs them from this table.
 
 A function is called `function(model, view, data, *, batch_size, seed, progress, ...)`, with keyword options of its own after these;
-`view` is the transform that `relevit.load` gives, `progress` is called
-with the number of images that are done since its last call. It returns a frozen result that yields (name, value) and has `to_dict()`. One that has what `resampling.Figures` asks for gets intervals, and paired differences between models.
+`view` is the transform that `relevit.load` gives, `progress` is called with the number of images that are done since its last call. It
+returns a frozen result that yields (name, value) and has `to_dict()`. One that has what `resampling.Figures` asks for gets intervals,
+and paired differences between models; images that do not count are in its `left_out`, (name, reason).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from relevit.data.benchmarks import ClassFolders
+from relevit.data.benchmarks import ClassFolders, composed_sets, find_benchmarks
 from relevit.data.classes import ClassMap
+from relevit.data.composed import CONFIG
 from relevit.data.masked_images import BUILTIN, open_masked
 from relevit.errors import UserError
 from relevit.evaluation.insertion_deletion import insertion_deletion
@@ -22,13 +25,14 @@ from relevit.evaluation.knn import knn
 from relevit.evaluation.localization import localization
 from relevit.evaluation.perturbation import perturbation
 from relevit.evaluation.segmentation import segmentation
+from relevit.evaluation.sufficient_subsets import sufficient_subsets
 
 COMMON = ("batch_size", "seed", "progress")
 
 
 class Measurement(NamedTuple):
-    """A function and what it needs: samples with "masks", "images" of a benchmark, or both such a "train_and_test" set (the one
-    to train on is the option `train`)."""
+    """A function and what it needs: samples with "masks", the "images" of a benchmark, or "train_and_test", two such sets (the one to
+    train on is the option `train`)."""
 
     function: Callable[..., Any]
     needs: Literal["masks", "images", "train_and_test"]
@@ -49,13 +53,17 @@ MEASUREMENTS: dict[str, Measurement] = {
         localization, "masks", "share of relevance on the object, pointing game, coverage of the object, percent"
     ),
     "perturbation": Measurement(
-        perturbation, "images", "accuracy as pixels are removed by relevance, most or least relevant first (appendix N), percent"
+        perturbation,
+        "images",
+        "accuracy as pixels are removed by relevance, most or least relevant first (appendix N), percent",
     ),
     "insertion_deletion": Measurement(
         insertion_deletion, "images", "probability of the class as pixels come in or go by relevance (RISE), percent"
     ),
     "knn": Measurement(
-        knn, "train_and_test", "R@1 and R@5 of nearest neighbours on frozen features (appendix M), percent; needs --train"
+        knn,
+        "train_and_test",
+        "R@1 and R@5 of nearest neighbours on frozen features (appendix M), percent; needs --train",
     ),
 }
 
@@ -108,3 +116,20 @@ def _labelled(source: str) -> Any:
     """Class folders, or a set of the built-in benchmark."""
     own = source == BUILTIN or source.startswith(f"{BUILTIN}/")
     return open_masked(source) if own else ClassFolders(source)
+
+
+def open_images(source: str) -> Any:
+    """The one benchmark in a folder (`relevit.data.benchmarks.find_benchmarks`), any folder of class folders, or "builtin/SET".
+
+    Raises UserError for anything else, and for a folder of several benchmarks.
+    """
+    if source == BUILTIN or source.startswith(f"{BUILTIN}/"):
+        return open_masked(source)
+    if (Path(source) / CONFIG).is_file():
+        sets = ", ".join(f"{source}/{name}/images" for name in composed_sets(source) or {})
+        raise UserError(f"{source} holds several composed sets: give one of {sets}")
+    found = find_benchmarks(source).found if Path(source).is_dir() else []
+    if len(found) > 1:
+        several = ", ".join(f"{each.name} ({each.root})" for each in found)
+        raise UserError(f"{source} holds several benchmarks: give the folder of one of {several}")
+    return found[0].open() if found else ClassFolders(source)
