@@ -65,6 +65,11 @@ MEASUREMENTS: dict[str, Measurement] = {
         "train_and_test",
         "R@1 and R@5 of nearest neighbours on frozen features (appendix M), percent; needs --train",
     ),
+    "sufficient_subsets": Measurement(
+        sufficient_subsets,
+        "images",
+        "least share of pixels that keeps a class's confidence, predicted or another (appendix A), percent",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ of a whole set. Two models that saw the same images are compared on the same dra
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -35,7 +35,7 @@ class Figures(Protocol):
         """Every figure of the set in which each image appears as often as `weights` says; NaN where it is undefined."""
         ...
 
-    def only(self, chosen: Int[np.ndarray, " some"]) -> Self:
+    def only(self, chosen: Int[np.ndarray, " some"]) -> Figures:
         """The same for some of the images, by number."""
         ...
 

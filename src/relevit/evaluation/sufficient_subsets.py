@@ -115,7 +115,7 @@ class SufficientSubsets:
                 f"confidence_{kind}": subsets.confidence,
                 f"whole_confidence_{kind}": subsets.whole,
             }
-        return {"settings": self.settings, **summary(self.per_image, self.per_image.values | extra)}
+        return {"settings": self.settings, **summary(self.per_image, {**self.per_image.values, **extra})}
 
 
 def sufficient_subsets(
