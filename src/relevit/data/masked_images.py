@@ -12,13 +12,14 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from relevit.data.classes import ClassMap, match_classes
-from relevit.data.digits import CLASSES, TEST_SETS, test_set
+from relevit.data.digits import CLASSES, TEST_SETS, test_set, training_samples
 from relevit.data.gtsegs import GtSegs
 from relevit.data.samples import Sample
 from relevit.errors import UserError
 from relevit.images import list_images, read_alpha, read_image, read_mask
 
 BUILTIN = "builtin"
+_TRAINING = 60  # pictures of each class
 
 
 class MaskedImages(Dataset[Sample]):
@@ -93,16 +94,18 @@ class MaskedImages(Dataset[Sample]):
 
 
 class BuiltinPictures(Dataset[Sample]):
-    """A test set of the built-in benchmark (`relevit.data.digits`), with the names of its classes.
+    """A set of the built-in benchmark (`relevit.data.digits`): one of TEST_SETS, or "train", 60 training pictures of each class.
 
-    The labels suit the built-in model and those fine-tuned from it. Pictures of one object share it in `objects`.
+    The labels suit the built-in model and those fine-tuned from it. Pictures of one object share it in `objects`. Raises UserError
+    for another name.
     """
 
     def __init__(self, name: str = TEST_SETS[0]) -> None:
-        if name not in TEST_SETS:
-            raise UserError(f"the built-in benchmark has no set {name!r}: choose one of {', '.join(TEST_SETS)}")
+        if name not in (*TEST_SETS, "train"):
+            raise UserError(f"the built-in benchmark has no set {name!r}: choose one of {', '.join(TEST_SETS)}, train")
+        all_classes = tuple(range(len(CLASSES)))
         self.name = name
-        self.pictures = test_set(name)
+        self.pictures = training_samples(_TRAINING, 0, all_classes) if name == "train" else test_set(name)
         self.labels = [int(label) for label in self.pictures.labels]
         self.groups = [CLASSES[label] for label in self.labels]
         self.objects = [str(number) for number in self.pictures.objects]
