@@ -12,12 +12,14 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from relevit.data.benchmarks.indexed_set import IndexedSet
 from relevit.data.benchmarks.listing import Paths
 from relevit.errors import UserError
 from relevit.images import to_rgb
+
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)  # what PIL's decoders raise
 
 
 def has_tars(path: Path) -> bool:
@@ -92,14 +94,7 @@ def decoded(content: bytes, name: str) -> Image.Image:
             picture.load()
             upright: Any = ImageOps.exif_transpose(picture)
             return to_rgb(upright)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise UserError(f"{name} is no picture that can be read ({error})") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name} is not a picture that can be read") from error
+    except (*_BROKEN, Image.DecompressionBombError) as error:
+        raise UserError(f"{name} cannot be read ({error})") from error

@@ -56,7 +56,7 @@ def open_timm(text: str) -> IndexedSet | StreamSet:
     make = partial(_create, text, f"{prefix}/{name}", options)
     if prefix in _STREAMS:
         length = int(getattr(make().reader, "num_samples", None) or 0)
-        return StreamSet(text, partial(_pairs, make), length or None)
+        return StreamSet(text, partial(_pairs, text, make), length or None)
     return _from_torchvision(text, make()) if prefix == "torch" else _from_hub(text, make())
 
 
@@ -86,11 +86,22 @@ def _create(text: str, name: str, options: dict[str, Any]) -> Any:
         raise UserError(f"{text} cannot be opened ({error or type(error).__name__})") from error
 
 
-def _pairs(make: Callable[[], Any]) -> Iterator[tuple[Image.Image, Any]]:
-    dataset = make()
+def _pairs(text: str, make: Callable[[], Any]) -> Iterator[tuple[Image.Image, Any]]:
+    dataset, number = make(), 0
     if hasattr(dataset.reader, "dist_num_replicas"):  # the whole stream, in each of several processes
         dataset.reader.dist_rank, dataset.reader.dist_num_replicas = 0, 1
-    yield from dataset
+    stream = iter(dataset)
+    while True:
+        try:
+            pair = next(stream)
+        except StopIteration:
+            return
+        except Exception as error:  # whatever the library raises
+            raise UserError(
+                f"{text} cannot be read beyond {number} images ({error or type(error).__name__})"
+            ) from error
+        number += 1
+        yield pair
 
 
 def _from_hub(text: str, dataset: Any) -> IndexedSet:
