@@ -18,6 +18,7 @@ RESAMPLES = 2000
 _CELLS = 4_000_000  # weights held at a time
 
 
+@runtime_checkable
 class Figures(Protocol):
     """What was measured of one model, image by image."""
 
