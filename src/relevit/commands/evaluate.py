@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -99,40 +99,19 @@ def evaluate(
 
 def _sets(data: Sequence[str], chosen: Sequence[str] | None, protocol: str, say: bool) -> dict[str, Any]:
     """The benchmarks of all `data` by name, opened; and says what was found in folders of several, and what was not."""
-    from relevit.data.benchmarks import composed_sets, find_benchmarks
-    from relevit.data.benchmarks.listing import holds_classes
-    from relevit.data.benchmarks.table import BENCHMARKS
+    from relevit.evaluation.sources import resolve
 
     openers: dict[str, Any] = {}
-
-    def add(pairs: Iterable[tuple[str, Any]], where: str) -> None:
-        for name, opener in pairs:
-            if name in openers:
-                raise UserError(
-                    f"there are two benchmarks called {name}, the second in {where}: give only one of them as --data"
-                )
-            openers[name] = opener
-
     for each in data:
-        folder = Path(each)
-        if not folder.is_dir():
-            from relevit.data.benchmarks import open_benchmark
-
-            opened = open_benchmark(each, protocol)
-            add(((name, lambda one=one: one) for name, one in opened.items()), each)
-            continue
-        composed = composed_sets(folder)
-        if composed is not None:
-            add(((f"{each.rstrip('/')}/{name}", lambda one=one: one) for name, one in composed.items()), each)
-            continue
-        discovery = find_benchmarks(folder, protocol)
-        known = [found for found in discovery.found if found.name.split("/")[0] in BENCHMARKS]
-        if not known and (holds_classes(folder) or not discovery.found):
-            add([(each, lambda path=each: path)], each)
-            continue
-        add(((found.name, found.open) for found in discovery.found), each)
-        if say:
-            _tell_discovery(each, discovery)
+        resolved = resolve(each, protocol)
+        twice = [name for name in resolved.openers if name in openers]
+        if twice:
+            raise UserError(
+                f"there are two benchmarks called {twice[0]}, the second in {each}: give one of them as --data"
+            )
+        openers.update(resolved.openers)
+        if say and resolved.discovery is not None:
+            _tell_discovery(each, resolved.discovery)
     wanted = list(openers) if chosen is None else _chosen(list(openers), chosen)
     return {name: openers[name]() for name in wanted}
 

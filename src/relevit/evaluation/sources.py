@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
-from relevit.data.benchmarks import ClassFolders, composed_sets
+from relevit.data.benchmarks import BENCHMARKS, ClassFolders, Discovery, composed_sets, find_benchmarks, open_benchmark
+from relevit.data.benchmarks.listing import holds_classes
+from relevit.data.benchmarks.tar_files import has_tars
 from relevit.errors import UserError
 
 
@@ -79,19 +82,41 @@ class Source:
         return {"images": self.length, "names and sizes": digest.hexdigest()}
 
 
+class Resolved(NamedTuple):
+    """The sets of a folder or a file, each by name with a function that opens it; and the search that found them, where
+    there was one."""
+
+    openers: dict[str, Callable[[], Any]]
+    discovery: Discovery | None = None
+
+
+def resolve(spec: str | Path, protocol: str) -> Resolved:
+    """What `evaluate` takes for a benchmark as a text or a path.
+
+    A folder made by `relevit compose` gives its sets, SPEC/SET. In another folder, benchmarks are looked for
+    (`find_benchmarks`); where none of the known ones is there and it has images in class folders, it is taken as that, and
+    called SPEC. For the rest see `open_benchmark`. Raises UserError for what is none of these.
+    """
+    text, folder = str(spec), Path(spec)
+    if not folder.is_dir() or has_tars(folder):
+        return Resolved({name: partial(_same, data) for name, data in open_benchmark(text, protocol).items()})
+    composed = composed_sets(folder)
+    if composed is not None:
+        return Resolved({f"{text.rstrip('/')}/{name}": partial(_same, data) for name, data in composed.items()})
+    discovery = find_benchmarks(folder, protocol)
+    known = any(found.name.split("/")[0] in BENCHMARKS for found in discovery.found)
+    if not known and (holds_classes(folder) or not discovery.found):
+        return Resolved({text: partial(ClassFolders, folder)})
+    return Resolved({found.name: found.open for found in discovery.found}, discovery)
+
+
 def open_sources(given: Any, protocol: str) -> dict[str, Source]:
-    """Benchmarks by name. A folder made by `relevit compose` gives one for each of its sets, NAME/SET."""
-    named = (
-        given if isinstance(given, Mapping) else {str(given) if isinstance(given, str | Path) else "benchmark": given}
-    )
+    """Benchmarks by name; of a dictionary by the names given, NAME/SET where there are several of a name."""
     sources = {}
-    for name, each in named.items():
-        for key, data in _opened(str(name), each, protocol):
-            if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-                raise UserError(
-                    f"{key} is no benchmark: give a folder, or a data set with a length and items by number"
-                )
-            sources[key] = Source(key, data)
+    for name, data in _opened(given, protocol).items():
+        if not _is_stream(data) and not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+            raise UserError(f"{name} is no benchmark: give a folder, or a data set with a length and items by number")
+        sources[name] = Source(name, data)
     if not sources:
         raise UserError("there is no benchmark to evaluate on")
     empty = [name for name, source in sources.items() if not source.length and not source.is_stream]
@@ -100,13 +125,27 @@ def open_sources(given: Any, protocol: str) -> dict[str, Source]:
     return sources
 
 
-def _opened(name: str, benchmark: Any, protocol: str) -> list[tuple[str, Any]]:
-    if not isinstance(benchmark, str | Path):
-        return [(name, benchmark)]
-    sets = composed_sets(benchmark)
-    if sets is None:
-        return [(name, ClassFolders(benchmark))]
-    return [(f"{name.rstrip('/')}/{each}", dataset) for each, dataset in sets.items()]
+def _opened(given: Any, protocol: str) -> dict[str, Any]:
+    if isinstance(given, str | Path):
+        return {name: opener() for name, opener in resolve(given, protocol).openers.items()}
+    if not isinstance(given, Mapping):
+        return {"benchmark": given}
+    opened = {}
+    for name, each in given.items():
+        if not isinstance(each, str | Path):
+            opened[str(name)] = each
+            continue
+        openers = resolve(each, protocol).openers
+        start = f"{str(each).rstrip('/')}/"  # of composed sets' names
+        for found, opener in openers.items():
+            opened[str(name) if len(openers) == 1 else f"{str(name).rstrip('/')}/{found.removeprefix(start)}"] = (
+                opener()
+            )
+    return opened
+
+
+def _same(data: Any) -> Any:
+    return data
 
 
 def _is_stream(data: Any) -> bool:

@@ -1,0 +1,93 @@
+"""evaluation/comparison.py: McNemar's p by hand, the paired bootstrap against direct resampling, names of what changed."""
+
+import math
+
+import numpy as np
+import pytest
+
+from relevit.errors import UserError
+from relevit.evaluation.comparison import compare, mcnemar, paired_interval
+from relevit.evaluation.predictions import Predictions
+
+
+def rows(hit: list[int], keys: list[str] | None = None, objects: list[str] | None = None) -> Predictions:
+    count = len(hit)
+    return Predictions(
+        keys or [f"{i}.png" for i in range(count)],
+        np.array(["a"] * count),
+        [(1,)] * count,
+        np.zeros((count, 5), np.int32),
+        np.full(count, 0.5, np.float32),
+        np.array(hit, bool),
+        np.ones(count, bool),
+        None if objects is None else np.array(objects),
+    )
+
+
+@pytest.mark.parametrize(("corrected", "ruined"), [(3, 11), (11, 3), (7, 7), (0, 5), (24, 0)])
+def test_exact_p_is_the_tails_of_a_fair_coin(corrected: int, ruined: int) -> None:
+    n, least = corrected + ruined, min(corrected, ruined)
+    tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
+    assert mcnemar(corrected, ruined) == pytest.approx(min(1.0, 2 * tail), rel=1e-12)
+
+
+def test_exact_below_25_then_chi_squared_with_continuity_correction() -> None:
+    exact = 2 * sum(math.comb(24, k) for k in range(8)) / 2**24
+    assert mcnemar(7, 17) == pytest.approx(exact, rel=1e-12)
+    # one degree of freedom: the tail of chi squared is that of a normal variable at the root
+    assert mcnemar(7, 18) == pytest.approx(math.erfc(math.sqrt(100 / 25 / 2)), rel=1e-12)
+    assert mcnemar(31, 53) == mcnemar(53, 31) == pytest.approx(math.erfc(math.sqrt(21**2 / 84 / 2)), rel=1e-12)
+    assert mcnemar(13, 13) == mcnemar(0, 0) == 1.0
+
+
+def test_difference_and_names_have_the_right_sign() -> None:
+    found = compare(rows([1, 1, 0, 0, 1]), rows([1, 0, 1, 1, 1]))
+    assert found.difference == pytest.approx(20.0) and found.images == 5
+    assert found.corrected == ["2.png", "3.png"] and found.ruined == ["1.png"]
+    assert found.interval[0] < 20 < found.interval[1] and found.p_value == 1.0
+    assert dict(found)["corrected"] == 2 and found.to_dict()["ruined"] == ["1.png"]
+
+
+def test_images_are_paired_by_name() -> None:
+    """What only one of the models could read counts for neither."""
+    first = rows([1, 0, 1, 0], ["a", "b", "c", "d"])
+    other = rows([1, 0, 1], ["b", "c", "e"])
+    found = compare(first, other)
+    assert found.images == 2 and found.corrected == ["b"] and found.ruined == ["c"] and found.difference == 0
+    with pytest.raises(UserError, match="no image"):
+        compare(first, rows([1], ["x"]))
+
+
+def test_bootstrap_against_direct_resampling() -> None:
+    rng = np.random.default_rng(3)
+    before = rng.random(211) < 0.6
+    after = np.where(rng.random(211) < 0.2, ~before, before)
+    differences = after.astype(int) - before.astype(int)
+    means = [differences[rng.integers(0, 211, 211)].mean() for _ in range(20_000)]
+    low, high = paired_interval(before, after, resamples=20_000)
+    expected = np.quantile(means, [0.025, 0.975])
+    assert low == pytest.approx(expected[0], abs=1.5 / 211) and high == pytest.approx(expected[1], abs=1.5 / 211)
+    # pairs are kept: two independent draws would be this much wider
+    apart = [after[rng.integers(0, 211, 211)].mean() - before[rng.integers(0, 211, 211)].mean() for _ in range(5000)]
+    assert high - low < 0.75 * np.diff(np.quantile(apart, [0.025, 0.975]))[0]
+
+
+def test_objects_are_drawn_as_a_whole() -> None:
+    once = (np.arange(53) % 3 == 0, np.arange(53) % 5 == 0)
+    copies = [np.repeat(each, 11) for each in once]
+    by_object = paired_interval(copies[0], copies[1], np.repeat(np.arange(53), 11))
+    alone = paired_interval(once[0], once[1], np.arange(53))
+    assert by_object == pytest.approx(alone)
+    assert np.diff(paired_interval(*copies)) < 0.5 * np.diff(by_object)
+
+
+@pytest.mark.parametrize(("before", "after", "middle"), [(1, 1, 0.0), (0, 1, 1.0), (1, 0, -1.0)])
+def test_equal_differences_still_have_a_width(before: int, after: int, middle: float) -> None:
+    low, high = paired_interval(np.full(97, before, bool), np.full(97, after, bool))
+    assert -1 <= low <= middle <= high <= 1 and 0.03 < high - low < 0.09
+
+
+def test_same_seed_same_interval() -> None:
+    before, after = np.arange(97) % 2 == 0, np.arange(97) % 3 == 0
+    assert paired_interval(before, after, seed=5) == paired_interval(before, after, seed=5)
+    assert paired_interval(before, after, seed=5) != paired_interval(before, after, seed=6)
