@@ -7,7 +7,7 @@ of a whole set. Two models that saw the same images are compared on the same dra
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
