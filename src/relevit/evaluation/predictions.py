@@ -273,7 +273,11 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
 
     parse = {"index": int, "answers": numbers, "top5": numbers, "confidence": np.float32, "hit1": truth, "hit5": truth}
     with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    absent = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if absent:
+        raise ValueError(f"it has no column {absent[0]}")
     if any(None in row or None in row.values() for row in rows):
         raise ValueError("a line has too many or too few columns")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
