@@ -38,10 +38,10 @@ def open_tars(path: Path) -> IndexedSet:
 
     Raises UserError for a broken or compressed archive, one without images, or images outside of class folders.
     """
-    from timm.data import create_dataset
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar  # timm's factory knows single tar files only
 
     try:
-        reader = create_dataset("", root=os.fspath(path), search_split=False, cache_tarinfo=False).reader
+        reader = ReaderImageInTar(os.fspath(path), cache_tarinfo=False)  # whose cache would be a pickle beside the data
     except (tarfile.TarError, AssertionError, ValueError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as tar files of images ({error or type(error).__name__}): give uncompressed archives"
