@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from relevit.experiments.cells import Arm, cell_key
 from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
-from relevit.experiments.grids import Contrast, Grid
+from relevit.experiments.grids import Contrast, Entry, Grid
 from relevit.experiments.jobs import Job, Outcome
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class GridPlan:
 
         grid, seeds = self.grid, range(min(self.grid.seeds, data.seeds or self.grid.seeds))
         start = outcomes["original"].result
-        done = {arm.row: _results(arm, seeds, outcomes) for arm in grid.arms}
+        done = {entry.row: _results(entry, seeds, outcomes) for entry in grid.entries()}
         rows: list[Row] = []
         for figure in grid.figures:
             for group in grid.groups:
@@ -48,17 +47,17 @@ class GridPlan:
                         continue
                     first = of_original(start, name, grid.views, figure, group)
                     rows.append(Row("original", **key, ours=first.mean, low=first.low, high=first.high, state=MEASURED))
-                    for arm in grid.arms:
-                        results = done[arm.row]
+                    for entry in grid.entries():
+                        results = done[entry.row]
                         if not results:
-                            state = _state([outcomes[cell_key(arm, seed)] for seed in seeds])
-                            rows.append(Row(arm.row, **key, state=state))
+                            state = _state([outcomes[entry.key(seed)] for seed in seeds])
+                            rows.append(Row(entry.row, **key, state=state))
                             continue
                         values = [value(r, name, grid.views, figure, group) for r in results.values()]
                         own = over_seeds(values)
                         rows.append(
                             Row(
-                                arm.row,
+                                entry.row,
                                 **key,
                                 ours=own.mean,
                                 low=own.low,
@@ -87,9 +86,9 @@ class GridPlan:
         )
 
 
-def _results(arm: Arm, seeds: range, outcomes: Mapping[str, Outcome]) -> dict[int, Any]:
+def _results(entry: Entry, seeds: range, outcomes: Mapping[str, Outcome]) -> dict[int, Any]:
     """Seed to result, of the cells that are done."""
-    found = {seed: outcomes[cell_key(arm, seed)].result for seed in seeds}
+    found = {seed: outcomes[entry.key(seed)].result for seed in seeds}
     return {seed: result for seed, result in found.items() if result is not None}
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from relevit.experiments.cells import Arm, cell_job, original_job, rate_jobs, with_samples
+from relevit.experiments.cells import Arm, cell_job, cell_key, original_job, rate_jobs, with_samples
 from relevit.experiments.jobs import Job
 
 
@@ -53,7 +53,7 @@ SHARE = Arm("relevance_share", "relevance_share", cost=2.0)
 CONSISTENCY = Arm("consistency", "consistency", cost=1.5)
 DISTILLATION = Arm("distillation", "distillation", cost=1.7)
 BEYOND = (SHARE, CONSISTENCY, DISTILLATION)
-SECOND_ORDER = ("input_x_gradient",)  # explainers whose maps train by second-order gradients alone
+SECOND_ORDER = ("input_x_gradient", "attn_lrp")  # explainers whose maps train by second-order gradients alone
 EXPLAINERS = tuple(
     Arm(
         f"relevance_by_{name}",
@@ -80,10 +80,37 @@ BY_SAMPLES = tuple(
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A row: an arm, or the model at `share` of the way to it from the original."""
+
+    arm: Arm
+    share: float | None = None
+    views: int = 1
+
+    @property
+    def row(self) -> str:
+        return self.arm.row if self.share is None else f"{self.arm.row}_{100 * self.share:g}%"
+
+    def key(self, seed: int) -> str:
+        """The key of the job with its hits."""
+        key = cell_key(self.arm, seed)
+        return key if self.share is None else f"{key}-interpolated-{self.share:g}"
+
+    def jobs(self, seed: int) -> list[Job]:
+        cell = cell_job(self.arm, seed)
+        if self.share is None:
+            return [cell]
+        arguments = {"name": cell.key, "share": self.share, "views": self.views}
+        function = "relevit.experiments.measured:interpolated"
+        return [cell, Job(self.key(seed), function, arguments, after=(cell.key,), seconds=4 + 10 * self.views)]
+
+
+@dataclass(frozen=True)
 class Grid:
     """arms: the rows of the table, below the original. sets: its columns: test sets, "shifted" for the mean of all
     shifted ones, "foreground_share". views: pictures of each test object that count. seeds: how many. groups: "all",
-    "set_a" and "rest" of the classes. figures: "r1", "r5". published: the number of the paper's table beside it."""
+    "set_a" and "rest" of the classes. figures: "r1", "r5". shares: of the way from the original to each arm at which there is
+    a row too."""
 
     arms: tuple[Arm, ...]
     sets: tuple[str, ...]
@@ -92,14 +119,23 @@ class Grid:
     seeds: int = 5
     groups: tuple[str, ...] = ("all",)
     figures: tuple[str, ...] = ("r1",)
+    shares: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def entries(self) -> list[Entry]:
+        """The rows: every arm, and the models on the way to it from the original."""
+        return [
+            entry
+            for arm in self.arms
+            for entry in (*(Entry(arm, share, self.views) for share in self.shares), Entry(arm))
+        ]
 
     def jobs(self, seeds: int | None = None) -> list[Job]:
         """The original, the rates of all arms, and a cell for each arm and seed: seeds before arms, so that whole
         comparisons end first."""
         rates = [job for arm in self.arms for job in rate_jobs(arm)]
         count = min(self.seeds, seeds or self.seeds)
-        cells = [cell_job(arm, seed) for seed in range(count) for arm in self.arms]
+        cells = [job for seed in range(count) for entry in self.entries() for job in entry.jobs(seed)]
         return [original_job(), *rates, *cells]
 
 
@@ -232,7 +268,7 @@ GRIDS: dict[str, Grid] = {
         (RELEVANCE, AUTOMATIC, *CHOICES),
         EVERY,
         (Contrast("over seeds, ours raises accuracy on shifted sets", "relevance", "original"),),
-        views=1,
+        seeds=3,
     ),
     "figure4": Grid(
         (RELEVANCE, AUTOMATIC),
@@ -247,3 +283,16 @@ GRIDS: dict[str, Grid] = {
     ),
 }
 GRIDS["appendix_i"] = replace(GRIDS["figure4"], arms=MAIN)
+GRIDS["interpolation"] = Grid(
+    (RELEVANCE, CONTROL),
+    EVERY,
+    (
+        Contrast(
+            "half-way there is as good on shifted sets as all the way", "relevance_50%", "relevance", expects="same"
+        ),
+        Contrast("half-way there is better than the original", "relevance_50%", "original"),
+        Contrast("half-way to cross-entropy is better than all the way", "control_50%", "control"),
+    ),
+    seeds=3,
+    shares=(0.25, 0.5, 0.75),
+)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from relevit.errors import UserError
 from relevit.experiments.builtin_plan import GridPlan
 from relevit.experiments.filled import Plan
-from relevit.experiments.grids import GRIDS
+from relevit.experiments.grids import CONTROL, GRIDS, MAIN, RELEVANCE, SWAP, Contrast
+from relevit.experiments.measured_plan import MeasuredPlan, PicturesPlan
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,66 @@ class Experiment:
     real: Plan | None = None
 
 
+SEGMENTATION = MeasuredPlan(
+    "segmentation",
+    MAIN,
+    ("pixel_accuracy", "miou", "map"),
+    limit=200,
+    contrasts=tuple(
+        Contrast(f"ours raises {figure.replace('_', ' ')} of the maps as segmentation", "relevance", against, figure)
+        for against in ("original", "control")
+        for figure in ("pixel_accuracy", "miou", "map")
+    ),
+    seconds=8,
+)
+PERTURBATION = MeasuredPlan(
+    "perturbation",
+    (RELEVANCE, CONTROL, SWAP),
+    ("accuracy", "auc_positive_predicted", "auc_negative_predicted", "auc_contrast_predicted"),
+    limit=100,
+    seeds=3,
+    options={"random": "none", "targets": ["predicted"]},
+    contrasts=(
+        Contrast(
+            "maps stay as faithful: the gap between removing little and much relevance",
+            "relevance",
+            "original",
+            "auc_contrast_predicted",
+        ),
+    ),
+    seconds=8,
+)
+NEIGHBOURS = MeasuredPlan(
+    "knn",
+    (RELEVANCE, CONTROL, SWAP),
+    ("r1", "r5"),
+    data="builtin/background_shuffled",
+    train="builtin/train",
+    limit=400,
+    seeds=3,
+    contrasts=(Contrast("ours improves the features for nearest neighbours", "relevance", "original", "r1"),),
+    seconds=9,
+)
+SUBSETS = MeasuredPlan(
+    "sufficient_subsets",
+    (RELEVANCE,),
+    ("share_predicted", "found_predicted", "share_other", "found_other"),
+    limit=24,
+    seeds=2,
+    contrasts=(
+        Contrast(
+            "subsets of few pixels are found for classes that are not in the picture",
+            "relevance",
+            "original",
+            "found_other",
+            expects="same",
+            margin=10.0,
+        ),
+    ),
+    seconds=25,
+)
+
+
 def _grid(name: str) -> Plan:
     return GridPlan(GRIDS[name])
 
@@ -29,8 +90,35 @@ def _grid(name: str) -> Plan:
 EXPERIMENTS: dict[str, Experiment] = {
     "table1": Experiment("robustness: ours, GradMask, RRR, cross-entropy, background swap", "Table 1", _grid("table1")),
     "table2": Experiment("robustness to place, rotation and size", "Table 2", _grid("table2")),
+    "table3": Experiment("maps as segmentations", "Table 3", SEGMENTATION),
     "table4": Experiment("ablation of the loss", "Table 4", _grid("table4")),
     "figure4": Experiment("classes of the training samples against the rest", "Figure 4", _grid("figure4")),
+    "figure1": Experiment(
+        "where the original looks", "Figure 1", PicturesPlan(RELEVANCE, ("background_shuffled",), ("unchanged",))
+    ),
+    "figure2": Experiment(
+        "unchanged, corrected and ruined",
+        "Figure 2",
+        PicturesPlan(RELEVANCE, ("in_distribution",), ("unchanged", "corrected", "ruined")),
+    ),
+    "figure3": Experiment(
+        "corrected on shifted sets",
+        "Figure 3",
+        PicturesPlan(
+            RELEVANCE, ("background_shuffled", "background_unseen", "location", "size", "rotation"), ("corrected",)
+        ),
+    ),
+    "interpolation": Experiment(
+        "between the original and the fine-tuned model", "not in the paper", _grid("interpolation")
+    ),
+    "appendix_a": Experiment("sufficient input subsets", "Appendix A", SUBSETS),
+    "appendix_g": Experiment(
+        "more pictures",
+        "Appendix G",
+        PicturesPlan(RELEVANCE, ("background_unseen", "foreground_only"), ("corrected", "unchanged", "ruined")),
+    ),
+    "appendix_m": Experiment("nearest neighbours on frozen features", "Appendix M", NEIGHBOURS),
+    "appendix_n": Experiment("perturbation of pixels by relevance", "Appendix N", PERTURBATION),
     "beyond": Experiment("other losses of masks alone, without labels", "not in the paper", _grid("beyond")),
     "appendix_d": Experiment("the baselines as released and as written", "Appendix D", _grid("appendix_d")),
     "appendix_e": Experiment("small changes of the learning rate", "Appendix E", _grid("appendix_e")),
@@ -44,14 +132,23 @@ EXPERIMENTS: dict[str, Experiment] = {
 ORDER = (
     "table1",
     "table2",
+    "table3",
     "table4",
     "beyond",
-    "appendix_j",
-    "appendix_h",
-    "appendix_e",
     "figure4",
     "appendix_i",
+    "figure1",
+    "figure2",
+    "figure3",
+    "appendix_g",
+    "appendix_j",
+    "appendix_e",
+    "appendix_n",
+    "appendix_m",
+    "appendix_h",
+    "interpolation",
     "appendix_f",
+    "appendix_a",
     "appendix_d",
 )
 

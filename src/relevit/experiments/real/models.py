@@ -1,0 +1,112 @@
+"""The paper's seven models with the rates and temperatures of its setup (protocol, "Optimisation"), and models of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from relevit.errors import UserError
+
+ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class PaperModel:
+    """A model to fine-tune.
+
+    name: in the tables. architecture: timm's name. lr: None lets the rule choose (`finetune --lr auto`). temperature: of the
+    classification term. weights: a file's name, where timm has none of its own. probe: a self-supervised backbone, whose linear
+    head is trained first. base: one of those that Figure 4 averages over. file: the path of its weights, where they are a file.
+    """
+
+    name: str
+    architecture: str
+    lr: float | None = None
+    temperature: float = 1.0
+    weights: str | None = None
+    probe: bool = False
+    base: bool = False
+    file: str | None = None
+
+    def spec(self) -> dict[str, Any]:
+        """What jobs are told: JSON without the path of the file, which is the place's (places.py)."""
+        told = asdict(self)
+        return {key: told[key] for key in ("name", "architecture", "lr", "temperature", "probe")}
+
+    @property
+    def need(self) -> str | None:
+        """The name of the data that its weights are, where timm has none."""
+        return f"weights of {self.name} ({self.weights})" if self.weights is not None else None
+
+
+PAPER_MODELS = (
+    PaperModel("ViT-B", "vit_base_patch16_224.orig_in21k_ft_in1k", 3e-6, base=True),
+    PaperModel("ViT-L", "vit_large_patch16_224", 9e-7, weights="jx_vit_large_p16_224-4ee7a4dc.pth"),
+    PaperModel("AR-S", "vit_small_patch16_224.augreg_in21k_ft_in1k", 2e-6),
+    PaperModel("AR-B", "vit_base_patch16_224.augreg_in21k_ft_in1k", 6e-7, base=True),
+    PaperModel("AR-L", "vit_large_patch16_224.augreg_in21k_ft_in1k", 9e-7),
+    PaperModel("DeiT-S", "deit_small_patch16_224.fb_in1k", 1e-6, 0.55),
+    PaperModel("DeiT-B", "deit_base_patch16_224.fb_in1k", 8e-7, 0.65, base=True),
+)
+SELF_SUPERVISED = PaperModel(
+    "DINO-B", "vit_base_patch16_224.dino", None, probe=True
+)  # appendix L; which model is our choice
+_NAMES = {model.name: model for model in PAPER_MODELS}
+
+
+def chosen_models(names: Sequence[str], weights: str | None = None) -> tuple[PaperModel, ...]:
+    """The models of `--models`: names of the paper's, or NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE for one's own; none given are
+    all seven. weights: a folder in which files of weights lie, called by the timm name or the file's own name.
+
+    Raises UserError for an unknown name, a file that is not there, and a name that is given twice.
+    """
+    found: dict[str, PaperModel] = {}
+    for text in names or list(_NAMES):
+        name, given, rest = text.partition("=")
+        if not given:
+            if name not in _NAMES:
+                raise UserError(
+                    f"--models has no {name!r}: choose among {', '.join(_NAMES)}, or give NAME=ARCHITECTURE[@FILE]"
+                )
+            model = _NAMES[name]
+        else:
+            architecture, _, file = rest.partition("@")
+            if not name or not architecture:
+                raise UserError(f"--models {text!r} must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE")
+            if file and not Path(file).exists():
+                raise UserError(f"--models {text}: there is no file {file}")
+            published = _NAMES.get(name)
+            model = PaperModel(
+                name,
+                architecture,
+                published.lr if published else None,
+                published.temperature if published else 1.0,
+                base=published.base if published else True,
+                file=str(Path(file).resolve()) if file else None,
+            )
+        if model.name in found:
+            raise UserError(f"--models names {model.name} twice")
+        found[model.name] = model if model.file else _with_file(model, weights)
+    return tuple(found.values())
+
+
+def _with_file(model: PaperModel, weights: str | None) -> PaperModel:
+    if weights is None:
+        return model
+    folder = Path(weights)
+    if not folder.is_dir():
+        raise UserError(f"--weights {weights} is no folder: name the one that holds files of weights")
+    names = [model.weights] if model.weights else []
+    names += [f"{model.architecture}{ending}" for ending in ENDINGS]
+    for name in names:
+        if name is not None and (folder / name).is_file():
+            told = asdict(model) | {"file": str((folder / name).resolve()), "weights": None}
+            return PaperModel(**told)
+    return model
+
+
+def files_of(models: Sequence[PaperModel]) -> Mapping[str, str]:
+    """Model to the path of its file of weights, of those that have one."""
+    return {model.name: model.file for model in models if model.file is not None}

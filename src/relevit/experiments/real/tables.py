@@ -1,0 +1,317 @@
+"""Tables of accuracies on real data: models and variants in the rows, benchmarks in the columns, the paper's figures beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
+from relevit.experiments.jobs import Job, Outcome
+from relevit.experiments.published import Published, average_change, published
+from relevit.experiments.real.models import PaperModel, chosen_models
+from relevit.experiments.real.variants import (
+    Variant,
+    default_split,
+    evaluation_job,
+    evaluation_key,
+    run_jobs_of,
+    settings_of,
+    split_jobs,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAIN = ("imagenet", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "objectnet")
+SI_SCORE = ("si-score-location", "si-score-rotation", "si-score-size")
+Which = Literal["all", "base", "first"]
+
+
+@dataclass(frozen=True)
+class AccuracyPlan:
+    """A Plan (filled.py). variants: beside the original. benchmarks: the columns. figures: r1, r5. groups: all, set_a, rest. models:
+    all of --models, those that Figure 4 averages over, or the first. own: models in place of --models. table: the published one.
+    spread: variants that are one row together, name to their names: a mean over seeds or choices of classes. rows: whether there is
+    a row for each model, averages: whether there are rows of the average change over the models."""
+
+    variants: tuple[Variant, ...]
+    benchmarks: tuple[str, ...] = MAIN
+    figures: tuple[str, ...] = ("r1",)
+    groups: tuple[str, ...] = ("all",)
+    models: Which = "all"
+    own: tuple[PaperModel, ...] = ()
+    table: int | None = None
+    spread: Mapping[str, tuple[str, ...]] | None = None
+    rows: bool = True
+    averages: bool = False
+    notes: tuple[str, ...] = ()
+
+    def _models(self, data: Data) -> tuple[PaperModel, ...]:
+        return self.own or select(data, self.models)
+
+    def jobs(self, data: Data) -> list[Job]:
+        found: list[Job] = []
+        if "set_a" in self.groups or "rest" in self.groups:
+            found += split_jobs(Variant(""), data)
+        for model in self._models(data):
+            found += before_original(model, data)
+            found += [evaluation_job(model, None, benchmark, data) for benchmark in self.benchmarks]
+            for variant in self.variants:
+                found += run_jobs_of(model, variant, data)
+                found += [evaluation_job(model, variant, benchmark, data) for benchmark in self.benchmarks]
+        return once(found)
+
+    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
+        set_a = _set_a(outcomes.get(default_split(data)))
+        rows: list[Row] = []
+        runs: list[dict[str, Any]] = []
+        changes: dict[tuple[str, str, str, str], list[float]] = {}
+        members = self._rows()
+        for figure in self.figures:
+            for group in self.groups:
+                for model in self._models(data):
+                    for benchmark in self.benchmarks:
+                        key = {"column": benchmark, "figure": figure, "group": group}
+                        start = outcomes[evaluation_key(model, None, benchmark)]
+                        first = hits(start, figure, group, set_a)
+                        if self.rows:
+                            rows.append(self._original(model, start, first, key))
+                        for name, variants in members.items():
+                            own = [outcomes[evaluation_key(model, variant, benchmark)] for variant in variants]
+                            row = self._row(model, name, variants[0], own, first, key, set_a)
+                            if self.rows:
+                                rows.append(row)
+                            if row.change is not None:
+                                changes.setdefault((name, benchmark, figure, group), []).append(row.change)
+                            runs += _runs(model, variants, own, key, set_a)
+        averages = list(self._averages(members, changes))
+        notes = [*self.notes, *_about(data)]
+        return Filled([*rows, *averages], list(self._findings(members, changes)), notes, protocol_of(data), runs)
+
+    def _rows(self) -> dict[str, list[Variant]]:
+        """Row's name to the variants that it is a mean of."""
+        together = self.spread or {}
+        inside = {name for names in together.values() for name in names}
+        by_name = {variant.name: variant for variant in self.variants}
+        found = {variant.name: [variant] for variant in self.variants if variant.name not in inside}
+        return found | {row: [by_name[name] for name in names] for row, names in together.items()}
+
+    def _original(self, model: PaperModel, outcome: Outcome, values: np.ndarray | None, key: Mapping[str, str]) -> Row:
+        from relevit.evaluation.intervals import wilson
+
+        name = f"{model.name} original"
+        paper = cell(self.table, model.name, "original", "none", key["column"], key["figure"], key["group"])
+        if values is None or not len(values):
+            return Row(name, **key, published=paper, state=state(outcome))
+        low, high = wilson(int(values.sum()), len(values))
+        mean = 100 * float(values.mean())
+        return Row(name, **key, ours=mean, low=100 * low, high=100 * high, published=paper, state=MEASURED)
+
+    def _row(
+        self,
+        model: PaperModel,
+        name: str,
+        variant: Variant,
+        own: Sequence[Outcome],
+        first: np.ndarray | None,
+        key: Mapping[str, str],
+        set_a: SetA | None,
+    ) -> Row:
+        from relevit.evaluation.comparison import paired_interval
+        from relevit.evaluation.intervals import wilson
+        from relevit.experiments.figures import over_seeds
+
+        title = f"{model.name} {name}"
+        method, masks = variant.published or ("", "")
+        paper = cell(self.table, model.name, method, masks, key["column"], key["figure"], key["group"])
+        each = [hits(outcome, key["figure"], key["group"], set_a) for outcome in own]
+        values = [value for value in each if value is not None and len(value)]
+        if not values:
+            return Row(title, **key, published=paper, state=state(next(o for o in own)))
+        means = [100 * float(value.mean()) for value in values]
+        if len(own) > 1:
+            spread = over_seeds(means)
+            before = None if first is None else 100 * float(first.mean())
+            moved = {} if before is None else _change(spread.mean - before, spread.low - before, spread.high - before)
+            return Row(
+                title, **key, ours=spread.mean, low=spread.low, high=spread.high, seeds=spread.seeds, published=paper,
+                state=MEASURED, **moved,
+            )  # fmt: skip
+        low, high = wilson(int(values[0].sum()), len(values[0]))
+        moved = {}
+        if first is not None and len(first) == len(values[0]):
+            ends = paired_interval(first, values[0])
+            moved = _change(means[0] - 100 * float(first.mean()), 100 * ends[0], 100 * ends[1])
+        return Row(
+            title, **key, ours=means[0], low=100 * low, high=100 * high, published=paper, state=MEASURED, **moved
+        )
+
+    def _averages(
+        self, members: Mapping[str, list[Variant]], changes: Mapping[tuple[str, str, str, str], list[float]]
+    ) -> Iterator[Row]:
+        """Rows of the change, averaged over the models; an interval over models where there are two or more."""
+        from relevit.experiments.figures import over_seeds
+
+        if not self.averages:
+            return
+        for figure in self.figures:
+            for group in self.groups:
+                for name, variants in members.items():
+                    for benchmark in self.benchmarks:
+                        own = changes.get((name, benchmark, figure, group), [])
+                        method, masks = variants[0].published or ("", "")
+                        paper = None
+                        if self.table in (1, 2) and method == "ours" and group == "all":
+                            paper = average_change(self.table, method, masks, benchmark, figure)
+                        key = {"column": benchmark, "figure": figure, "group": group}
+                        title = f"average change, {name}"
+                        if not own:
+                            yield Row(title, **key, published=paper, state="no model was measured before and after")
+                            continue
+                        mean = over_seeds(own)
+                        yield Row(
+                            title, **key, ours=mean.mean, low=mean.low, high=mean.high, published=paper, state=MEASURED
+                        )
+
+    def _findings(
+        self, members: Mapping[str, list[Variant]], changes: Mapping[tuple[str, str, str, str], list[float]]
+    ) -> Iterator[Finding]:
+        """The paper's claim for its own method: it gains on shifted sets. Over models, which must be two or more."""
+        from relevit.experiments.figures import over_seeds, verdict
+
+        if not self.averages:
+            return
+        for name, variants in members.items():
+            if variants[0].method != "relevance":
+                continue
+            for benchmark in self.benchmarks:
+                if benchmark in ("imagenet", "imagenet-v2"):
+                    continue
+                own = changes.get((name, benchmark, self.figures[0], self.groups[0]), [])
+                says = f"{name} gains on {benchmark}, averaged over the models"
+                compared = f"{name} less original, R@1"
+                if len(own) < 2:
+                    yield Finding(says, compared, None, None, None, len(own), "not run")
+                    continue
+                found = over_seeds(own)
+                judged = verdict("higher", 0.0, found)
+                yield Finding(says, compared, found.mean, found.low, found.high, found.seeds, judged)
+
+
+SetA = tuple[frozenset[str], frozenset[int]]
+
+
+def select(data: Data, which: Which) -> tuple[PaperModel, ...]:
+    """The models of --models that a plan is about."""
+    models = data.models or chosen_models(())
+    if which == "base":
+        return tuple(model for model in models if model.base) or models[:1]
+    return models[:1] if which == "first" else models
+
+
+def before_original(model: PaperModel, data: Data) -> list[Job]:
+    from relevit.experiments.real.variants import original_jobs
+
+    return original_jobs(model, data)
+
+
+def once(jobs: Sequence[Job]) -> list[Job]:
+    """Each job once, at its first place."""
+    return list({job.key: job for job in reversed(jobs)}.values())[::-1]
+
+
+def hits(outcome: Outcome, figure: str, group: str, set_a: SetA | None) -> np.ndarray | None:
+    """The hits of a done evaluation, bool (images of the group,); None where it was not done, or the group is not known."""
+    import numpy as np
+
+    from relevit.experiments.cells import unpacked
+
+    if outcome.state != "done" or (group != "all" and set_a is None):
+        return None
+    result = outcome.result
+    values = unpacked(result["hits"][figure], result["images"])
+    if group == "all" or set_a is None:
+        return values
+    names, indices = set_a
+    inside = [name in names or not indices.isdisjoint(right) for name, right, _ in result["classes"]]
+    member = np.repeat(np.array(inside, bool), [count for *_, count in result["classes"]])
+    return values[member if group == "set_a" else ~member]
+
+
+def _set_a(outcome: Outcome | None) -> SetA | None:
+    """Names and ImageNet class indices of the classes of the training samples."""
+    from relevit.data.classes import match_classes
+
+    if outcome is None or outcome.state != "done":
+        return None
+    names = outcome.result["set_a"]
+    return frozenset(names), frozenset(match_classes(names).classes.values())
+
+
+def cell(
+    table: int | None, model: str, method: str, masks: str, benchmark: str, figure: str, group: str = "all"
+) -> float | None:
+    """The paper's figure, None where it has none."""
+    if table is None or group != "all" or not method:
+        return None
+    wanted = (model, method, masks, benchmark, figure)
+    found = (c for c in published(table) if _key(c) == wanted)
+    return next((c.value for c in found), None)
+
+
+def _key(c: Published) -> tuple[str, str, str, str, str]:
+    return c.model, c.method, c.masks, c.benchmark, c.figure
+
+
+def state(outcome: Outcome) -> str:
+    """Why there is no figure."""
+    return outcome.reason.strip().splitlines()[-1] if outcome.reason.strip() else "the classes of set A are not known"
+
+
+def protocol_of(data: Data) -> str:
+    """How it was measured, in a sentence."""
+    numbers = settings_of(data)
+    how = {
+        "paper": "Protocol `paper`: mean and std 0.5, short side 256, crop 224, 1000 classes compete, ObjectNet's first label.",
+        "standard": "Protocol `standard`: each model's own preprocessing, the benchmarks' own classes.",
+    }[data.protocol]
+    return (
+        f"{how} Fine-tuning: {numbers['epochs']} epochs, batches of {numbers['batch_size']}, the best epoch by the loss on validation "
+        "samples. Intervals (95%): Wilson's; of changes a paired bootstrap over images; of means over several runs or models Student's t."
+    )
+
+
+def _about(data: Data) -> list[str]:
+    numbers = settings_of(data)
+    changed = [
+        f"{key} {numbers[key]} (the paper: {value})"
+        for key, value in (("epochs", 50), ("classes", 500))
+        if numbers[key] != value
+    ]
+    return ["Not the paper's setting: " + ", ".join(changed) + "."] if changed else []
+
+
+def _change(mean: float, low: float, high: float) -> dict[str, Any]:
+    return {"change": mean, "change_low": low, "change_high": high}
+
+
+def _runs(
+    model: PaperModel, variants: Sequence[Variant], own: Sequence[Outcome], key: Mapping[str, str], set_a: SetA | None
+) -> list[dict[str, Any]]:
+    found = []
+    for variant, outcome in zip(variants, own, strict=True):
+        values = hits(outcome, key["figure"], key["group"], set_a)
+        if values is not None and len(values):
+            found.append(
+                {
+                    "row": f"{model.name} {variant.name}",
+                    "seed": variant.seed,
+                    "rate": "" if model.lr is None else model.lr * variant.factor,
+                    "set": key["column"],
+                    "group": key["group"],
+                    "figure": key["figure"],
+                    "value": 100 * float(values.mean()),
+                }
+            )
+    return found

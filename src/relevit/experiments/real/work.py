@@ -1,0 +1,302 @@
+"""What jobs on real data do: masks, samples, fine-tuning, evaluation, measurements. Everything stays in the output folder, and an
+interrupted job goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from relevit.errors import UserError
+from relevit.experiments.real.places import (
+    GTSEGS,
+    IMAGENET_S,
+    NEIGHBOURS,
+    PUBLISHED_MASKS,
+    TRAIN,
+    data_path,
+    has,
+    open_set,
+    weights_path,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DINO = "vit_base_patch16_224.dino"  # protocol, "Automatic masks"
+CANDIDATES = 10  # pictures of each class that get automatic masks, where there are no annotated ones to go by
+
+
+def annotated_masks(protocol: str, folder: Path) -> dict[str, Any]:
+    """ImageNet-S in our own layout, in OUT/masks/annotated. In the protocol `paper` ignored pixels count as background."""
+    from relevit.data.convert import convert_masks
+
+    out = folder / "masks" / "annotated"
+    if not out.exists():  # written in one step
+        train = data_path(folder, TRAIN) if has(folder, TRAIN) else None
+        source = data_path(folder, IMAGENET_S)
+        pictures = None if (source / "train-semi").is_dir() else train
+        mode: Any = "paper" if protocol == "paper" else "correct"
+        convert_masks("imagenet-s", source, out, images=pictures, mode=mode, skip_bad=True)
+    return {"pictures": _count(out / "images"), "masks": _count(out / "masks")}
+
+
+def automatic_masks(backbone: str, size: int | None, folder: Path) -> dict[str, Any]:
+    """TokenCut's masks in OUT/masks/automatic: those as published where they are there, else made by the backbone of the protocol,
+    of the pictures that have annotated masks, or of the first pictures of each class."""
+    from relevit.data.convert import convert_masks
+    from relevit.mask_run import make_masks
+    from relevit.models import load
+
+    out = folder / "masks" / "automatic"
+    if has(folder, PUBLISHED_MASKS):
+        if not out.exists():
+            train = data_path(folder, TRAIN) if has(folder, TRAIN) else None
+            convert_masks("tokencut", data_path(folder, PUBLISHED_MASKS), out, images=train, skip_bad=True)
+        return {"masks": _count(out / "masks"), "source": "published"}
+    pictures = _candidates(folder)
+    file = weights_path(folder, "TokenCut")
+    net = load(backbone, checkpoint=file)[0] if file else load(backbone)[0]
+    run = make_masks(net, pictures, out / "masks", size=size)
+    images = out / "images"
+    if not images.exists():
+        images.symlink_to(pictures.resolve(), target_is_directory=True)
+    return {
+        "masks": _count(out / "masks"),
+        "source": backbone,
+        "images": len(getattr(run, "records", ())) or _count(images),
+    }
+
+
+def samples(
+    masks: str,
+    classes: int,
+    per_class: int,
+    seed: int | None,
+    class_seed: int | None,
+    name: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """The paper's split of the masks, or another choice by seed, in OUT/splits/NAME.csv."""
+    from relevit.data.imagenet_s import paper_split
+    from relevit.data.manifest import TRAINING, write_manifest
+
+    root = folder / "masks" / masks
+    least = 520 if masks == "automatic" else None
+    found = paper_split(
+        root / "masks",
+        root / "images",
+        format="png",
+        classes=classes,
+        per_class=per_class,
+        seed=seed,
+        class_seed=class_seed,
+        min_pixels=least,
+        skip_bad=True,
+    )
+    place = folder / "splits" / f"{name}.csv"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():  # of a start that was interrupted before the result was written
+        place.unlink()
+    write_manifest(place, found.rows)
+    training = sorted({row.class_name for row in found.rows if row.split == TRAINING})
+    return {"training": sum(row.split == TRAINING for row in found.rows), "rows": len(found.rows), "set_a": training}
+
+
+def train(
+    name: str,
+    model: Mapping[str, Any],
+    protocol: str,
+    masks: str,
+    split: str,
+    method: str,
+    folder: Path,
+    explainer: str = "gae",
+    seed: int = 0,
+    factor: float = 1.0,
+    settings: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One fine-tuning, in OUT/runs/NAME; its best checkpoint is what is measured."""
+    from relevit.training import finetune
+
+    root = folder / "masks" / masks
+    ignore = root / "ignore"
+    lr = model["lr"]
+    if lr is None and factor != 1.0:
+        raise UserError(f"{model['name']} has no rate of its own that could be multiplied")
+    result = finetune(
+        original(model, protocol, folder),
+        root / "images",
+        folder / "runs" / name,
+        masks=root / "masks",
+        ignore=ignore if ignore.is_dir() else None,
+        manifest=folder / "splits" / f"{split}.csv",
+        method=method,
+        explainer=explainer,
+        lr="auto" if lr is None else lr * factor,
+        temperature=model["temperature"],
+        normalization=_normalization(protocol),
+        seed=seed,
+        progress=False,
+        tensorboard=False,
+        previews=0,
+        **dict(settings or {}),
+        **dict(options or {}),
+    )
+    metrics = result.metrics
+    kept = ("before", "after", "best_epoch", "epochs", "steps", "seconds", "warnings")
+    return {key: metrics[key] for key in kept if key in metrics}
+
+
+def evaluate(
+    name: str,
+    model: Mapping[str, Any],
+    run: str | None,
+    benchmark: str,
+    protocol: str,
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """R@1 and R@5 of a run's model, or of the original for run None, on a benchmark; every image's row is in OUT/evaluations/NAME."""
+    import numpy as np
+
+    from relevit.evaluation import evaluate as measure
+    from relevit.models import data_config
+
+    net = _model(model, run, protocol, folder)
+    from relevit.data.transforms import evaluation_view
+
+    view = evaluation_view(data_config(net, _normalization(protocol)))
+    report = measure(
+        {"model": (net, view)},
+        {benchmark: open_set(folder, benchmark, protocol)},
+        protocol=protocol,  # type: ignore[arg-type]
+        out=folder / "evaluations" / name,
+        **dict(settings or {}),
+    )
+    rows = report.predictions[benchmark]["model"]
+    bits = {figure: np.packbits(hits).tobytes().hex() for figure, hits in (("r1", rows.hit1), ("r5", rows.hit5))}
+    return {
+        "images": len(rows.keys),
+        "unreadable": len(report.unreadable[benchmark]),
+        "hits": bits,
+        "classes": _runs_of([str(group) for group in rows.groups], rows.answers),
+    }
+
+
+def measure(
+    test: str,
+    data: str,
+    model: Mapping[str, Any],
+    run: str | None,
+    protocol: str,
+    limit: int | None,
+    folder: Path,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A test of relevit.evaluation.measurements of a run's model, or of the original: its figures by name."""
+    from relevit.data.part import limited
+    from relevit.data.transforms import evaluation_view
+    from relevit.evaluation.measurements import measurement, open_data
+    from relevit.models import data_config
+
+    net = _model(model, run, protocol, folder)
+    view = evaluation_view(data_config(net, _normalization(protocol)))
+    row = measurement(test, options)
+    more: dict[str, Any] = {}
+    if data == GTSEGS:
+        pictures, more = open_data(row, str(data_path(folder, GTSEGS)), model=net)
+    elif data == NEIGHBOURS:
+        place = data_path(folder, NEIGHBOURS)
+        pictures, more = open_data(row, str(place / "test"), train=str(place / "train"))
+    else:
+        pictures = open_set(folder, data, protocol)
+    result = row.function(net, view, limited(pictures, limit), **{**(options or {}), **more})
+    return {str(figure): float(value) for figure, value in result if isinstance(value, int | float)}
+
+
+def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> dict[str, Any]:
+    """A linear head for a self-supervised backbone, on ImageNet's training pictures (appendix L), in OUT/probes/NAME."""
+    from relevit.data.transforms import evaluation_view
+    from relevit.linear_probe import train_linear_probe
+    from relevit.models import data_config, is_checkpoint, load
+
+    out = folder / "probes" / name
+    if is_checkpoint(out):
+        return {"checkpoint": True}
+    net, _ = load(model["architecture"], checkpoint=weights_path(folder, model["name"]))
+    view = evaluation_view(data_config(net, _normalization(protocol)))
+    return train_linear_probe(net, view, str(data_path(folder, TRAIN)), out).to_dict()
+
+
+def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
+    """A model before fine-tuning."""
+    from relevit.models import load
+
+    if model.get("probe"):
+        return load(str(folder / "probes" / model["name"]), normalization=_normalization(protocol))[0]
+    file = weights_path(folder, model["name"])
+    return load(model["architecture"], checkpoint=file, normalization=_normalization(protocol))[0]
+
+
+def _model(model: Mapping[str, Any], run: str | None, protocol: str, folder: Path) -> nn.Module:
+    """The best checkpoint of a run, or the original; on the GPU if there is one."""
+    import torch
+
+    from relevit.models import load
+
+    if run is None:
+        net = original(model, protocol, folder)
+    else:
+        place = folder / "runs" / run / "best"
+        if not place.is_dir():
+            raise UserError(f"{place} is gone: remove {folder / 'jobs' / run}.json to have it made again")
+        net = load(str(place))[0]
+    return net.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _normalization(protocol: str) -> Any:
+    return "paper" if protocol == "paper" else "model"
+
+
+def _candidates(folder: Path) -> Path:
+    """The pictures that get automatic masks, as a folder of class folders."""
+    annotated = folder / "masks" / "annotated" / "images"
+    if annotated.is_dir():
+        return annotated
+    if has(folder, IMAGENET_S) and (data_path(folder, IMAGENET_S) / "train-semi").is_dir():
+        return data_path(folder, IMAGENET_S) / "train-semi"
+    return _first_of_each(data_path(folder, TRAIN), folder / "masks" / "candidates")
+
+
+def _first_of_each(train: Path, out: Path) -> Path:
+    """Links to the first pictures of each class, by name."""
+    from relevit.files import atomic_folder
+    from relevit.images import list_images
+
+    if not out.exists():
+        with atomic_folder(out) as made:
+            for each in sorted(path for path in train.iterdir() if path.is_dir() and not path.name.startswith(".")):
+                for image in list_images(each)[:CANDIDATES]:
+                    place = made / each.name / image.name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.symlink_to(image.resolve())
+    return out
+
+
+def _count(folder: Path) -> int:
+    from relevit.images import list_images
+
+    return len(list_images(folder)) if folder.is_dir() else 0
+
+
+def _runs_of(groups: Sequence[str], answers: Sequence[tuple[int, ...]]) -> list[list[Any]]:
+    """[[class name, right classes, count], ...]: how many images of one kind follow one another; they are sorted by class, mostly."""
+    found: list[list[Any]] = []
+    for name, right in zip(groups, answers, strict=True):
+        if found and found[-1][:2] == [name, list(right)]:
+            found[-1][2] += 1
+        else:
+            found.append([name, list(right), 1])
+    return found
