@@ -158,7 +158,7 @@ def sufficient_subsets(
     batches = ImageBatches(model, view, data, batch_size, None, workers, progress, labels=False)
     items: list[Item] = []
     parts: dict[str, list[Subsets]] = {}
-    with evaluating(model), _parameters_as_constants(model):
+    with torch.inference_mode(False), evaluating(model), _parameters_as_constants(model):
         for batch in batches:
             with torch.no_grad():
                 logits = model(batch.images)
@@ -212,10 +212,11 @@ def path(
             logits = model(pixels)
             exact = torch.promote_types(logits.dtype, torch.float32)
             score = logits.log_softmax(dim=1, dtype=exact).gather(1, target[:, None])[:, 0]  # (batch,)
+            total = score.sum()
         yield kept.unflatten(1, (height, width)).clone(), score.detach().exp()
         if then is None:
             return
-        slope = torch.autograd.grad(score.sum(), mask)[0].flatten(1)  # (batch, pixels)
+        slope = torch.autograd.grad(total, mask)[0].flatten(1)  # (batch, pixels)
         order = slope.masked_fill(~kept, torch.inf).sort(dim=1, stable=True).indices
         kept.scatter_(1, order[:, : left - then], False)
 
