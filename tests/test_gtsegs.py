@@ -167,5 +167,5 @@ def test_damaged_bytes_are_an_error_of_the_image(place: Path) -> None:
     for offset in range(chunk.byte_offset, chunk.byte_offset + chunk.size):
         content[offset] ^= 255
     place.write_bytes(bytes(content))
-    with pytest.raises(UserError, match="image 1 of .* cannot be read"):
+    with pytest.raises(UserError, match=r"image 1 of .* cannot be read"):
         GtSegs(place)[1]

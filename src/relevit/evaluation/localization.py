@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from relevit.data.transforms import EvaluationView
 from relevit.errors import UserError
-from relevit.evaluation.map_batches import Advance, Geometry, LeftOut, Target, map_batches
+from relevit.evaluation.map_batches import Advance, LeftOut, map_batches
 from relevit.evaluation.per_image import PerImage
 from relevit.evaluation.segmentation import above_mean
 from relevit.losses import foreground_share
@@ -42,8 +42,8 @@ def localization(
     progress: Advance | None = None,
     workers: int = 0,
     explainer: str = "gae",
-    target: Target = "predicted",
-    geometry: Geometry = "crop",
+    target: str = "predicted",
+    geometry: str = "crop",
     tolerance: float = TOLERANCE,
 ) -> PerImage:
     """Localisation of a model's maps on images with masks, in percent, by image; see `map_batches` for the other arguments.

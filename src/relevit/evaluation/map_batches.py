@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from relevit.data.transforms import EvaluationView, as_picture
 from relevit.errors import UserError
 from relevit.explainers import EXPLAINERS, forward_with_relevance
 
-Geometry = Literal["squash", "crop"]
-Target = Literal["predicted", "label"]
+GEOMETRIES = ("squash", "crop")
+TARGETS = ("predicted", "label")
 Advance = Callable[[int], Any]  # called with how many images are done since the last time
 
 
@@ -55,8 +55,8 @@ def map_batches(
     data: Any,
     left_out: list[LeftOut],
     *,
-    geometry: Geometry = "squash",
-    target: Target = "predicted",
+    geometry: str = "squash",
+    target: str = "predicted",
     explainer: str = "gae",
     batch_size: int = 16,
     workers: int = 0,
@@ -88,7 +88,7 @@ def map_batches(
         for index, label in enumerate(data.labels):
             _check_label(int(label), classes, f"number {index}")
     device = next(model.parameters()).device
-    total = len(data)
+    read = 0
     with evaluating(model), torch.no_grad():
         for batch in _blocks(_read(data, view, geometry, workers), batch_size):
             left_out += [found for found in batch if isinstance(found, LeftOut)]
@@ -96,6 +96,7 @@ def map_batches(
             if target == "label":
                 for each in ready:
                     _check_label(each.label, classes, each.item.name)
+            read += len(ready)
             if ready:
                 labels = torch.tensor([each.label for each in ready], device=device)
                 images = torch.stack([each.image for each in ready]).to(device)
@@ -110,9 +111,9 @@ def map_batches(
                 )
             if progress is not None:
                 progress(len(batch))
-    if len(left_out) == total:
+    if not read:
         first = f": {left_out[0].name}, {left_out[0].reason}" if left_out else ""
-        raise UserError(f"none of the {total} images could be measured{first}")
+        raise UserError(f"none of the {len(data)} images could be read{first}")
 
 
 @contextmanager
@@ -137,7 +138,7 @@ class _Ready(NamedTuple):
     ignore: Tensor  # (height, width), boolean
 
 
-def _view_of(data: Any, index: int, view: EvaluationView, geometry: Geometry) -> _Ready | LeftOut:
+def _view_of(data: Any, index: int, view: EvaluationView, geometry: str) -> _Ready | LeftOut:
     try:
         sample = as_sample(data[index], index)
     except UserError as error:
@@ -179,7 +180,7 @@ def squash(
     return view.normalise(picture), mask, ignored
 
 
-def _read(data: Any, view: EvaluationView, geometry: Geometry, workers: int) -> Iterator[_Ready | LeftOut]:
+def _read(data: Any, view: EvaluationView, geometry: str, workers: int) -> Iterator[_Ready | LeftOut]:
     """Every image in order; with `workers` threads, a few are read ahead."""
     if workers <= 0:
         for index in range(len(data)):
@@ -212,8 +213,8 @@ def _blocks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 def _check(geometry: str, target: str, explainer: str, batch_size: int) -> None:
     for name, value, known in (
-        ("geometry", geometry, get_args(Geometry)),
-        ("target", target, get_args(Target)),
+        ("geometry", geometry, GEOMETRIES),
+        ("target", target, TARGETS),
         ("explainer", explainer, sorted(EXPLAINERS)),
     ):
         if value not in known:

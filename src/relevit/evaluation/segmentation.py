@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from relevit.data.transforms import EvaluationView
-from relevit.evaluation.map_batches import Advance, LeftOut, Target, map_batches
+from relevit.evaluation.map_batches import Advance, LeftOut, map_batches
 from relevit.evaluation.per_image import columns, summary
 from relevit.evaluation.resampling import plain, ratio, weighted_mean
 
@@ -84,7 +84,7 @@ def segmentation(
     progress: Advance | None = None,
     workers: int = 0,
     explainer: str = "gae",
-    target: Target = "predicted",
+    target: str = "predicted",
 ) -> Segmentation:
     """The segmentation test of a model on images with masks; see `map_batches` for the arguments and the errors.
 
