@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from relevit.commands.terminal import cores, stdout
+
+_NONE: list[str] = []
 
 
 def reproduce(
@@ -15,6 +19,12 @@ def reproduce(
     ray: str | None = None,
     slurm: bool = False,
     slurm_options: dict | None = None,
+    protocol: Literal["paper", "standard"] = "paper",
+    models: list[str] = _NONE,
+    weights: str | None = None,
+    epochs: int | None = None,
+    classes: int | None = None,
+    limit: int | None = None,
 ) -> int:
     """Run the paper's experiments and show them next to its published figures.
 
@@ -32,6 +42,12 @@ def reproduce(
         ray: the address of a Ray cluster to run on (auto for the one that this machine belongs to).
         slurm: runs by SLURM, through submitit.
         slurm_options: parameters of submitit for SLURM, such as {slurm_partition: gpu, timeout_min: 600}.
+        protocol: for a folder of data sets, paper as for the published figures, or standard, each model's own preprocessing and the benchmarks' own classes.
+        models: for a folder of data sets, models of the paper (ViT-B, AR-S, DeiT-B, ...) or of your own as NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE; by default the paper's seven.
+        weights: a folder with files of weights, called by timm's name or as they were published; by default timm's own are downloaded.
+        epochs: for a folder of data sets, epochs of a fine-tuning; by default the paper's 50.
+        classes: for a folder of data sets, classes of set A; by default the paper's 500.
+        limit: for a folder of data sets, images of tests beside accuracy at most; by default each experiment's own number.
     """
     import shlex
     import sys
@@ -47,7 +63,21 @@ def reproduce(
         raise UserError(f"--seeds must be at least 1, not {seeds}")
     if ray is not None and slurm:
         raise UserError("--ray and --slurm exclude each other: name one")
-    known = Data(data, seeds=seeds) if data == "builtin" else _found(data, seeds)
+    numbers = {"epochs": epochs, "classes": classes, "limit": limit}
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
+    if data == "builtin":
+        given = [
+            name
+            for name, value in {**numbers, "weights": weights, "models": models or None}.items()
+            if value is not None
+        ]
+        if given:
+            raise UserError(f"--{given[0]} is for a folder of data sets, not for the built-in benchmark")
+        known = Data(data, seeds=seeds)
+    else:
+        known = _found(data, seeds, protocol, models, weights, numbers)
     console = stdout()
     planned = plan(names, known, out)
     todo = [entry for entry in planned if entry.state in ("to do", "failed before")]
@@ -94,20 +124,18 @@ def reproduce(
     return 0 if measured == total else 1
 
 
-def _found(root: str, seeds: int | None) -> object:
-    """The data sets below a folder."""
-    from pathlib import Path
-
-    from relevit.data.benchmarks import find_benchmarks
-    from relevit.errors import UserError
+def _found(
+    root: str, seeds: int | None, protocol: str, models: list[str], weights: str | None, numbers: dict[str, int | None]
+) -> Any:
+    """The data sets below a folder, and the models."""
     from relevit.experiments.filled import Data
+    from relevit.experiments.real.models import chosen_models
+    from relevit.experiments.real.places import find_places
 
-    if not Path(root).is_dir():
-        raise UserError(f"--data {root} is no folder: name one with data sets, or builtin")
-    discovery = find_benchmarks(root)
-    return Data(
-        root,
-        {entry.name: str(entry.root) for entry in discovery.found},
-        dict(discovery.missing),
-        seeds,
-    )
+    chosen = chosen_models(models, weights)
+    found, missing = find_places(root, protocol, chosen)
+    for name, path in found.items():
+        stdout().print(f"found {name}: {path}", highlight=False, markup=False, soft_wrap=True)
+    for name, reason in missing.items():
+        stdout().print(f"not there, {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    return Data(root, found, missing, seeds, protocol, chosen, numbers)

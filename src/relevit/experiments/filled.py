@@ -82,13 +82,16 @@ class Filled:
 @dataclass(frozen=True)
 class Data:
     """What there is to run on. name: "builtin", or the root folder. found: data set to its folder; missing: data set to
-    the reason. seeds: at most so many, None for each experiment's own number. protocol: "standard" or "paper"."""
+    the reason. seeds: at most so many, None for each experiment's own number. protocol: "standard" or "paper". models:
+    those of real data (real/models.py), none for the paper's. settings: numbers of all runs that are not the paper's."""
 
     name: str
     found: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     seeds: int | None = None
     protocol: str = "standard"
+    models: tuple[Any, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Plan(Protocol):

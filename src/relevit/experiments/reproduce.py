@@ -13,6 +13,7 @@ from typing import Any
 from relevit.errors import UserError
 from relevit.experiments.filled import Data, Filled
 from relevit.experiments.jobs import Job, Outcome, in_order, read_records, run_jobs
+from relevit.experiments.real.places import PLACES, write_places
 from relevit.experiments.table import EXPERIMENTS, chosen, plan_for
 from relevit.files import atomic_write
 
@@ -76,6 +77,8 @@ def reproduce(
         for job in _plan(name, data).jobs(data):
             if jobs.setdefault(job.key, job) != job:
                 raise ValueError(f"two experiments have different jobs called {job.key}")
+    if data.name != "builtin":
+        write_places(out, data.found, data.models)
     outcomes = run_jobs(list(jobs.values()), out, engine, workers, say, missing=data.missing, options=options)
     shown = chosen([*before, *experiments], data.name)
     known = {**_known(shown, data, out), **outcomes}
@@ -87,7 +90,7 @@ def reproduce(
 def _before(out: Path, data: Data) -> list[str]:
     """The experiments that the folder's page shows already: it goes on showing them. Raises UserError for a folder of
     something else, or of other data."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "jobs").is_dir():
+    if out.is_dir() and any(out.iterdir()) and not ((out / "jobs").is_dir() or (out / PLACES).is_file()):
         raise UserError(f"{out} holds other files: name another folder with --out")
     try:
         content = json.loads((out / "results.json").read_text())

@@ -10,17 +10,17 @@ from relevit.experiments.builtin_plan import GridPlan
 from relevit.experiments.filled import Plan
 from relevit.experiments.grids import CONTROL, GRIDS, MAIN, RELEVANCE, SWAP, Contrast
 from relevit.experiments.measured_plan import MeasuredPlan, PicturesPlan
+from relevit.experiments.real.declared import REAL
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """builtin: on the built-in benchmark; real: on data sets in the layouts of their publishers; None where there is no
-    such plan."""
+    """builtin: how it is done on the built-in benchmark, None where it is not; on data sets in the layouts of their
+    publishers: see real/declared.py."""
 
     description: str
     where: str
     builtin: Plan | None = None
-    real: Plan | None = None
 
 
 SEGMENTATION = MeasuredPlan(
@@ -117,6 +117,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Appendix G",
         PicturesPlan(RELEVANCE, ("background_unseen", "foreground_only"), ("corrected", "unchanged", "ruined")),
     ),
+    "appendix_k": Experiment("what changes by class", "Appendix K"),
+    "appendix_l": Experiment("self-supervised backbones with a linear head", "Appendix L"),
     "appendix_m": Experiment("nearest neighbours on frozen features", "Appendix M", NEIGHBOURS),
     "appendix_n": Experiment("perturbation of pixels by relevance", "Appendix N", PERTURBATION),
     "beyond": Experiment("other losses of masks alone, without labels", "not in the paper", _grid("beyond")),
@@ -173,4 +175,4 @@ def chosen(names: Sequence[str], data: str) -> list[str]:
 def plan_for(name: str, data: str) -> Plan | None:
     """How an experiment is done on "builtin" or on a folder of data sets; None if it is not."""
     experiment = EXPERIMENTS[name]
-    return experiment.builtin if data == "builtin" else experiment.real
+    return experiment.builtin if data == "builtin" else REAL.get(name)

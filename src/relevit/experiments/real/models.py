@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,8 +74,10 @@ def chosen_models(names: Sequence[str], weights: str | None = None) -> tuple[Pap
             model = _NAMES[name]
         else:
             architecture, _, file = rest.partition("@")
-            if not name or not architecture:
-                raise UserError(f"--models {text!r} must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._-]*", name) or not architecture:
+                raise UserError(
+                    f"--models {text!r} must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE, the name of letters, digits and +._-"
+                )
             if file and not Path(file).exists():
                 raise UserError(f"--models {text}: there is no file {file}")
             published = _NAMES.get(name)

@@ -72,7 +72,7 @@ class AccuracyPlan:
             for group in self.groups:
                 for model in self._models(data):
                     for benchmark in self.benchmarks:
-                        key = {"column": benchmark, "figure": figure, "group": group}
+                        key: dict[str, Any] = {"column": benchmark, "figure": figure, "group": group}
                         start = outcomes[evaluation_key(model, None, benchmark)]
                         first = hits(start, figure, group, set_a)
                         if self.rows:
@@ -97,7 +97,7 @@ class AccuracyPlan:
         found = {variant.name: [variant] for variant in self.variants if variant.name not in inside}
         return found | {row: [by_name[name] for name in names] for row, names in together.items()}
 
-    def _original(self, model: PaperModel, outcome: Outcome, values: np.ndarray | None, key: Mapping[str, str]) -> Row:
+    def _original(self, model: PaperModel, outcome: Outcome, values: np.ndarray | None, key: Mapping[str, Any]) -> Row:
         from relevit.evaluation.intervals import wilson
 
         name = f"{model.name} original"
@@ -115,7 +115,7 @@ class AccuracyPlan:
         variant: Variant,
         own: Sequence[Outcome],
         first: np.ndarray | None,
-        key: Mapping[str, str],
+        key: Mapping[str, Any],
         set_a: SetA | None,
     ) -> Row:
         from relevit.evaluation.comparison import paired_interval
@@ -164,7 +164,7 @@ class AccuracyPlan:
                         paper = None
                         if self.table in (1, 2) and method == "ours" and group == "all":
                             paper = average_change(self.table, method, masks, benchmark, figure)
-                        key = {"column": benchmark, "figure": figure, "group": group}
+                        key: dict[str, Any] = {"column": benchmark, "figure": figure, "group": group}
                         title = f"average change, {name}"
                         if not own:
                             yield Row(title, **key, published=paper, state="no model was measured before and after")
@@ -297,7 +297,7 @@ def _change(mean: float, low: float, high: float) -> dict[str, Any]:
 
 
 def _runs(
-    model: PaperModel, variants: Sequence[Variant], own: Sequence[Outcome], key: Mapping[str, str], set_a: SetA | None
+    model: PaperModel, variants: Sequence[Variant], own: Sequence[Outcome], key: Mapping[str, Any], set_a: SetA | None
 ) -> list[dict[str, Any]]:
     found = []
     for variant, outcome in zip(variants, own, strict=True):

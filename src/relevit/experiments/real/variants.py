@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,11 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[str, str] | None = None
 
+    @property
+    def key(self) -> str:
+        """Its name in keys, which are names of files."""
+        return re.sub(r"[^A-Za-z0-9.+-]+", "_", self.name)
+
 
 def settings_of(data: Data) -> dict[str, Any]:
     """The numbers of all runs: epochs, classes of set A, images of a measurement at most, size of the pictures for masks."""
@@ -49,7 +55,7 @@ def settings_of(data: Data) -> dict[str, Any]:
 
 def run_key(model: PaperModel, variant: Variant) -> str:
     """The key of a fine-tuning, and the name of its folder."""
-    return f"{model.name}-{variant.name}-seed-{variant.seed}"
+    return f"{model.name}-{variant.key}-seed-{variant.seed}"
 
 
 def split_key(variant: Variant, data: Data) -> str:

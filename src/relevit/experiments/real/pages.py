@@ -1,0 +1,86 @@
+"""Figures 1 to 3 and appendices G and K on real data: what a fine-tuning changed, class by class and image by image, on a page each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relevit.experiments.filled import MEASURED, Data, Filled, Row
+from relevit.experiments.jobs import Job, Outcome
+from relevit.experiments.real.models import PaperModel
+from relevit.experiments.real.tables import MAIN, Which, once, protocol_of, select, state
+from relevit.experiments.real.variants import Variant, evaluation_job, evaluation_key, run_jobs_of, run_key
+
+COUNTS = ("corrected", "unchanged", "ruined", "classes that gain", "classes that lose")
+
+
+def effects(
+    model: Mapping[str, Any], run: str, benchmark: str, before: str, after: str, protocol: str, name: str, folder: Path
+) -> dict[str, Any]:
+    """The page OUT/effects/NAME/effects.html from the rows of two evaluations; how many images and classes changed."""
+    from relevit.commands.effects import FIGURES, write_effects
+    from relevit.data.transforms import evaluation_view
+    from relevit.evaluation import read_predictions
+    from relevit.evaluation.folder import ResultsFolder
+    from relevit.experiments.real.places import open_set
+    from relevit.experiments.real.work import _model, _normalization
+    from relevit.models import data_config
+
+    nets = {"before": _model(model, None, protocol, folder), "after": _model(model, run, protocol, folder)}
+    normalization = _normalization(protocol)
+    loaded = {label: (net, evaluation_view(data_config(net, normalization))) for label, net in nets.items()}
+    keys = {"before": before, "after": after}
+    places = {label: ResultsFolder(folder / "evaluations" / key, {}) for label, key in keys.items()}
+    rows = {label: read_predictions(place.rows(benchmark, "model")) for label, place in places.items()}
+    opened = open_set(folder, benchmark, protocol)
+    content = write_effects(folder / "effects" / name, loaded, benchmark, opened, rows, protocol=protocol)
+    return {"page": f"effects/{name}", "figures": FIGURES, **content}
+
+
+@dataclass(frozen=True)
+class EffectsPlan:
+    """A Plan (filled.py): pages of what `variant` changed of models on benchmarks."""
+
+    variant: Variant
+    benchmarks: tuple[str, ...] = MAIN
+    models: Which = "base"
+
+    def _job(self, model: PaperModel, benchmark: str, data: Data) -> Job:
+        before, after = (evaluation_key(model, each, benchmark) for each in (None, self.variant))
+        name = f"{run_key(model, self.variant)}-effects-on-{benchmark.replace('/', '+')}"
+        arguments = {
+            "model": model.spec(),
+            "run": run_key(model, self.variant),
+            "benchmark": benchmark,
+            "before": before,
+            "after": after,
+            "protocol": data.protocol,
+            "name": name,
+        }
+        return Job(name, f"{__name__}:effects", arguments, (benchmark,), (before, after), seconds=120)
+
+    def jobs(self, data: Data) -> list[Job]:
+        found: list[Job] = []
+        for model in select(data, self.models):
+            found += run_jobs_of(model, self.variant, data)
+            for benchmark in self.benchmarks:
+                found += [evaluation_job(model, each, benchmark, data) for each in (None, self.variant)]
+                found.append(self._job(model, benchmark, data))
+        return once(found)
+
+    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
+        rows, pages = [], []
+        for model in select(data, self.models):
+            for benchmark in self.benchmarks:
+                outcome = outcomes[self._job(model, benchmark, data).key]
+                name = f"{model.name} {self.variant.name}, {benchmark}"
+                if outcome.state != "done":
+                    rows += [Row(name, column, "count", state=state(outcome)) for column in COUNTS]
+                    continue
+                counts = outcome.result["counts"]
+                rows += [Row(name, each, "count", ours=float(counts[each]), state=MEASURED) for each in COUNTS]
+                pages.append(f"{outcome.result['page']}/effects.html")
+        notes = [f"Pages with pictures, beside this one: {', '.join(pages)}."] if pages else []
+        return Filled(rows, (), notes, protocol_of(data))
