@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,9 @@ import pytest
 import torch
 
 from relevit.data import digits as bench
-from relevit.experiments import automatic, builtin, grid
+from relevit.errors import UserError
+from relevit.experiments import automatic, builtin, figures, grid
+from relevit.experiments.records import write_record
 from relevit.models import load
 from relevit.rates import choose_rate
 from relevit.training import FinetuneResult
@@ -32,22 +33,22 @@ def test_the_rate_is_the_highest_that_the_rule_allows() -> None:
 
 def test_intervals_over_seeds_are_students() -> None:
     values = [3.0, 5.0, 11.0]
-    found = grid.over_seeds(values)
+    found = figures.over_seeds(values)
     half = 4.302652729911275 * np.std(values, ddof=1) / np.sqrt(3)  # the table's t for two degrees of freedom
-    assert found["mean"] == pytest.approx(19 / 3)
-    assert found["high"] - found["mean"] == pytest.approx(half)
-    assert found["mean"] - found["low"] == pytest.approx(half)
-    assert grid.over_seeds([7.0]) == {"mean": 7.0, "low": 7.0, "high": 7.0}
+    assert found.mean == pytest.approx(19 / 3) and found.seeds == 3
+    assert found.high - found.mean == pytest.approx(half)
+    assert found.mean - found.low == pytest.approx(half)
+    assert figures.over_seeds([7.0]) == figures.Estimate(7.0, 7.0, 7.0, 1)
 
 
 def test_figures_are_merged_leaf_by_leaf() -> None:
-    def figures(a: float, b: float) -> dict:
+    def found(a: float, b: float) -> dict:
         def leaf(x: float) -> dict:
             return {"mean": x, "low": 0.0, "high": 0.0}
 
         return {"location": {"all": leaf(a), "rest": leaf(b)}, "foreground_share": leaf(a + b)}
 
-    merged = grid._merged([figures(1.0, 2.0), figures(3.0, 10.0)])
+    merged = grid._merged([found(1.0, 2.0), found(3.0, 10.0)])
     assert merged["location"]["all"]["mean"] == 2
     assert merged["location"]["rest"]["mean"] == 6
     assert merged["foreground_share"]["mean"] == 8
@@ -55,20 +56,26 @@ def test_figures_are_merged_leaf_by_leaf() -> None:
 
 def test_cells_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     cell = grid._cell("relevance", 3, 1, 1e-4, False)
-    path = grid._file(tmp_path, cell)
-    path.parent.mkdir()
-    path.write_text(json.dumps({**cell, "figures": "from before"}))
+    write_record(tmp_path, grid._job(cell), {}, 0.0, {"result": {**cell, "figures": "from before"}})
     said: list[str] = []
     assert grid.run_cells([cell], tmp_path, say=said.append)[0]["figures"] == "from before"
     assert said == []
-    names = {
-        grid._file(tmp_path, grid._cell(m, n, s, lr, t))
+    jobs = {
+        grid._job(grid._cell(m, n, s, lr, t)).key
         for m in builtin.METHODS
         for n in (3, 20)
         for s in (0, 100)
         for lr, t in ((1e-5, True), (1e-4, True), (1e-4, False))
     }
-    assert len(names) == 4 * 2 * (2 + 2)  # trials by rate, cells by seed
+    assert len(jobs) == 4 * 2 * (2 + 2)  # trials by rate, cells by seed
+
+
+def test_a_cell_that_fails_is_told_after_the_others(tmp_path: Path) -> None:
+    good, bad = grid._cell("original", 0, 100, 0.0, True), grid._cell("no_such_method", 1, 0, 1e-4, True)
+    with pytest.raises(UserError, match=r"no_such_method-1-rate-0\.0001 failed: unknown method"):
+        grid.run_cells([bad, good], tmp_path, 1, say=lambda _: None)
+    said: list[str] = []
+    assert grid.run_cells([good], tmp_path, say=said.append)[0]["figures"]["accuracy"] == 99.0 and said == []
 
 
 class Reader(torch.nn.Module):

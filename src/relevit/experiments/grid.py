@@ -1,24 +1,17 @@
-"""The whole experiment on the built-in benchmark: every method, number of samples and seed, over several processes,
-resumable.
-
-Each figure is a small JSON file of its own in the output folder, written when it is done; a second start does only what
-is missing.
+"""The whole experiment of `relevit demo --full`: every method, number of samples and seed, over several processes,
+resumable. Each cell is a job (jobs.py), whose figures are a file of its own in the output folder.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
+from relevit.errors import UserError
 from relevit.experiments.builtin import (
     AUTOMATIC,
     METHODS,
@@ -31,6 +24,8 @@ from relevit.experiments.builtin import (
     mask_figures,
     rate_figures,
 )
+from relevit.experiments.figures import over_seeds
+from relevit.experiments.jobs import Job, run_jobs
 from relevit.files import atomic_write
 from relevit.rates import choose_rate
 
@@ -43,45 +38,38 @@ def _original() -> Any:
     return load("builtin")[0]
 
 
-def run_cell(cell: Cell) -> Cell:
-    """One fine-tuning and its figures: of the validation samples for a trial of a rate, else of every test set.
-
-    It runs on one thread, so that its result does not depend on how many run beside it.
-    """
-    import torch
-
-    torch.set_num_threads(1)
+def run_cell(method: str, per_class: int, seed: int, lr: float, trial: bool) -> Cell:
+    """One fine-tuning and its figures: of the validation samples for a trial of a rate, else of every test set."""
     model = original = _original()
-    if cell["method"] != "original":
-        model = fine_tune(original, cell["method"], cell["per_class"], cell["seed"], cell["lr"]).model
-    figures: dict[str, Any] = rate_figures(model) if cell["trial"] else all_figures(model)
-    if cell["method"] in AUTOMATIC:
-        figures["masks"] = mask_figures(original, cell["per_class"], cell["seed"])
-    return {**cell, "figures": figures}
+    if method != "original":
+        model = fine_tune(original, method, per_class, seed, lr).model
+    figures: dict[str, Any] = rate_figures(model) if trial else all_figures(model)
+    if method in AUTOMATIC:
+        figures["masks"] = mask_figures(original, per_class, seed)
+    return {**_cell(method, per_class, seed, lr, trial), "figures": figures}
 
 
 def _cell(method: str, per_class: int, seed: int, lr: float, trial: bool) -> Cell:
     return {"method": method, "per_class": per_class, "seed": seed, "lr": lr, "trial": trial}
 
 
-def _file(out: Path, cell: Cell) -> Path:
+def _job(cell: Cell) -> Job:
     kind = f"rate-{cell['lr']:g}" if cell["trial"] else f"seed-{cell['seed']}"
-    return out / "cells" / f"{cell['method']}-{cell['per_class']}-{kind}.json"
+    key = f"{cell['method']}-{cell['per_class']}-{kind}"
+    return Job(key, "relevit.experiments.grid:run_cell", cell)
 
 
 def run_cells(
-    cells: Sequence[Cell], out: Path, processes: int | None = None, say: Callable[[str], None] = print
+    cells: Sequence[Cell], out: Path, processes: int | None = None, say: Callable[[str], object] = print
 ) -> list[Cell]:
-    """The results of all cells, in their order; those that are there already are read."""
-    missing = [cell for cell in cells if not _file(out, cell).exists()]
-    if missing:
-        processes = processes or min(len(missing), os.cpu_count() or 1)
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(run_cell, cell): cell for cell in missing}
-            for done, future in enumerate(as_completed(futures), 1):
-                atomic_write(_file(out, futures[future]), json.dumps(future.result(), indent=1) + "\n")
-                say(f"[{done}/{len(missing)}] {_file(out, futures[future]).stem}")
-    return [json.loads(_file(out, cell).read_text()) for cell in cells]
+    """The results of all cells, in their order; those that are there already are read. Raises UserError if one fails,
+    when the others are done."""
+    jobs = [_job(cell) for cell in cells]
+    outcomes = run_jobs(jobs, out, workers=processes, say=say)
+    for key, outcome in outcomes.items():
+        if outcome.state != "done":
+            raise UserError(f"the cell {key} failed: {outcome.reason}\nThe same command tries it again, and goes on")
+    return [outcomes[job.key].result for job in jobs]
 
 
 def choose_rates(
@@ -103,19 +91,11 @@ def choose_rates(
     return rates
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, float]:
-    """Mean and 95% interval (Student's t) of figures over seeds."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return {"mean": mean, "low": mean, "high": mean}
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
-
-
 def _merged(parts: Sequence[Any]) -> Any:
     """The figures of several seeds, merged leaf by leaf."""
     if "mean" in parts[0]:
-        return over_seeds([part["mean"] for part in parts])
+        found = asdict(over_seeds([part["mean"] for part in parts]))
+        return {name: found[name] for name in ("mean", "low", "high")}
     return {key: _merged([part[key] for part in parts]) for key in parts[0]}
 
 
