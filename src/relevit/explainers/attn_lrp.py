@@ -22,9 +22,9 @@ def explain(
 ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch height width"]]:
     """Logits, and the positive part of each pixel's relevance for the target's logit, summed over channels, not scaled.
 
-    Achtibat et al. 2024 ("AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers"): the epsilon rule
-    with epsilon 0 in linear layers and sums (Eq. 8), each operand's half of a product of two activations (Eq. 13 to 15), the
-    Taylor rule of the softmax (Eq. 12), and the identity rule for normalisation and element-wise functions (Eq. 9 and 17).
+    Achtibat et al. 2024 ("AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers"): the epsilon rule with
+    epsilon 0 in linear layers and sums, the Taylor rule of the softmax (Proposition 3.1), each operand's half of a product of
+    two activations (3.2 and 3.3), and the identity rule for normalisation (3.4) and element-wise functions.
     All of them are the derivative of a function that is linear in the pixels, whose coefficients are what the pass found
     (see linearised.py): relevance is x * that derivative. Their sum is the logit, but for what goes to biases, position
     embeddings, prefix tokens and the softmax.

@@ -19,7 +19,7 @@ def explain(
 ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch height width"]]:
     """Logits, and relu(sum over channels of x * d logit/dx) of each pixel, not scaled.
 
-    Shrikumar et al. 2016 ("Not Just a Black Box", section 3.1), of images as the model takes them: zero is the mean colour
+    Gradient x input of Shrikumar et al. 2016 ("Not Just a Black Box"), of images as the model takes them: zero is the mean colour
     of its preprocessing. Here the positive part, what speaks for the class, as GAE keeps of attention.
     The derivative is a constant unless `second_order`, and with it the map.
     Raises UserError for a model or an image size that is not supported, and for a target outside of the classes.

@@ -81,7 +81,7 @@ def _rule(like: Traced, value: Tensor, linear: Callable[[Callable[[Any], Any]], 
 
 
 def _product(func: Callable[..., Tensor], left: Any, right: Any) -> Traced:
-    """Each of two activations gets half of a product's relevance (Eq. 13); a weight or a number gets none."""
+    """Each of two activations gets half of a product's relevance (AttnLRP, Proposition 3.2 and 3.3); a weight or a number gets none."""
     with torch._C.DisableTorchFunctionSubclass():
         value = func(*_values((left, right)))
     if not (isinstance(left, Traced) and isinstance(right, Traced)):
@@ -92,7 +92,7 @@ def _product(func: Callable[..., Tensor], left: Any, right: Any) -> Traced:
 
 
 def _division(func: Callable[..., Tensor], left: Any, right: Any, **kwargs: Any) -> Traced:
-    """What is divided by is a coefficient, as in a normalisation (Eq. 17)."""
+    """What is divided by is a coefficient, as in a normalisation (Proposition 3.4)."""
     if not isinstance(left, Traced):
         raise UserError("attn_lrp has no rule for a division by activations in this model: choose another method")
     with torch._C.DisableTorchFunctionSubclass():
@@ -113,7 +113,7 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Traced:
-    """Identity rule: the standard deviation is a coefficient, the mean is linear (Eq. 17)."""
+    """Identity rule: the standard deviation is a coefficient, the mean is linear (Proposition 3.4)."""
     with torch._C.DisableTorchFunctionSubclass():
         value = func(source.value, normalized_shape, weight, bias, eps)
         dims = tuple(range(-len(normalized_shape), 0))
@@ -134,7 +134,7 @@ def _rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Traced:
-    """Identity rule: the root of the mean square is a coefficient (Eq. 17)."""
+    """Identity rule: the root of the mean square is a coefficient (Proposition 3.4)."""
     with torch._C.DisableTorchFunctionSubclass():
         value = func(source.value, normalized_shape, weight, eps)
         wide = source.value.to(torch.promote_types(source.value.dtype, torch.float32))
@@ -150,7 +150,7 @@ def _rms_norm(
 
 
 def _elementwise(at_zero: float) -> Callable[..., Traced]:
-    """Identity rule (Eq. 9): the input's relevance is the output's, so the coefficient is f(x) / x; at 0, `at_zero`."""
+    """Identity rule: the input's relevance is the output's, so the coefficient is f(x) / x; at 0, `at_zero`."""
 
     def rule(func: Callable[..., Tensor], source: Traced, *args: Any, **kwargs: Any) -> Traced:
         with torch._C.DisableTorchFunctionSubclass():
@@ -164,7 +164,7 @@ def _elementwise(at_zero: float) -> Callable[..., Traced]:
 
 
 def _softmax(func: Callable[..., Tensor], source: Traced, dim: int = -1, **kwargs: Any) -> Traced:
-    """Taylor rule: the derivative at the value (Eq. 12)."""
+    """Taylor rule: the derivative at the value (Proposition 3.1)."""
     with torch._C.DisableTorchFunctionSubclass():
         kwargs.pop("_stacklevel", None)
         value = torch.softmax(source.value, dim, **kwargs)

@@ -18,7 +18,7 @@ def explain(
 ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]:
     """Logits, and the last block's attention to each patch: mean over heads and over the readout's rows, not scaled.
 
-    A pooling attention counts as the last block. Compared with in Chefer, Gur and Wolf 2021 (section 4, "raw attention").
+    A pooling attention counts as the last block. A baseline of Chefer, Gur and Wolf 2021.
     The target is only checked; there is no derivative in the map, so `second_order` changes nothing.
     Raises UserError for a model or an image size that is not supported, and for a target outside of the classes.
     """
