@@ -85,8 +85,9 @@ def map_batches(
     _check(geometry, target, explainer, batch_size)
     classes = getattr(model, "num_classes", None)
     if target == "label" and hasattr(data, "labels"):
+        names = getattr(data, "names", None)
         for index, label in enumerate(data.labels):
-            _check_label(int(label), classes, f"number {index}")
+            _check_label(int(label), classes, f"number {index}" if names is None else str(names[index]))
     device = next(model.parameters()).device
     read = 0
     with evaluating(model), torch.no_grad():
