@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from relevit.cli import build_parser
-from relevit.methods import METHODS
+from relevit.methods import METHODS, settings
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -58,3 +58,22 @@ def test_rates_and_temperatures_of_the_paper() -> None:
         text = (ROOT / "recipes" / f"{name}.yaml").read_text()
         assert float(re.search(r"^lr: (\S+)", text, re.M)[1]) == rate  # type: ignore[index]
         assert float(re.search(r"^temperature: (\S+)", text, re.M)[1]) == temperature  # type: ignore[index]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_with_every_recipe(path: Path, method: str) -> None:
+    """By --method alone: the recipe's numbers are taken where the method has them."""
+    given = yaml.safe_load(path.read_text())
+    numbers = settings(method, given)
+    assert numbers.keys() == METHODS[method].options.keys()
+    assert all(numbers[key] == value for key, value in given.items() if key in numbers)
+
+
+def test_a_recipe_with_another_method_and_the_automatic_rate() -> None:
+    given = ["--config", str(ROOT / "recipes" / "deit_base.yaml"), *REST, "--method", "gradmask", "--lr", "auto"]
+    options = (
+        build_parser().parse_args(["finetune", *given, "--rates", "[5e-7, 1e-6]", "--trainable", "lora:4"]).finetune
+    )
+    assert (options.method, options.lr, options.rates) == ("gradmask", "auto", [5e-7, 1e-6])
+    assert options.trainable == "lora:4" and options.temperature == 0.65
