@@ -73,7 +73,11 @@ class GridPlan:
         findings = [_finding(c, start, done, grid) for c in grid.contrasts]
         pictures = len(test_set(grid.sets[0], "test", grid.views)) if grid.sets[0] != "shifted" else 0
         rates = {arm.row: next(iter(done[arm.row].values()))["rate"] for arm in grid.arms if done[arm.row]}
-        notes = [*grid.notes, "Learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()) + "."]
+        notes = [
+            *grid.notes,
+            *(_average_changes(grid.table) if grid.table else ()),
+            "Learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()) + ".",
+        ]
         fewer = [f"{name} {len(results)}" for name, results in done.items() if len(results) < len(seeds)]
         if fewer:
             notes.append(f"Of {len(seeds)} seeds, fewer are done: " + ", ".join(fewer) + ".")
@@ -84,6 +88,22 @@ class GridPlan:
             PROTOCOL.format(samples="3 samples", pictures=pictures),
             _runs(grid, start, done),
         )
+
+
+def _average_changes(table: int) -> list[str]:
+    """The bottom rows of the paper's Table 1 or 2, as sentences: for comparison with the changes here, of other data."""
+    from relevit.experiments.published import average_change, published
+
+    kinds = dict.fromkeys((c.method, c.masks) for c in published(table) if c.method != "original")
+    sets = dict.fromkeys(c.benchmark for c in published(table))
+    sentences = []
+    for method, masks in kinds:
+        changes = {name: average_change(table, method, masks, name) for name in sets}
+        listed = ", ".join(f"{name} {change:+.1f}" for name, change in changes.items() if change is not None)
+        sentences.append(f"{method} with {masks} masks: {listed}")
+    return [
+        f"In the paper's Table {table}, R@1 changes on average over its models (points), " + "; ".join(sentences) + "."
+    ]
 
 
 def _results(entry: Entry, seeds: range, outcomes: Mapping[str, Outcome]) -> dict[int, Any]:

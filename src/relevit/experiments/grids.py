@@ -110,7 +110,7 @@ class Grid:
     """arms: the rows of the table, below the original. sets: its columns: test sets, "shifted" for the mean of all
     shifted ones, "foreground_share". views: pictures of each test object that count. seeds: how many. groups: "all",
     "set_a" and "rest" of the classes. figures: "r1", "r5". shares: of the way from the original to each arm at which there is
-    a row too."""
+    a row too. table: the paper's table whose rows of average change are quoted below."""
 
     arms: tuple[Arm, ...]
     sets: tuple[str, ...]
@@ -120,6 +120,7 @@ class Grid:
     groups: tuple[str, ...] = ("all",)
     figures: tuple[str, ...] = ("r1",)
     shares: tuple[float, ...] = ()
+    table: int | None = None
     notes: tuple[str, ...] = ()
 
     def entries(self) -> list[Entry]:
@@ -168,6 +169,7 @@ GRIDS: dict[str, Grid] = {
         ),
         views=3,
         figures=("r1", "r5"),
+        table=1,
     ),
     "table2": Grid(
         MAIN,
@@ -175,6 +177,7 @@ GRIDS: dict[str, Grid] = {
         tuple(c for on in PLACES for c in _against_baselines("relevance", on)[:3]),
         views=3,
         figures=("r1", "r5"),
+        table=2,
     ),
     "table4": Grid(
         (RELEVANCE, *ABLATIONS),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from relevit.errors import UserError
 from relevit.experiments.builtin_plan import GridPlan
+from relevit.experiments.class_plan import ClassPlan
 from relevit.experiments.filled import Plan
 from relevit.experiments.grids import CONTROL, GRIDS, MAIN, RELEVANCE, SWAP, Contrast
 from relevit.experiments.measured_plan import MeasuredPlan, PicturesPlan
@@ -117,7 +118,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Appendix G",
         PicturesPlan(RELEVANCE, ("background_unseen", "foreground_only"), ("corrected", "unchanged", "ruined")),
     ),
-    "appendix_k": Experiment("what changes by class", "Appendix K"),
+    "appendix_k": Experiment(
+        "what changes by class",
+        "Appendix K",
+        ClassPlan(RELEVANCE, ("in_distribution", "background_shuffled", "background_unseen")),
+    ),
     "appendix_l": Experiment("self-supervised backbones with a linear head", "Appendix L"),
     "appendix_m": Experiment("nearest neighbours on frozen features", "Appendix M", NEIGHBOURS),
     "appendix_n": Experiment("perturbation of pixels by relevance", "Appendix N", PERTURBATION),
@@ -147,10 +152,10 @@ ORDER = (
     "appendix_e",
     "appendix_n",
     "appendix_m",
-    "appendix_h",
     "interpolation",
     "appendix_f",
     "appendix_a",
+    "appendix_h",
     "appendix_d",
 )
 
