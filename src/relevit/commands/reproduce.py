@@ -25,6 +25,8 @@ def reproduce(
     epochs: int | None = None,
     classes: int | None = None,
     limit: int | None = None,
+    mask_model: str | None = None,
+    self_supervised: str | None = None,
 ) -> int:
     """Run the paper's experiments and show them next to its published figures.
 
@@ -48,6 +50,8 @@ def reproduce(
         epochs: for a folder of data sets, epochs of a fine-tuning; by default the paper's 50.
         classes: for a folder of data sets, classes of set A; by default the paper's 500.
         limit: for a folder of data sets, images of tests beside accuracy at most; by default each experiment's own number.
+        mask_model: for a folder of data sets, the model whose features automatic masks are made of, as for `relevit masks`; by default DINO ViT-B/16.
+        self_supervised: for a folder of data sets, the backbone of appendix L as NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE; by default DINO ViT-B/16.
     """
     import shlex
     import sys
@@ -77,7 +81,7 @@ def reproduce(
             raise UserError(f"--{given[0]} is for a folder of data sets, not for the built-in benchmark")
         known = Data(data, seeds=seeds)
     else:
-        known = _found(data, seeds, protocol, models, weights, numbers)
+        known = _found(data, seeds, protocol, models, weights, {**numbers, "mask_model": mask_model}, self_supervised)
     console = stdout()
     planned = plan(names, known, out)
     todo = [entry for entry in planned if entry.state in ("to do", "failed before")]
@@ -125,17 +129,32 @@ def reproduce(
 
 
 def _found(
-    root: str, seeds: int | None, protocol: str, models: list[str], weights: str | None, numbers: dict[str, int | None]
+    root: str,
+    seeds: int | None,
+    protocol: str,
+    models: list[str],
+    weights: str | None,
+    settings: dict[str, Any],
+    self_supervised: str | None,
 ) -> Any:
     """The data sets below a folder, and the models."""
+    from dataclasses import replace
+
+    from relevit.errors import UserError
     from relevit.experiments.filled import Data
     from relevit.experiments.real.models import chosen_models
     from relevit.experiments.real.places import find_places
 
     chosen = chosen_models(models, weights)
+    if self_supervised is not None:
+        if "=" not in self_supervised:
+            raise UserError(
+                f"--self-supervised must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE, not {self_supervised}"
+            )
+        settings["self_supervised"] = replace(chosen_models([self_supervised], weights)[0], probe=True)
     found, missing = find_places(root, protocol, chosen)
     for name, path in found.items():
         stdout().print(f"found {name}: {path}", highlight=False, markup=False, soft_wrap=True)
     for name, reason in missing.items():
         stdout().print(f"not there, {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    return Data(root, found, missing, seeds, protocol, chosen, numbers)
+    return Data(root, found, missing, seeds, protocol, chosen, settings)

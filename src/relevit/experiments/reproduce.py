@@ -78,7 +78,8 @@ def reproduce(
             if jobs.setdefault(job.key, job) != job:
                 raise ValueError(f"two experiments have different jobs called {job.key}")
     if data.name != "builtin":
-        write_places(out, data.found, data.models)
+        own = data.settings.get("self_supervised")
+        write_places(out, data.found, [*data.models, *([own] if own else [])])
     outcomes = run_jobs(list(jobs.values()), out, engine, workers, say, missing=data.missing, options=options)
     shown = chosen([*before, *experiments], data.name)
     known = {**_known(shown, data, out), **outcomes}

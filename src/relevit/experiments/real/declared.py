@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from relevit.experiments.filled import Plan
 from relevit.experiments.real.measured_tables import MeasurementPlan
-from relevit.experiments.real.models import SELF_SUPERVISED
 from relevit.experiments.real.pages import EffectsPlan
 from relevit.experiments.real.places import GTSEGS, NEIGHBOURS
 from relevit.experiments.real.tables import MAIN, SI_SCORE, AccuracyPlan
@@ -89,7 +88,7 @@ REAL: dict[str, Plan] = {
     "appendix_i": AccuracyPlan(BASELINES, ALL, ("r1", "r5"), ("set_a", "rest")),
     "appendix_j": AccuracyPlan((*ABLATION, *EXPLAINERS), ALL, ("r1", "r5"), models="first", table=4),
     "appendix_k": EffectsPlan(OURS, ("imagenet", "imagenet-a", "imagenet-r", "imagenet-sketch"), models="first"),
-    "appendix_l": AccuracyPlan((replace(OURS, published=None), replace(AUTOMATIC, published=None)), ALL, own=(SELF_SUPERVISED,)),
+    "appendix_l": AccuracyPlan((replace(OURS, published=None), replace(AUTOMATIC, published=None)), ALL, models="self_supervised"),
     "appendix_m": MeasurementPlan("knn", NEIGHBOURS, ("r1", "r5"), (OURS, AUTOMATIC), models="base", cost=1.0),
     "appendix_n": MeasurementPlan(
         "perturbation", "imagenet",

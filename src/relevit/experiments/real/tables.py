@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
 from relevit.experiments.jobs import Job, Outcome
 from relevit.experiments.published import Published, average_change, published
-from relevit.experiments.real.models import PaperModel, chosen_models
+from relevit.experiments.real.models import SELF_SUPERVISED, PaperModel, chosen_models
 from relevit.experiments.real.variants import (
     Variant,
     default_split,
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 MAIN = ("imagenet", "imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "objectnet")
 SI_SCORE = ("si-score-location", "si-score-rotation", "si-score-size")
-Which = Literal["all", "base", "first"]
+Which = Literal["all", "base", "first", "self_supervised"]
 
 
 @dataclass(frozen=True)
 class AccuracyPlan:
     """A Plan (filled.py). variants: beside the original. benchmarks: the columns. figures: r1, r5. groups: all, set_a, rest. models:
-    all of --models, those that Figure 4 averages over, or the first. own: models in place of --models. table: the published one.
+    all of --models, those that Figure 4 averages over, the first, or the self-supervised one. table: the published one.
     spread: variants that are one row together, name to their names: a mean over seeds or choices of classes. rows: whether there is
     a row for each model, averages: whether there are rows of the average change over the models."""
 
@@ -40,21 +40,17 @@ class AccuracyPlan:
     figures: tuple[str, ...] = ("r1",)
     groups: tuple[str, ...] = ("all",)
     models: Which = "all"
-    own: tuple[PaperModel, ...] = ()
     table: int | None = None
     spread: Mapping[str, tuple[str, ...]] | None = None
     rows: bool = True
     averages: bool = False
     notes: tuple[str, ...] = ()
 
-    def _models(self, data: Data) -> tuple[PaperModel, ...]:
-        return self.own or select(data, self.models)
-
     def jobs(self, data: Data) -> list[Job]:
         found: list[Job] = []
         if "set_a" in self.groups or "rest" in self.groups:
             found += split_jobs(Variant(""), data)
-        for model in self._models(data):
+        for model in select(data, self.models):
             found += before_original(model, data)
             found += [evaluation_job(model, None, benchmark, data) for benchmark in self.benchmarks]
             for variant in self.variants:
@@ -70,7 +66,7 @@ class AccuracyPlan:
         members = self._rows()
         for figure in self.figures:
             for group in self.groups:
-                for model in self._models(data):
+                for model in select(data, self.models):
                     for benchmark in self.benchmarks:
                         key: dict[str, Any] = {"column": benchmark, "figure": figure, "group": group}
                         start = outcomes[evaluation_key(model, None, benchmark)]
@@ -204,6 +200,8 @@ SetA = tuple[frozenset[str], frozenset[int]]
 
 def select(data: Data, which: Which) -> tuple[PaperModel, ...]:
     """The models of --models that a plan is about."""
+    if which == "self_supervised":
+        return (data.settings.get("self_supervised") or SELF_SUPERVISED,)
     models = data.models or chosen_models(())
     if which == "base":
         return tuple(model for model in models if model.base) or models[:1]

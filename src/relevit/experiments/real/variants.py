@@ -14,6 +14,7 @@ from relevit.experiments.real.places import IMAGENET_S, PUBLISHED_MASKS, TRAIN
 
 _WORK = "relevit.experiments.real.work"
 CLASSES, EPOCHS, BATCH = 500, 50, 8
+DINO = "vit_base_patch16_224.dino"  # for automatic masks (protocol)
 VALIDATION = 414  # samples, of the other classes
 # Seconds of one core, rough: of a training step of 8 images and of one image's forward pass, by size of the model. Estimated from the
 # CPU figures of benchmarks/RESULTS.md by the number of weights; a GPU is far quicker.
@@ -49,7 +50,8 @@ class Variant:
 
 def settings_of(data: Data) -> dict[str, Any]:
     """The numbers of all runs: epochs, classes of set A, images of a measurement at most, size of the pictures for masks."""
-    usual = {"epochs": EPOCHS, "batch_size": BATCH, "classes": CLASSES, "limit": None, "mask_size": None}
+    usual: dict[str, Any] = {"epochs": EPOCHS, "batch_size": BATCH, "classes": CLASSES, "limit": None}
+    usual |= {"mask_model": DINO, "mask_size": None}
     return usual | {key: value for key, value in data.settings.items() if key in usual and value is not None}
 
 
@@ -82,7 +84,7 @@ def mask_jobs(masks: str, data: Data) -> list[Job]:
     has_annotated = IMAGENET_S in data.found
     needs = () if has_annotated or PUBLISHED_MASKS in data.found else (TRAIN,)
     after = (annotated.key,) if has_annotated else ()
-    arguments = {"backbone": "vit_base_patch16_224.dino", "size": settings_of(data)["mask_size"]}
+    arguments = {"backbone": settings_of(data)["mask_model"], "size": settings_of(data)["mask_size"]}
     made = Job("masks-automatic", f"{_WORK}:automatic_masks", arguments, needs, after, seconds=9000)
     return [annotated, made] if has_annotated else [made]
 

@@ -23,7 +23,6 @@ from relevit.experiments.real.places import (
 if TYPE_CHECKING:
     from torch import nn
 
-DINO = "vit_base_patch16_224.dino"  # protocol, "Automatic masks"
 CANDIDATES = 10  # pictures of each class that get automatic masks, where there are no annotated ones to go by
 
 
@@ -55,9 +54,7 @@ def automatic_masks(backbone: str, size: int | None, folder: Path) -> dict[str, 
             convert_masks("tokencut", data_path(folder, PUBLISHED_MASKS), out, images=train, skip_bad=True)
         return {"masks": _count(out / "masks"), "source": "published"}
     pictures = _candidates(folder)
-    file = weights_path(folder, "TokenCut")
-    net = load(backbone, checkpoint=file)[0] if file else load(backbone)[0]
-    run = make_masks(net, pictures, out / "masks", size=size)
+    run = make_masks(load(backbone)[0], pictures, out / "masks", size=size)
     images = out / "images"
     if not images.exists():
         images.symlink_to(pictures.resolve(), target_is_directory=True)
@@ -220,12 +217,12 @@ def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> d
     """A linear head for a self-supervised backbone, on ImageNet's training pictures (appendix L), in OUT/probes/NAME."""
     from relevit.data.transforms import evaluation_view
     from relevit.linear_probe import train_linear_probe
-    from relevit.models import data_config, is_checkpoint, load
+    from relevit.models import data_config, is_checkpoint
 
     out = folder / "probes" / name
     if is_checkpoint(out):
         return {"checkpoint": True}
-    net, _ = load(model["architecture"], checkpoint=weights_path(folder, model["name"]))
+    net = _loaded(model, protocol, folder)
     view = evaluation_view(data_config(net, _normalization(protocol)))
     return train_linear_probe(net, view, str(data_path(folder, TRAIN)), out).to_dict()
 
@@ -236,7 +233,16 @@ def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module
 
     if model.get("probe"):
         return load(str(folder / "probes" / model["name"]), normalization=_normalization(protocol))[0]
+    return _loaded(model, protocol, folder)
+
+
+def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
+    """By timm's name with its weights, with a file of weights, or from a checkpoint folder."""
+    from relevit.models import load
+
     file = weights_path(folder, model["name"])
+    if file is not None and Path(file).is_dir():
+        return load(file, normalization=_normalization(protocol))[0]
     return load(model["architecture"], checkpoint=file, normalization=_normalization(protocol))[0]
 
 
