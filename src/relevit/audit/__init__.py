@@ -20,7 +20,7 @@ from relevit.audit.conditions import CONDITIONS, OTHER, OWN, Donors, draw_donors
 from relevit.audit.figures import ClassFigures, Excess, ModelFigures, figures
 from relevit.audit.measure import Auditee, Observed, observe, predictions
 from relevit.audit.pictures import AuditPictures
-from relevit.audit.verdict import RULE, by_contrast, change_sentence, effect_of, judge, sentences
+from relevit.audit.verdict import CLASSIFIER, RULE, by_contrast, change_sentence, effect_of, judge, sentences
 from relevit.data.checks import Progress
 from relevit.data.classes import ClassMap, class_index
 from relevit.data.transforms import EvaluationView
@@ -200,8 +200,8 @@ def audit_models(
     audit = Audit(pictures, donors, auditees, seen, found, {}, seed)
     first = next(iter(found))
     for name, each in found.items():
-        title = "The classifier" if len(found) == 1 else name
-        said = sentences(title, each, audit.objects, len(pictures), predicted=pictures.labels == "predicted")
+        title = CLASSIFIER if len(found) == 1 else name
+        said = sentences(title, each, audit.objects, predicted=pictures.labels == "predicted")
         if name != first:
             gained = audit.gained(name, "original")
             if gained is not None:

@@ -56,6 +56,7 @@ def effect_of(found: ModelFigures, pictures: int) -> Estimate:
     return found.pull.difference
 
 
+CLASSIFIER = "the classifier"  # what a model is called that is alone
 OPENINGS: dict[Outcome, str] = {
     "misled": "{name} is misled by backgrounds",
     "slightly misled": "{name} is misled by backgrounds, but in fewer than one picture in a hundred",
@@ -64,7 +65,7 @@ OPENINGS: dict[Outcome, str] = {
 }
 
 
-def sentences(name: str, found: ModelFigures, objects: int, pictures: int, *, predicted: bool = False) -> list[str]:
+def sentences(name: str, found: ModelFigures, objects: int, *, predicted: bool = False) -> list[str]:
     """Two plain sentences: whether the background misleads, and how much of it the model reads.
 
     objects: how many different ones there are. predicted: classes are the first model's answers, not given ones.
@@ -72,13 +73,13 @@ def sentences(name: str, found: ModelFigures, objects: int, pictures: int, *, pr
     effect = effect_of(found, objects)
     right = "gives the answer" if predicted else "is right"
     opening = OPENINGS[judge(effect)].format(name=name)
+    opening = opening[0].upper() + opening[1:] if name == CLASSIFIER else opening
     if found.contrast is not None and by_contrast(found, objects):
         where = found.contrast
-        number = f"{pictures:,} pictures" if effect.count == objects else f"{effect.count:,} objects"
         first = (
-            f"{opening}: with a background of another class behind the same objects it {right} in {where.other:.1f}% of "
-            f"{number}, with one of their own class in {where.own:.1f}%, {_fall(effect)}; "
-            f"as they are, in {where.original:.1f}%."
+            f"{opening}: with a background of another class behind the same {effect.count:,} objects it {right} in "
+            f"{where.other:.1f}%, with one of their own class in {where.own:.1f}%, {_fall(effect)}; as they are, in "
+            f"{where.original:.1f}%."
         )
     else:
         first = (
@@ -95,8 +96,8 @@ def sentences(name: str, found: ModelFigures, objects: int, pictures: int, *, pr
         return [first, f"{reads[0].upper()}{reads[1:]}; it has no relevance maps that could tell where it looks."]
     return [
         first,
-        f"{found.share.points:.1f}% of its relevance lies on the background (95% interval {found.share.low:.1f} to {found.share.high:.1f}), which "
-        f"covers {found.area.points:.1f}% of the pictures, as a map that prefers nothing would have it; {reads}.",
+        f"{found.share.points:.1f}% of its relevance lies on the background (95% interval {found.share.low:.1f} to "
+        f"{found.share.high:.1f}), which covers {found.area.points:.1f}% of the pictures, as a map that prefers nothing would have it; {reads}.",
     ]
 
 

@@ -139,7 +139,8 @@ def _sentences(before: str, after: str, found: ClassEffects) -> list[str]:
         f"From {before} to {after} accuracy changes by {_signed(change.points)} points (95% interval {_signed(change.low)} to "
         f"{_signed(change.high)}){settled}: {found.count(1)} of {count} classes gain, {found.count(-1)} lose, "
         f"{found.count(0)} stay as they were.",
-        f"Settled over all classes are {found.count(1, settled=True)} gains and {found.count(-1, settled=True)} losses.",
+        f"Settled over all classes are {_number(found.count(1, settled=True), 'gain', 'gains')} and "
+        f"{_number(found.count(-1, settled=True), 'loss', 'losses')}.",
     ]
     if count > 1:
         differs = (
@@ -152,6 +153,10 @@ def _sentences(before: str, after: str, found: ClassEffects) -> list[str]:
             f"{found.by_chance:.1f} if all classes changed alike (p = {found.spread_p:.3f}), {differs}."
         )
     return lines
+
+
+def _number(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def _signed(points: float) -> str:
