@@ -164,7 +164,7 @@ def _table(title: str, found: dict[str, Any], ends: dict[str, Any], apart: dict[
             difference = apart[name].get(figure)
             cells = [_cell(values[name][figure], ends[name].get(figure))]
             if len(found) > 1:
-                cells.append("" if difference is None else _cell(*difference, sign="+"))
+                cells.append("" if difference is None else _cell(difference[0], difference[1], "+"))
             table.add_row(figure if number == 0 else "", name, *cells)
         if len(found) > 1:
             table.add_section()
@@ -179,7 +179,7 @@ def _cell(value: float, interval: tuple[float, float] | None, sign: str = "") ->
 def _tell_left_out(found: dict[str, Any]) -> None:
     """Which images do not count, on standard error."""
     for name, result in found.items():
-        left_out = [tuple(each) for each in getattr(result, "left_out", None) or getattr(result, "unreadable", ())]
+        left_out = [tuple(each) for each in getattr(result, "left_out", ())]
         if not left_out:
             continue
         stderr().print(f"{name}: {len(left_out)} images do not count:", highlight=False, markup=False, soft_wrap=True)
