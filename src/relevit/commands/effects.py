@@ -14,8 +14,6 @@ from relevit.errors import UserError
 if TYPE_CHECKING:
     from relevit.evaluation.class_effects import ClassEffects
 
-PAGE, FIGURES = "effects.html", "effects.json"
-
 
 def effects(
     models: list[str],
@@ -65,11 +63,8 @@ def effects(
         if value < 0:
             raise UserError(f"{name} must be at least 0, not {value}")
 
+    from relevit.effects import FIGURES, PAGE, write_effects
     from relevit.evaluation import evaluate
-    from relevit.evaluation.class_effects import changed_images, class_effects
-    from relevit.evaluation.effect_panels import EffectPanels
-    from relevit.files import atomic_write
-    from relevit.report.effects_page import render_effects
 
     name, opened = _one_set(data, benchmark, protocol)
     home = pick_device(device)
@@ -87,92 +82,28 @@ def effects(
     )
     rows = {label: report.predictions[name][label] for label in loaded}
     before, after = loaded
-    found = class_effects(rows[before], rows[after], seed=seed)
-    panels = EffectPanels(loaded, opened, rows, seed)
-    counts = {kind: int(chosen.sum()) for kind, chosen in changed_images(rows[before], rows[after]).items()}
-    summary = _sentences(before, after, found)
-    content: dict[str, Any] = {
-        "before": before,
-        "after": after,
-        "benchmark": name,
-        "protocol": protocol,
-        "seed": seed,
-        "summary": summary,
-        "images": {"all": len(rows[before].keys), **counts},
-        "unreadable": [{"file": file, "reason": reason} for file, reason in report.unreadable[name]],
-        "effects": found.to_dict(),
-    }
-    setup = {
-        "command": f"relevit effects {' '.join(models)} --data {data}"
+    found, content = write_effects(
+        place,
+        loaded,
+        name,
+        opened,
+        rows,
+        protocol=protocol,
+        classes=classes,
+        each=each,
+        seed=seed,
+        unreadable=report.unreadable[name],
+        command=f"relevit effects {' '.join(models)} --data {data}"
         + (f" --benchmark {benchmark}" if benchmark else "")
         + f" --seed {seed}",
-        "benchmark": f"{name}, {len(rows[before].keys):,} images of {len(found.classes):,} classes",
-        "protocol": protocol,
-        "models": ", ".join(f"{label} ({model})" if label != model else label for label, model in named.items()),
-    }
-    page = render_effects(
-        place / PAGE,
-        "What changed, class by class",
-        summary,
-        content,
-        found.chance,
-        panels.kinds(each),
-        panels.classes(found, classes, min(each, 3)),
-        setup,
-        _notes(content),
+        sources=named,
     )
-    import json
-
-    atomic_write(place / FIGURES, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    summary = content["summary"]
     _show(found, before, after, summary)
-    stdout().print(f"page: {page}\nfigures: {place / FIGURES}", highlight=False, soft_wrap=True)
+    stdout().print(f"page: {place / PAGE}\nfigures: {place / FIGURES}", highlight=False, soft_wrap=True)
     if content["unreadable"]:
         count = len(content["unreadable"])
         stderr().print(f"{count} images could not be read and do not count, see {place / FIGURES}", highlight=False)
-
-
-def _sentences(before: str, after: str, found: ClassEffects) -> list[str]:
-    """What the page says first, from the figures alone."""
-    change, count = found.change, len(found.classes)
-    settled = "" if change.settled else ", which leaves its sign open"
-    lines = [
-        f"From {before} to {after} accuracy changes by {_signed(change.points)} points (95% interval {_signed(change.low)} to "
-        f"{_signed(change.high)}){settled}: {found.count(1)} of {count} classes gain, {found.count(-1)} lose, "
-        f"{found.count(0)} stay as they were.",
-        f"Settled over all classes are {_number(found.count(1, settled=True), 'gain', 'gains')} and "
-        f"{_number(found.count(-1, settled=True), 'loss', 'losses')}.",
-    ]
-    if count > 1:
-        differs = (
-            "so the classes do differ"
-            if found.spread_p < 0.05
-            else "so it is not settled that classes differ in their change"
-        )
-        lines.append(
-            f"The classes' changes spread by {found.spread:.1f} points (standard deviation), where the images alone would give "
-            f"{found.by_chance:.1f} if all classes changed alike (p = {found.spread_p:.3f}), {differs}."
-        )
-    return lines
-
-
-def _number(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
-
-
-def _signed(points: float) -> str:
-    text = f"{abs(points):.1f}"
-    return text if text == "0.0" else ("+" if points > 0 else "\u2212") + text
-
-
-def _notes(content: dict[str, Any]) -> list[str]:
-    notes = [
-        "The classes at both ends were chosen for their ends: on other images their changes will be smaller. Their own intervals do "
-        "not tell of that choice; the adjusted p does.",
-        "Images that several rows show of one object count once, by their mean.",
-    ]
-    if content["unreadable"]:
-        notes.append(f"{len(content['unreadable'])} images could not be read and do not count.")
-    return notes
 
 
 def _show(found: ClassEffects, before: str, after: str, summary: Sequence[str]) -> None:
@@ -189,6 +120,11 @@ def _show(found: ClassEffects, before: str, after: str, summary: Sequence[str]) 
     stdout().print(table)
     for line in summary:
         stdout().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _signed(points: float) -> str:
+    text = f"{abs(points):.1f}"
+    return text if text == "0.0" else ("+" if points > 0 else "\u2212") + text
 
 
 def _one_set(data: str, wanted: str | None, protocol: str) -> tuple[str, Any]:

@@ -20,8 +20,8 @@ def effects(
     model: Mapping[str, Any], run: str, benchmark: str, before: str, after: str, protocol: str, name: str, folder: Path
 ) -> dict[str, Any]:
     """The page OUT/effects/NAME/effects.html from the rows of two evaluations; how many images and classes changed."""
-    from relevit.commands.effects import FIGURES, write_effects
     from relevit.data.transforms import evaluation_view
+    from relevit.effects import PAGE, write_effects
     from relevit.evaluation import read_predictions
     from relevit.evaluation.folder import ResultsFolder
     from relevit.experiments.real.places import open_set
@@ -35,8 +35,10 @@ def effects(
     places = {label: ResultsFolder(folder / "evaluations" / key, {}) for label, key in keys.items()}
     rows = {label: read_predictions(place.rows(benchmark, "model")) for label, place in places.items()}
     opened = open_set(folder, benchmark, protocol)
-    content = write_effects(folder / "effects" / name, loaded, benchmark, opened, rows, protocol=protocol)
-    return {"page": f"effects/{name}", "figures": FIGURES, **content}
+    found, content = write_effects(folder / "effects" / name, loaded, benchmark, opened, rows, protocol=protocol)
+    images = {key: count for key, count in content["images"].items() if key != "all"}
+    moved = {"classes that gain": found.count(1), "classes that lose": found.count(-1)}
+    return {"page": f"effects/{name}/{PAGE}", "counts": {**images, **moved}}
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,6 @@ class EffectsPlan:
                     continue
                 counts = outcome.result["counts"]
                 rows += [Row(name, each, "count", ours=float(counts[each]), state=MEASURED) for each in COUNTS]
-                pages.append(f"{outcome.result['page']}/effects.html")
+                pages.append(outcome.result["page"])
         notes = [f"Pages with pictures, beside this one: {', '.join(pages)}."] if pages else []
         return Filled(rows, (), notes, protocol_of(data))
