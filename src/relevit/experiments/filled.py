@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from relevit.experiments.jobs import Job, Outcome
 
@@ -94,6 +94,7 @@ class Data:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Plan(Protocol):
     """How an experiment is done on one kind of data."""
 

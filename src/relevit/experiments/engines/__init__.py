@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from relevit.errors import UserError
 
@@ -31,6 +31,7 @@ Request = Mapping[str, Any]
 Reply = dict[str, Any]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What `run_jobs` wants of an engine."""
 

@@ -1,0 +1,182 @@
+"""`relevit reproduce`: what it lists, runs and writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from relevit import cli
+from relevit.errors import UserError
+from relevit.experiments import reproduce as module
+from relevit.experiments import table
+from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
+from relevit.experiments.jobs import Job, Outcome
+from relevit.experiments.reproduce import plan, reproduce
+from relevit.experiments.table import Experiment, chosen
+from relevit.report.results import MINUS
+
+BUILTIN = Data("builtin")
+
+
+class Sums:
+    """A Plan of two sums and one that fails, or lacks its data."""
+
+    def __init__(self, number: int, needs: tuple[str, ...] = ()) -> None:
+        self.number, self.needs = number, needs
+
+    def jobs(self, data: Data) -> list[Job]:
+        n = self.number
+        return [
+            Job("shared", "job_functions:add", {"a": 1, "b": 1}, seconds=3),
+            Job(f"sum-{n}", "job_functions:add", {"a": n, "b": 1.25}, seconds=7),
+            Job(f"bad-{n}", "job_functions:refuse", needs=self.needs, after=("shared",)),
+        ]
+
+    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
+        n, rows = self.number, []
+        for key in ("shared", f"sum-{n}", f"bad-{n}"):
+            outcome = outcomes[key]
+            if outcome.state == "done":
+                value = float(outcome.result)
+                rows.append(
+                    Row(
+                        key,
+                        "column_a",
+                        ours=value,
+                        low=value - 1,
+                        high=value + 1,
+                        seeds=3,
+                        published=40.5,
+                        state=MEASURED,
+                    )
+                )
+            else:
+                rows.append(Row(key, "column_a", published=41.5, state=outcome.reason.splitlines()[-1]))
+        finding = Finding(f"claim <{n}>", "a less b", -1.26, -2.0, -0.5, 3, "does not hold")
+        runs = [{"row": "shared", "seed": 0, "set": "column_a", "figure": "r1", "value": 2.0}]
+        return Filled(rows, [finding], ["a note & more"], "a protocol", runs)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiments = {
+        "one": Experiment("the first", "Table 8", Sums(1)),
+        "two": Experiment("the second", "Table 9", Sums(2, ("imagenet-a",))),
+        "none": Experiment("no plan", "nowhere"),
+    }
+    for place in (table, module):
+        monkeypatch.setattr(place, "EXPERIMENTS", experiments)
+    from relevit.experiments import page
+
+    monkeypatch.setattr(page, "EXPERIMENTS", experiments)
+    monkeypatch.setattr(table, "ORDER", ("two", "one"))
+    monkeypatch.setattr(table, "REAL", {}, raising=False)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_names_are_checked(tiny: None) -> None:
+    assert chosen(["all"], "builtin") == ["two", "one"]
+    assert chosen(["one", "two", "one"], "builtin") == ["two", "one"]
+    with pytest.raises(UserError, match="unknown experiment 'three'"):
+        chosen(["three"], "builtin")
+    with pytest.raises(UserError, match="none cannot be run on --data builtin"):
+        chosen(["none"], "builtin")
+
+
+def test_the_dry_run_lists_and_writes_nothing(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["reproduce", "all", "--out", str(tmp_path / "out"), "--dry-run", "--workers", "2"])
+        raise SystemExit(0)
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    assert said.count("shared") == 1 and "sum-2" in said and "5 runs: 0 done, 5 to do" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_states_of_the_plan(tiny: None, tmp_path: Path) -> None:
+    absent = Data("builtin", missing={"imagenet-a": "no such folder"})
+    states = {entry.job.key: entry.state for entry in plan(["two"], absent, tmp_path)}
+    assert states == {"shared": "to do", "sum-2": "to do", "bad-2": "no data: imagenet-a"}
+    reproduce(["one"], BUILTIN, tmp_path, say=lambda _: None, workers=1)
+    states = {entry.job.key: (entry.experiment, entry.state) for entry in plan(["one", "two"], absent, tmp_path)}
+    assert states["shared"] == ("two", "done") and states["sum-1"] == ("one", "done")
+    assert states["bad-1"] == ("one", "failed before")
+
+
+def test_tables_say_what_was_measured_and_what_was_not(tiny: None, tmp_path: Path) -> None:
+    absent = Data("builtin", missing={"imagenet-a": "no such folder"})
+    reproduce(["one"], absent, tmp_path, say=lambda _: None, workers=1, command="relevit reproduce one")
+    rows = {row["row"]: row for row in rows_of(tmp_path / "results.csv")}
+    assert rows["sum-1"]["ours"] == "2.25" and rows["sum-1"]["published"] == "40.5"
+    assert rows["sum-1"]["difference"] == "-38.25" and rows["sum-1"]["low"] == "1.25"
+    assert (
+        rows["bad-1"]["ours"] == ""
+        and rows["bad-1"]["difference"] == ""
+        and "this will not do" in rows["bad-1"]["state"]
+    )
+    page = (tmp_path / "report.html").read_text()
+    assert "claim &lt;1&gt;" in page and "does not hold" in page and "a note &amp; more" in page
+    assert "relevit reproduce one" in page and f"paper 40.5, {MINUS}38.2" in page and "this will not do" in page
+    assert "torch" in page and "cores" in page and "http" not in page
+    assert "Table 9" not in page
+
+    # Another experiment in the same folder: the page shows both, what is done is not done again.
+    said: list[str] = []
+    reproduce(["two"], absent, tmp_path, say=said.append, workers=1)
+    assert [line.split("] ")[1].split(":")[0] for line in said] == ["bad-2", "sum-2"] or len(said) == 2
+    page = (tmp_path / "report.html").read_text()
+    assert "Table 8" in page and "Table 9" in page and "no data: imagenet-a (no such folder)" in page
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert list(content["experiments"]) == ["two", "one"]
+    assert content["about"]["jobs"] == {"done": 3, "failed": 1, "skipped": 1}
+    runs = rows_of(tmp_path / "runs.csv")
+    assert [run["experiment"] for run in runs] == ["two", "one"] and runs[0]["value"] == "2"
+
+
+def test_folders_of_something_else_are_refused(tiny: None, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        reproduce(["one"], BUILTIN, tmp_path, say=lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_other_data_in_the_same_folder_are_refused(tiny: None, tmp_path: Path) -> None:
+    reproduce(["one"], BUILTIN, tmp_path, say=lambda _: None, workers=1)
+    table.REAL["one"] = Sums(1)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="holds results on builtin"):
+        reproduce(["one"], Data(str(tmp_path / "data")), tmp_path, say=lambda _: None)
+
+
+def test_options_are_checked(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, said in (
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--ray", "auto", "--slurm"], "exclude each other"),
+        (["--workers", "0"], "at least 1"),
+        (["--data", str(tmp_path / "nowhere")], "nowhere"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["reproduce", "one", "--out", str(tmp_path / "out"), *options])
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_an_experiment_from_end_to_end_on_the_built_in_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figure 1 over one seed: trials of rates, the choice, the cell, its pictures on the page."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["reproduce", "figure1", "--out", str(tmp_path / "out"), "--seeds", "1"])
+        raise SystemExit(0)
+    assert not ended.value.code, capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 1 and "Background shuffled, unchanged" in page
+    assert (tmp_path / "out" / "models" / "relevance-3-seed-0" / "config.json").exists()
