@@ -120,9 +120,11 @@ def evaluate(
             predictions[name] = _benchmark(
                 source, runners, class_map, folder, team, bar, batch_size, workers, precision
             )
-    notes = (
+    notes: dict[str, dict[str, Any]] = (
         {"settings": {"precision": precision}} if folder is None else {"settings": _settings(folder, sources, runners)}
     )
+    if chosen is not None:
+        notes["settings"]["set_a"] = chosen
     report = summarise(predictions, protocol, in_set_a, notes)
     if folder is not None and team.is_main:
         report.save(folder.out / RESULTS)
