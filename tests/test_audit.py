@@ -200,6 +200,7 @@ def test_the_built_in_model_is_misled_and_less_so_after_fine_tuning() -> None:
     tuned = relevit.finetune(
         model,
         training_samples(per_class=20, seed=0),
+        None,
         method="relevance+background_swap",
         epochs=6,
         lr=3e-5,

@@ -63,7 +63,7 @@ def test_the_page_holds_the_figures_of_the_json(tmp_path: Path, capsys: pytest.C
         for one in each["classes"]:
             assert f">{number(one['fall']['points'])}<" in html
     assert content["models"]["two"]["effect_minus_first"]["points"] == 0
-    assert content["rule"].replace("’", "'")[:40] in html
+    assert content["rule"][:40] in html
     assert not re.findall(r'(?:src|href)="(?!data:|#)', html)  # nothing is fetched
     assert all(re.search(r'alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]+>", html))
     assert html.count("<img") > 6

@@ -108,6 +108,7 @@ def change_sentence(name: str, first: str, change: Estimate, accuracy: Estimate)
     """
     if change.high < 0:
         text = f"less misled than {first}: the effect of the background is smaller by {-change.points:.1f} points"
+        change = Estimate(-change.points, -change.high, -change.low, change.count)
     elif change.low > 0:
         text = f"more misled than {first}: the effect of the background is larger by {change.points:.1f} points"
     else:
