@@ -15,6 +15,7 @@ from relevit.errors import UserError
 if TYPE_CHECKING:
     from relevit.evaluation import Report
 
+_EVERY: list[str] = []
 _SHOWN = 20  # unreadable images named in the terminal; results.json names all
 
 
@@ -22,7 +23,7 @@ def evaluate(
     models: list[str],
     data: list[str],
     out: str | None = None,
-    benchmarks: list[str] | None = None,
+    benchmarks: list[str] = _EVERY,
     protocol: Literal["standard", "paper"] = "standard",
     set_a: str | None = None,
     class_map: str | None = None,
@@ -97,7 +98,7 @@ def evaluate(
         stdout().print(told, highlight=False, soft_wrap=True)
 
 
-def _sets(data: Sequence[str], chosen: Sequence[str] | None, protocol: str, say: bool) -> dict[str, Any]:
+def _sets(data: Sequence[str], chosen: Sequence[str], protocol: str, say: bool) -> dict[str, Any]:
     """The benchmarks of all `data` by name, opened; and says what was found in folders of several, and what was not."""
     from relevit.evaluation.sources import resolve
 
@@ -112,7 +113,7 @@ def _sets(data: Sequence[str], chosen: Sequence[str] | None, protocol: str, say:
         openers.update(resolved.openers)
         if say and resolved.discovery is not None:
             _tell_discovery(each, resolved.discovery)
-    wanted = list(openers) if chosen is None else _chosen(list(openers), chosen)
+    wanted = _chosen(list(openers), chosen) if chosen else list(openers)
     return {name: openers[name]() for name in wanted}
 
 
