@@ -222,7 +222,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "dropout": _dropout,
 }  # fmt: skip
 _LINEAR = frozenset(
-    "__get__ __getitem__ linear conv2d add __add__ __radd__ __iadd__ add_ sub __sub__ subtract neg __neg__ reshape view "
+    "__get__ __getitem__ linear conv2d add __add__ __radd__ __iadd__ add_ sub __sub__ __rsub__ rsub subtract neg __neg__ reshape view "
     "flatten unflatten permute transpose swapaxes squeeze unsqueeze expand expand_as repeat repeat_interleave contiguous "
     "clone to type_as float half bfloat16 double unbind chunk split tensor_split cat concat stack mean sum pad roll flip narrow select "
     "detach interpolate avg_pool2d".split()
