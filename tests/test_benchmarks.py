@@ -1,4 +1,4 @@
-"""data/benchmarks.py: class folders."""
+"""data/benchmarks: class folders, and the listing of files."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from relevit.data.benchmarks import ClassFolders
+from relevit.data.benchmarks.listing import Paths
 from relevit.errors import UserError
 
 
@@ -44,3 +45,33 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
         ClassFolders(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
         ClassFolders(tmp_path / "nothing")
+
+
+def test_files_are_in_the_order_of_their_names_whatever_the_disks(tmp_path: Path) -> None:
+    names = [f"{number:02d}.png" for number in range(11)]
+    for name in names:
+        save(tmp_path / "up" / name, 1)
+    for name in reversed(names):
+        save(tmp_path / "down" / name, 1)
+    data = ClassFolders(tmp_path)
+    assert [data.key(index) for index in range(len(data))] == [
+        f"{folder}/{name}" for folder in ("down", "up") for name in names
+    ]
+
+
+def test_what_archives_and_systems_leave_behind_is_no_class(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "__MACOSX/1.png", ".trash/1.png", "cat/.1.png", "cat/__MACOSX/1.png"):
+        save(tmp_path / name, 1)
+    data = ClassFolders(tmp_path)
+    assert data.folders == ["cat"] and [data.key(index) for index in range(len(data))] == ["cat/1.png"]
+
+
+def test_compact_paths_are_a_sequence(tmp_path: Path) -> None:
+    names = ["b/ä.png", "a/1.png", "c/\udcff.png"]  # the last is no UTF-8 on the disk
+    paths = Paths(tmp_path, names)
+    assert list(paths) == [tmp_path / name for name in names] and len(paths) == 3
+    assert paths[-1] == tmp_path / names[2] and paths[0:2] == [tmp_path / names[0], tmp_path / names[1]]
+    assert [paths.name(index) for index in range(3)] == names and paths.name(-3) == names[0]
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            paths[index]

@@ -370,6 +370,11 @@ def test_si_score_with_stray_files(tmp_path: Path) -> None:
         opened("si-score-size", tmp_path / "object_size")
 
 
+def test_si_score_names_with_underscores(tmp_path: Path) -> None:
+    save(tmp_path / "Balance_beam" / "1.png", 1)
+    assert rows(opened("si-score-rotation", tmp_path)) == {"Balance_beam/1.png": ("Balance_beam", (416,), 1)}
+
+
 def test_backgrounds_challenge(tmp_path: Path) -> None:
     save(tmp_path / "bg_challenge" / "mixed_rand" / "val" / "00_dog" / "fg_n1_3_bg_n2_5.png", 1)
     save(tmp_path / "bg_challenge" / "mixed_rand" / "val" / "08_fish" / "fg_n1_4_bg_n2_6.png", 2)
