@@ -202,6 +202,12 @@ def test_arms_that_take_anothers_rate_wait_for_it() -> None:
     )
 
 
+def test_other_classes_are_drawn_by_the_seed() -> None:
+    jobs = [cells.cell_job(grids.OTHER_CLASSES, seed) for seed in (0, 3)]
+    assert [job.arguments["choice"] for job in jobs] == [0, 3]
+    assert "choice" not in cells.cell_job(grids.RELEVANCE, 3).arguments
+
+
 def test_chosen_classes() -> None:
     assert cells.chosen_classes() == bench.SET_A
     five = cells.chosen_classes(5)

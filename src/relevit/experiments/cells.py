@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)  # the grid of the rule
 TUNING_SEED = 100  # of the samples for the choice of the rate, of no seed that is reported
+FEWER_RATES = RATES[1:4]
 _HERE = "relevit.experiments.cells"
 _STEP = 0.09  # seconds of an optimiser step with maps on one core
 
@@ -29,9 +30,9 @@ class Arm:
     """A way to fine-tune the built-in model.
 
     name: in the tables and in the jobs' keys, of one arm only. method: of relevit.methods.METHODS. masks: "exact" or
-    "automatic". explainer: whose maps train. per_class: samples of each of `classes` classes of set A. choice: None for
-    set A, or the seed of a draw of other classes in its place. factor: times the rate that the rule chooses. rate_of:
-    the arm whose rate it takes, None for its own. views: pictures of each test object, 1 to 3. options: further
+    "automatic". explainer: whose maps train. per_class: samples of each of `classes` classes of set A. draws: whether
+    every seed draws classes of its own, from all, in place of set A's. factor: times the rate that the rule chooses. rate_of:
+    the arm whose rate it takes, None for its own. rates: the grid of the rule. views: pictures of each test object, 1 to 3. options: further
     arguments of `finetune`.
     """
 
@@ -41,9 +42,10 @@ class Arm:
     explainer: str = "gae"
     per_class: int = 3
     classes: int = 10
-    choice: int | None = None
+    draws: bool = False
     factor: float = 1.0
     rate_of: Arm | None = None
+    rates: tuple[float, ...] = RATES
     views: int = 1
     cost: float = 1.0  # of a step, in those of the paper's method
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +53,7 @@ class Arm:
     def spec(self) -> dict[str, Any]:
         """What distinguishes it, as arguments of the functions below; the usual values are left out."""
         usual = Arm("", "")
-        names = ("masks", "explainer", "per_class", "classes", "choice", "options")
+        names = ("masks", "explainer", "per_class", "classes", "options")
         changed = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
         return {"method": self.method, **changed}
 
@@ -89,9 +91,9 @@ def rate_jobs(arm: Arm) -> list[Job]:
             {**arm.spec(), "rate": rate},
             seconds=arm.seconds + 2,
         )
-        for rate in RATES
+        for rate in arm.rates
     ]
-    keys = {f"{rate:g}": job.key for rate, job in zip(RATES, trials, strict=True)}
+    keys = {f"{rate:g}": job.key for rate, job in zip(arm.rates, trials, strict=True)}
     choice = Job(rate_key(arm), f"{_HERE}:choose", {"trials": keys}, after=(start.key, *keys.values()))
     return [start, *trials, choice]
 
@@ -111,6 +113,8 @@ def cell_job(arm: Arm, seed: int) -> Job:
     arguments = {**arm.spec(), "seed": seed, "views": arm.views}
     if arm.factor != 1.0:
         arguments["factor"] = arm.factor
+    if arm.draws:
+        arguments["choice"] = seed
     return Job(
         cell_key(arm, seed),
         f"{_HERE}:cell",
@@ -238,6 +242,7 @@ def unpacked(bits: str, count: int) -> Any:
 
 
 def with_samples(arm: Arm, per_class: int, classes: int = 10) -> Arm:
-    """The same arm at another number of samples; at fewer classes it takes the rate of all of them."""
-    whole = replace(arm, per_class=per_class, views=1)
+    """The same arm at another number of samples, with a smaller grid of rates; at fewer classes it takes the rate of all."""
+    rates = arm.rates if per_class == arm.per_class else FEWER_RATES
+    whole = replace(arm, per_class=per_class, views=1, rates=rates)
     return whole if classes == arm.classes else replace(whole, classes=classes, rate_of=whole)

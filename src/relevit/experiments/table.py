@@ -148,15 +148,15 @@ ORDER = (
     "figure2",
     "figure3",
     "appendix_g",
-    "appendix_j",
     "appendix_e",
     "appendix_n",
     "appendix_m",
     "interpolation",
     "appendix_f",
-    "appendix_a",
+    "appendix_j",
     "appendix_h",
     "appendix_d",
+    "appendix_a",
 )
 
 
