@@ -35,8 +35,15 @@ def save(path: Path, rng: np.random.Generator, size: tuple[int, int] = (SIDE, SI
 
 
 def make_tree(root: Path) -> Path:
-    """Everything but Sketch and k-NN sets: what is not there must be told."""
+    """Everything but Sketch: what is not there must be told."""
     rng = np.random.default_rng(7)
+    for wnid in NAMES:  # a linear head needs all classes
+        if wnid not in TRAINING:
+            save(root / "ILSVRC2012" / "train" / wnid / f"{wnid}_0.JPEG", rng, (9, 11))
+    for part, count in (("train", 7), ("test", 2)):
+        for name in ("cat", "dog", "eel"):
+            for i in range(count):
+                save(root / "knn" / part / name / f"{i}.png", rng)
     for number, wnid in enumerate(TRAINING, start=1):
         for i in range(3):
             middle = save(root / "ILSVRC2012" / "train" / wnid / f"{wnid}_{i}.JPEG", rng)

@@ -17,7 +17,14 @@ COUNTS = ("corrected", "unchanged", "ruined", "classes that gain", "classes that
 
 
 def effects(
-    model: Mapping[str, Any], run: str, benchmark: str, before: str, after: str, protocol: str, name: str, folder: Path
+    model: Mapping[str, Any],
+    run: str,
+    benchmark: str,
+    rows_before: str,
+    rows_after: str,
+    protocol: str,
+    name: str,
+    folder: Path,
 ) -> dict[str, Any]:
     """The page OUT/effects/NAME/effects.html from the rows of two evaluations; how many images and classes changed."""
     from relevit.data.transforms import evaluation_view
@@ -31,7 +38,7 @@ def effects(
     nets = {"before": _model(model, None, protocol, folder), "after": _model(model, run, protocol, folder)}
     normalization = _normalization(protocol)
     loaded = {label: (net, evaluation_view(data_config(net, normalization))) for label, net in nets.items()}
-    keys = {"before": before, "after": after}
+    keys = {"before": rows_before, "after": rows_after}
     places = {label: ResultsFolder(folder / "evaluations" / key, {}) for label, key in keys.items()}
     rows = {label: read_predictions(place.rows(benchmark, "model")) for label, place in places.items()}
     opened = open_set(folder, benchmark, protocol)
@@ -56,8 +63,8 @@ class EffectsPlan:
             "model": model.spec(),
             "run": run_key(model, self.variant),
             "benchmark": benchmark,
-            "before": before,
-            "after": after,
+            "rows_before": before,
+            "rows_after": after,
             "protocol": data.protocol,
             "name": name,
         }

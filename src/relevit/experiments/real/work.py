@@ -4,6 +4,7 @@ interrupted job goes on where it was."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,7 +211,7 @@ def measure(
     else:
         pictures = open_set(folder, data, protocol)
     result = row.function(net, view, limited(pictures, limit), **{**(options or {}), **more})
-    return {str(figure): float(value) for figure, value in result if isinstance(value, int | float)}
+    return {str(figure): float(value) for figure, value in result if isinstance(value, int | float) and isfinite(value)}
 
 
 def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> dict[str, Any]:
