@@ -26,6 +26,7 @@ from relevit.commands.evaluate import evaluate
 from relevit.commands.explain import explain
 from relevit.commands.finetune import finetune
 from relevit.commands.info import info
+from relevit.commands.interpolate import interpolate
 from relevit.commands.masks import masks
 from relevit.commands.measure import measure
 from relevit.commands.probe import probe
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "effects": effects,
     "compose": compose,
     "probe": probe,
+    "interpolate": interpolate,
     "info": info,
     "convert": convert,
     "split": split,
@@ -63,6 +65,7 @@ POSITIONAL = {
     "audit": {"models": "MODEL"},
     "effects": {"models": "MODEL"},
     "info": {"model": "MODEL"},
+    "interpolate": {"original": "ORIGINAL", "tuned": "FINETUNED"},
     "probe": {"model": "MODEL"},
     "convert": {"format": "FORMAT", "source": "SOURCE"},
 }
@@ -78,6 +81,7 @@ USAGE = {
     "audit": "MODEL... --images DIR [--masks DIR] [--out DIR] [options]",
     "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
     "info": "MODEL [options]",
+    "interpolate": "ORIGINAL FINETUNED --data DIR... --shifted DIR... --out DIR [options]",
     "probe": "MODEL --images DIR --out PATH [options]",
     "convert": "FORMAT SOURCE --out DIR [--images DIR] [options]",
     "split": "--masks DIR --out FILE [--images DIR] [options]",
@@ -93,6 +97,7 @@ METAVARS = {
     "validation": "DIR",
     "validation_masks": "DIR",
     "data": "DIR",
+    "shifted": "DIR",
     "backgrounds": "DIR",
     "train": "DIR",
     "explainer": "NAME",

@@ -1,0 +1,76 @@
+"""A model between two: WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"), original and fine-tuned."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relevit.errors import UserError
+
+_NAMED = 5  # tensors that an error names
+
+
+def interpolate(first: nn.Module, second: nn.Module, alpha: float) -> nn.Module:
+    """A new model with the weights (1 - alpha) first + alpha second (Wortsman et al. 2022, Eq. 1).
+
+    Args:
+        first, second: models of one architecture; they are left as they are. All else (preprocessing, mode, which weights are
+            trained) is as in the first.
+        alpha: 0 for the first to 1 for the second, whose weights are then copied bit for bit.
+
+    Each floating-point tensor is mixed in double precision and rounded to its own type; what is equal in both stays equal.
+    Raises UserError for an alpha outside of [0, 1], and for models that differ in more than the values of such tensors.
+    """
+    if isinstance(alpha, bool) or not 0.0 <= alpha <= 1.0:
+        raise UserError(f"alpha must be between 0 (the first model) and 1 (the second), not {alpha}")
+    check_mixable(first, second)
+    mixed = copy.deepcopy(first)
+    ours, theirs = mixed.state_dict(), second.state_dict()
+    with torch.no_grad():
+        for name, one in ours.items():
+            one.copy_(_mix(one, theirs[name], alpha))
+    return mixed
+
+
+def _mix(one: Tensor, other: Tensor, alpha: float) -> Tensor:
+    if alpha == 0.0 or not (one.is_floating_point() or one.is_complex()):
+        return one
+    if alpha == 1.0:
+        return other
+    other = other.to(one.device)
+    wide = torch.promote_types(one.dtype, torch.float64)
+    return torch.lerp(one.to(wide), other.to(wide), alpha)
+
+
+def check_mixable(first: nn.Module, second: nn.Module) -> None:
+    """Raises UserError, with the differences, for models between which there is no line: of other architectures, with tensors
+    of other names, shapes or types, or with whole-number buffers of other values."""
+    kinds = [_architecture(model) for model in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"the models are of two architectures, {kinds[0]} and {kinds[1]}: only a model and one fine-tuned from it can be mixed"
+        )
+    ours, theirs = first.state_dict(), second.state_dict()
+    found = [f"{name} is in one of them alone" for name in sorted(ours.keys() ^ theirs.keys())]
+    for name in sorted(ours.keys() & theirs.keys()):
+        one, other = ours[name], theirs[name]
+        if one.shape != other.shape:
+            found.append(f"{name} is {tuple(one.shape)} and {tuple(other.shape)}")
+        elif one.dtype != other.dtype:
+            found.append(f"{name} is {one.dtype} and {other.dtype}")
+        elif not (one.is_floating_point() or one.is_complex()) and not torch.equal(one, other.to(one.device)):
+            found.append(f"{name} holds other whole numbers")
+    if found:
+        more = f" and {len(found) - _NAMED} more differ" if len(found) > _NAMED else ""
+        raise UserError(
+            f"the weights of the models cannot be mixed: {'; '.join(found[:_NAMED])}{more}. "
+            "Give a model and one fine-tuned from it, with the same classes and image size."
+        )
+
+
+def _architecture(model: Any) -> str:
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    return str(cfg.get("architecture") or type(model).__name__)

@@ -1,0 +1,88 @@
+"""The curve of weight interpolation, as a picture and as a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from relevit.files import atomic_write
+from relevit.report.page import refuse_existing
+from relevit.report.panels import environment
+from relevit.report.plots import BAND, COLOURS, INK, LINE, SOFT, _calm, _inline_svg
+
+
+def render_interpolation(
+    folder: str | Path,
+    content: Mapping[str, Any],
+    summary: Sequence[str],
+    setup: Mapping[str, str],
+    notes: Sequence[str],
+) -> Path:
+    """Write curve.png and report.html into `folder`, and return the page's path.
+
+    content: as `Curve.to_dict` gives it. summary, notes: sentences. setup: what was run, by name. Raises UserError if the
+    page is there already, or cannot be written.
+    """
+    path = Path(folder) / "report.html"
+    refuse_existing(path)
+    buffer = io.BytesIO()
+    _figure(content).savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    words = "Mean accuracy on the shifted sets against that in distribution, one point a model; the figures are in the table."
+    html = (
+        environment()
+        .get_template("interpolation.html")
+        .render(
+            content=content,
+            summary=summary,
+            setup=setup,
+            notes=notes,
+            plot=Markup(_inline_svg(_figure(content), "curve", words)),
+        )
+    )
+    atomic_write(Path(folder) / "curve.png", buffer.getvalue())
+    atomic_write(path, html)
+    return path
+
+
+def _figure(content: Mapping[str, Any]) -> Figure:
+    figure = Figure(figsize=(6.2, 4.2), layout="constrained")
+    curve_plot(figure.add_subplot(), content)
+    return figure
+
+
+def curve_plot(axes: Axes, content: Mapping[str, Any], *, size: float = 10.0) -> None:
+    """In distribution (right) against shifted (up): the line of models, the chosen one ringed, what the budget allows shaded."""
+    points: Sequence[Mapping[str, Any]] = content["points"]
+    x = [point["in_distribution_mean"] for point in points]
+    y = [point["shifted_mean"] for point in points]
+    axes.plot(x, y, color=COLOURS[0], linewidth=1.4, marker="o", markersize=4.5, markeredgewidth=0)
+    chosen = next(i for i, point in enumerate(points) if point["alpha"] == content["chosen_alpha"])
+    axes.plot(
+        x[chosen],
+        y[chosen],
+        marker="o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor=INK,
+        markeredgewidth=1.4,
+    )
+    axes.margins(0.14)
+    left, right = axes.get_xlim()
+    least = x[0] - content["budget"]
+    if least < right:
+        axes.axvspan(max(least, left), right, color=BAND, linewidth=0, zorder=0)
+    axes.set_xlim(left, right)
+    for i in sorted({0, chosen, len(points) - 1}):
+        axes.annotate(
+            f"{points[i]['alpha']:g}", (x[i], y[i]), (7, 6), textcoords="offset points", color=SOFT, fontsize=size
+        )
+    axes.grid(color=LINE, linewidth=0.6)
+    _calm(axes, size)
+    axes.set_xlabel("R@1 in distribution, mean, %", color=SOFT, fontsize=size)
+    axes.set_ylabel("R@1 on the shifted sets, mean, %", color=SOFT, fontsize=size)
