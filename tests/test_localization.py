@@ -45,9 +45,10 @@ def test_a_flat_map_has_nothing_on_the_object() -> None:
     )
 
 
-def test_of_several_highest_points_the_share_that_hits() -> None:
+@pytest.mark.parametrize(("mask", "hit"), [([1, 0, 0], 0), ([1, 0, 1], 1), ([0, 1, 0], 0)])
+def test_of_several_highest_points_at_least_half_must_hit(mask: list[int], hit: int) -> None:
     maps = torch.tensor([[1.0, 0.2, 1.0], [1.0, 0.0, 0.3]])
-    assert figures(maps, torch.tensor([[1, 0, 0], [0, 0, 1]]).bool())["pointing_game"] == pytest.approx(1 / 3)
+    assert figures(maps, torch.tensor([mask, [0, 0, 1]]).bool())["pointing_game"] == hit
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -181,6 +181,15 @@ def test_what_a_user_can_get_wrong(capsys: pytest.CaptureFixture[str], arguments
     assert message in fails(capsys, *arguments)
 
 
+def test_the_mat_file(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "figures.json"
+    run(capsys, "segmentation", models[0], "--data", write(tmp_path / "gtsegs_ijcv.mat"), "--out", out)
+    found = json.loads(out.read_text())["models"][models[0]]
+    assert found["per_image"]["name"] == ["00000", "00001"] and found["classes"] == {}
+    kinds = ("background_as_background", "background_as_object", "object_as_background", "object_as_object")
+    assert [sum(found["per_image"][kind][image] for kind in kinds) for image in range(2)] == [32 * 32] * 2
+
+
 def test_a_measurement_of_ones_own_is_one_row(
     models: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -87,6 +87,18 @@ def test_where_all_images_agree_the_interval_has_the_width_of_wilsons() -> None:
     assert value == 0 and (low, high) == pytest.approx((-100 * unseen, 100 * unseen), abs=0.01)
 
 
+def test_a_few_hits_that_differ_settle_nothing() -> None:
+    """Four of a hundred, all one way: McNemar's exact test says p = 0.125, a bootstrap would leave 0 outside."""
+    first, second = np.zeros(100), 100.0 * (np.arange(100) < 4)
+    value, (low, high) = differences(result(second), result(first))["figure"]
+    middle = 4 / 102  # Bonett and Price (2012): one image more that only the one hits, and one that only the other does
+    half = 1.959964 * np.sqrt(((4 + 2) / 102 - middle**2) / 102)
+    assert value == 4 and (low, high) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
+    assert low < 0 < value < high
+    nearly = result(np.where(second > 0, 99.9, 0.0))  # no hits: the bootstrap
+    assert differences(nearly, result(first))["figure"][1][0] > 0
+
+
 def test_undefined_values_are_left_out_of_the_mean() -> None:
     values = np.array([1.0, np.nan, 5.0])
     weights = np.array([[1.0, 1, 1], [2, 7, 1], [0, 3, 0]])

@@ -37,15 +37,16 @@ def measure(
 ) -> None:
     """Run one test of relevance maps or of robustness on one or several models, side by side, with intervals.
 
-    TEST is segmentation (pixel accuracy, mIoU and mAP of the maps, the paper's Table 3), localization (share of relevance on the
-    object, pointing game, coverage), or another of the table in src/relevit/evaluation/measurements.py; a wrong name lists them all.
+    TEST is segmentation (pixel accuracy, mIoU and mAP of the maps, the paper's Table 3) or localization (share of relevance on the
+    object, pointing game, coverage), on images with masks; perturbation, insertion_deletion or sufficient_subsets, on images; or knn,
+    on frozen features. A wrong name lists them with what they measure.
     Intervals are 95%, of the bootstrap over images; models are compared with the first one on the same draws. Images that cannot be
     read are counted and named.
 
     Args:
         test: the test's name.
         models: one or several models, each a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
-        data: a folder of images, or of class folders; gtsegs_ijcv.mat; or builtin/SET, a test set of the built-in benchmark.
+        data: a folder of images, or of class folders; gtsegs_ijcv.mat; or builtin/SET, a test set of the built-in benchmark (or builtin/train).
         masks: masks of the same relative names, grey PNG; by default the images' alpha channel, or DIR/masks beside DIR/images.
         ignore: pictures of the same relative names, whose non-zero pixels count for neither side.
         train: class folders to train on, for tests that need them.

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from relevit.evaluation.intervals import LEVEL, wilson
+from relevit.evaluation.paired import paired_difference
 
 RESAMPLES = 2000
 _CELLS = 4_000_000  # weights held at a time
@@ -63,7 +64,9 @@ def differences(
 ) -> dict[str, tuple[float, tuple[float, float]]]:
     """Every figure of `result` minus that of `first`, with its 95% interval, over the images that both have.
 
-    Each draw of images is the same for both. Empty where they have no image in common.
+    Each draw of images is the same for both. Where the values of every image are hits or misses (`result.values`, each at one of
+    `result.bounds`), the interval is `paired_difference`'s, of objects that count alike: a bootstrap would be too narrow where few
+    images differ. Empty where the models have no image in common.
     """
     here, there = _common(result.names, first.names)
     if not len(here):
@@ -74,9 +77,25 @@ def differences(
     bounds, count = getattr(result, "bounds", {}), len(set(pair[0].objects))
     apart = {name: (low - high, high - low) for name, (low, high) in bounds.items()}
     return {
-        name: (values[0][name] - values[1][name], _ends(both[0] - both[1], count, apart.get(name)))
+        name: (
+            values[0][name] - values[1][name],
+            _of_hits(pair, name, bounds.get(name)) or _ends(both[0] - both[1], count, apart.get(name)),
+        )
         for name, both in drawn.items()
     }
+
+
+def _of_hits(pair: Sequence[Figures], name: str, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The interval of a difference of hits; None where the values of a figure are something else."""
+    one, other = (getattr(each, "values", {}).get(name) for each in pair)
+    if bounds is None or one is None or other is None:
+        return None
+    known = np.isfinite(one) & np.isfinite(other)
+    if not known.any() or not np.isin([one[known], other[known]], bounds).all():
+        return None
+    reach = bounds[1] - bounds[0]
+    found = paired_difference((one - other)[known] / reach, np.asarray(pair[0].objects, dtype=str)[known])
+    return None if found is None else (found.low * reach / 100, found.high * reach / 100)
 
 
 def weighted_mean(
