@@ -20,7 +20,7 @@ from relevit.files import atomic_write
 COLUMNS = (
     "experiment row column group figure state ours low high seeds change change_low change_high published difference"
 ).split()
-RUN_COLUMNS = "experiment row seed rate set group figure value pictures_per_object".split()
+RUN_COLUMNS = "experiment row seed rate set group figure value pictures_per_object command".split()
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
         for row in own.rows
     ]
     atomic_write(out / "results.csv", table(rows, COLUMNS))
-    runs = [{"experiment": name, **run} for name, own in filled.items() for run in own.runs]
+    again = {name: f"relevit reproduce {name} --data {data.name} --out DIR" for name in filled}
+    runs = [{"experiment": n, **run, "command": again[n]} for n, own in filled.items() for run in own.runs]
     atomic_write(out / "runs.csv", table(runs, RUN_COLUMNS))
     content = {
         "command": command,
