@@ -32,6 +32,12 @@ def threads() -> str:
     return os.environ["OMP_NUM_THREADS"]
 
 
+def device() -> str | None:
+    """The GPU that this process may use; long enough that another worker takes the next job."""
+    time.sleep(0.5)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def refuse(folder: Path) -> int:
     """Fails until a file `mended` is in the folder."""
     if not (folder / "mended").exists():

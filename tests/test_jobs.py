@@ -16,6 +16,7 @@ import pytest
 
 import job_functions
 from relevit.errors import UserError
+from relevit.experiments.engines import make_engine
 from relevit.experiments.jobs import Job, in_order, run_jobs
 from relevit.experiments.records import locked, read_record
 
@@ -256,3 +257,37 @@ def test_a_grid_that_is_killed_again_and_again_ends_as_if_it_were_not(seed: int,
     assert results(out) == results(tmp_path / "calm")
     assert starts_after_their_record(out) == []
     assert len(list((tmp_path / "calm" / "notes").iterdir())) == len(job_functions.grid())
+
+
+def test_each_worker_sees_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of this process: its workers are told another
+    devices = ["3", "MIG-7", "11"]
+    assert make_engine("local", None, tmp_path, {"devices": devices}).size == 3  # type: ignore[attr-defined]
+    with make_engine("local", None, tmp_path, {"devices": devices}) as pool:
+        request = {"function": f"{HERE}:device", "arguments": {}, "after": {}, "folder": str(tmp_path)}
+        seen: dict[str, Any] = {}
+        for name in "abc":
+            pool.submit(name, request)
+        assert pool.free == 0
+        while len(seen) < 3:
+            seen.update(pool.wait())
+        assert sorted(reply["result"] for reply in seen.values()) == sorted(devices)
+    jobs = [Job("one", f"{HERE}:die"), Job("two", f"{HERE}:device", after=()), Job("three", f"{HERE}:device")]
+    found = run_jobs(jobs, tmp_path / "out", workers=1, say=quiet, options={"devices": ["5"]})
+    assert found["one"].state == "failed"  # the process that replaces it gets its device
+    assert found["two"].result == found["three"].result == "5"
+
+
+def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from relevit.experiments.engines.local import gpus
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpus() == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6, 4")
+    assert gpus() == ["6", "4"]

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -19,6 +20,7 @@ from relevit.experiments.engines import Reply, Request, perform
 class _Worker:
     process: Any
     connection: Connection
+    device: str | None = None
     key: str | None = None
 
 
@@ -27,11 +29,15 @@ class Local:
 
     They are started afresh (spawn), not forked: what this process has imported and set plays no part. They end with it,
     even when it is killed.
+
+    devices: GPUs as in CUDA_VISIBLE_DEVICES. Each process sees one of them alone; by default there are as many processes as
+    devices, and of more processes several share one.
     """
 
-    def __init__(self, workers: int | None, folder: Path) -> None:
+    def __init__(self, workers: int | None, folder: Path, devices: Sequence[str] = ()) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.size = workers or cores
+        self.devices = tuple(devices)
+        self.size = workers or len(self.devices) or cores
         self.workers: list[_Worker] = []
 
     def __enter__(self) -> Local:
@@ -83,12 +89,25 @@ class Local:
     def _start(self) -> _Worker:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), name="relevit-job")
+        self.workers = [worker for worker in self.workers if worker.key is not None or worker.process.is_alive()]
+        taken = [worker.device for worker in self.workers]
+        device = min(self.devices, key=taken.count) if self.devices else None
+        process = context.Process(target=_serve, args=(theirs, device), name="relevit-job")
         process.start()
         theirs.close()
-        self.workers = [worker for worker in self.workers if worker.key is not None or worker.process.is_alive()]
-        self.workers.append(_Worker(process, ours))
+        self.workers.append(_Worker(process, ours, device))
         return self.workers[-1]
+
+
+def gpus() -> list[str]:
+    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them; none without CUDA."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    count = torch.cuda.device_count()
+    named = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    return named[:count] or [str(i) for i in range(count)]
 
 
 def _why(code: int | None) -> str:
@@ -99,8 +118,10 @@ def _why(code: int | None) -> str:
     return f"its process ended without a result (exit code {code})"
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, device: str | None = None) -> None:
     """The worker's life: jobs, one after the other, until the other end closes."""
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # CUDA reads it when it is first used
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program; it ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:

@@ -13,14 +13,15 @@ RETRIES = 3  # of a job whose worker or node died
 
 class RayCluster:
     """One job a core of the cluster at `address` ("auto": the one that this machine belongs to; None: one is started
-    here). The output folder is this program's; jobs that use `folder` want one that all nodes share."""
+    here). The output folder is this program's; jobs that use `folder` want one that all nodes share. gpu: each job gets a
+    GPU of its own, if the cluster has any; otherwise it sees none."""
 
-    def __init__(self, workers: int | None, folder: Path, address: str | None = None) -> None:
+    def __init__(self, workers: int | None, folder: Path, address: str | None = None, gpu: bool = False) -> None:
         try:
             import ray
         except ImportError as error:
             raise UserError("--ray needs Ray: pip install 'relevit[ray]'") from error
-        self.ray, self.address, self.most = ray, address, workers
+        self.ray, self.address, self.most, self.gpu = ray, address, workers, gpu
         self.running: dict[Any, str] = {}
 
     def __enter__(self) -> RayCluster:
@@ -32,8 +33,9 @@ class RayCluster:
                 raise UserError(
                     f"no Ray cluster answers at {self.address} ({error}): start one with `ray start --head`"
                 ) from error
+        devices = int(self.gpu and self.ray.cluster_resources().get("GPU", 0) > 0)
         # The number of cores sets the threads of a worker too.
-        self.perform = self.ray.remote(num_cpus=1, max_retries=RETRIES)(perform)
+        self.perform = self.ray.remote(num_cpus=1, num_gpus=devices, max_retries=RETRIES)(perform)
         return self
 
     def __exit__(self, *_: object) -> None:
