@@ -187,3 +187,18 @@ def test_without_peft(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match=r"pip install relevit\[lora\]"):
         check_trainable(tiny_model(), "lora:2")
+
+
+@pytest.mark.parametrize("trainable", MODES)
+def test_nothing_else_requires_a_gradient_meanwhile(trainable):
+    model = tiny_model()
+    model.pos_embed.requires_grad_(False)
+    flag = flags(model)
+    with Trained(model, trainable) as trained:
+        inside = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        assert {id(p) for p in inside.values()} == {id(p) for p in trained.parameters}
+        if trainable == "lora:2":
+            assert len(inside) == 2 * 4 and all("lora_" in name for name in inside)
+        else:
+            assert set(inside) == {name for name in flag if MODES[trainable](name) and name != "pos_embed"}
+    assert flags(model) == flag

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 import relevit
 from relevit import training
 from relevit.errors import UserError
+from relevit.explainers import EXPLAINERS
 from relevit.losses import confidence_loss, relevance_loss
 from relevit.methods import METHODS, Method, Term
 from relevit.monitor import NonFiniteLossError
@@ -346,3 +347,38 @@ def test_soft_masks_of_any_kind():
         for samples in (TinySamples(6), boolean, bytes_)
     ]
     assert same(results[0], results[1]) and same(results[0], results[2])
+
+
+def test_explainer_of_the_maps(tmp_path):
+    """Each that trains gives weights of its own and is recorded; the others are refused before anything is written."""
+    usual = arguments(epochs=1, previews=0, max_steps=1)
+    seen = {}
+    for name, row in EXPLAINERS.items():
+        out = tmp_path / name
+        if row.trains:
+            result = finetune(tiny_model(drop=0.0), TinySamples(4), out, explainer=name, **usual)
+            config = json.loads((out / "config.json").read_text())
+            assert config["explainer"] == name and config["second_order"] == row.needs_second_order
+            seen[name] = weights(result.model)
+        else:
+            with pytest.raises(UserError, match=f"explainer '{name}' gives maps without a gradient.*choose gae"):
+                finetune(tiny_model(), TinySamples(4), out, explainer=name, **usual)
+            assert not out.exists()
+    assert len(seen) > 1
+    assert all(not same(seen["gae"], other) for name, other in seen.items() if name != "gae")
+    with pytest.raises(UserError, match="unknown explainer 'magic': choose one of gae"):
+        finetune(tiny_model(), TinySamples(4), None, explainer="magic", **usual)
+    with pytest.raises(UserError, match="explainer: 'gae' in the folder"):
+        finetune(tiny_model(drop=0.0), TinySamples(4), tmp_path / "gae", explainer="rollout", **usual)
+
+
+def test_a_run_from_before_there_was_a_choice_of_explainer_and_weights_goes_on(tmp_path):
+    first = finetune(tiny_model(), TinySamples(6), tmp_path / "run", **arguments(epochs=1))
+    file = tmp_path / "run" / "config.json"
+    config = json.loads(file.read_text())
+    del config["explainer"], config["trainable"]
+    file.write_text(json.dumps(config))
+    again = finetune(tiny_model(), TinySamples(6), tmp_path / "run", **arguments(epochs=1))
+    assert same(weights(again.model), weights(first.model))
+    with pytest.raises(UserError, match="trainable: 'all' in the folder, 'attention' now"):
+        finetune(tiny_model(), TinySamples(6), tmp_path / "run", **arguments(epochs=1, trainable="attention"))
