@@ -38,8 +38,8 @@ def reproduce(
         names: experiments, such as table1, figure4 or appendix_h; all runs every one that the data allows.
         out: the folder for the results.
         data: builtin for the built-in benchmark, or a folder with data sets in the layouts of their publishers.
-        dry_run: lists the runs, what data each needs, their estimated time and which are done; runs nothing.
-        workers: runs at a time; by default one a core.
+        dry_run: lists the runs, what data each needs, their time on a CPU core by estimate and which are done; runs nothing.
+        workers: runs at a time; by default one a core, for a folder of data sets one a GPU where there are any.
         seeds: seeds of each run at most; by default each experiment's own number.
         ray: the address of a Ray cluster to run on (auto for the one that this machine belongs to).
         slurm: runs by SLURM, through submitit.
@@ -59,6 +59,7 @@ def reproduce(
     from rich.table import Table
 
     from relevit.errors import UserError
+    from relevit.experiments.engines.local import gpus
     from relevit.experiments.filled import Data
     from relevit.experiments.reproduce import plan
     from relevit.experiments.reproduce import reproduce as run
@@ -85,27 +86,36 @@ def reproduce(
     console = stdout()
     planned = plan(names, known, out)
     todo = [entry for entry in planned if entry.state in ("to do", "failed before")]
-    at_once = workers or (cores() if ray is None and not slurm else 1)
+    devices = gpus() if data != "builtin" and ray is None and not slurm else []
+    at_once = workers or len(devices) or (cores() if ray is None and not slurm else 1)
     hours = sum(entry.job.seconds for entry in todo) / 3600 / max(1, min(at_once, len(todo)))
     if dry_run:
         table = Table(title=f"Runs for {', '.join(names)} on {data}", title_justify="left")
-        for heading in ("experiment", "run", "state", "about", "needs"):
-            table.add_column(heading, justify="right" if heading == "about" else "left", overflow="fold")
+        for heading in ("experiment", "run", "state", "CPU core", "needs"):
+            table.add_column(heading, justify="right" if heading == "CPU core" else "left", overflow="fold")
         for entry in planned:
-            took = f"{entry.job.seconds:.0f} s"
+            took = _duration(entry.job.seconds)
             table.add_row(entry.experiment, entry.job.key, entry.state, took, ", ".join(entry.job.needs))
         console.print(table)
     done = sum(entry.state == "done" for entry in planned)
     lacking = len(planned) - len(todo) - done
+    rough = "" if data == "builtin" else ", a rough estimate; GPUs were not measured and are far quicker"
     console.print(
-        f"{len(planned)} runs: {done} done, {len(todo)} to do (about {hours:.1f} hours with {at_once} at a time)"
+        f"{len(planned)} runs: {done} done, {len(todo)} to do (about {hours:.1f} hours with {at_once} CPU cores{rough})"
         + (f", {lacking} without data" if lacking else ""),
         highlight=False,
+        soft_wrap=True,
     )
+    if devices:
+        console.print(f"GPUs: {', '.join(devices)}, {at_once} runs at a time", highlight=False, soft_wrap=True)
     if dry_run:
         return 0
     engine = "ray" if ray is not None else "slurm" if slurm else "local"
-    options = {"address": ray} if ray is not None else dict(slurm_options or {}) if slurm else {}
+    options: dict[str, Any] = {"devices": devices} if devices else {}
+    if ray is not None:
+        options = {"address": ray, "gpu": data != "builtin"}
+    elif slurm:
+        options = dict(slurm_options or {})
     filled = run(
         names,
         known,
@@ -126,6 +136,10 @@ def reproduce(
     total = sum(len(own.rows) for own in filled.values())
     console.print(f"{measured} of {total} cells filled. Report: {out}/report.html", highlight=False, soft_wrap=True)
     return 0 if measured == total else 1
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
 
 
 def _found(

@@ -69,7 +69,7 @@ class Picture:
 @dataclass(frozen=True)
 class Filled:
     """A filled experiment. protocol: how it was measured, in a sentence. runs: one dictionary a run and figure, for the
-    table of single runs."""
+    table of single runs. pages: what is on them, and where they are, below the output folder."""
 
     rows: Sequence[Row]
     findings: Sequence[Finding] = ()
@@ -77,6 +77,7 @@ class Filled:
     protocol: str = ""
     runs: Sequence[Mapping[str, Any]] = field(default_factory=list)
     pictures: Sequence[Picture] = ()
+    pages: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

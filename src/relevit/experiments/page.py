@@ -18,24 +18,26 @@ from relevit.report.results import readable, signed
 TEMPLATES = Path(relevit.report.__file__).parent / "templates"
 GROUPS = {"all": "", "set_a": "Classes of set A", "rest": "The other classes"}
 FIGURES = {"r1": "R@1", "r5": "R@5"}
+WRITTEN = {"objectnet": "ObjectNet", "miou": "mIoU", "map": "mAP", **FIGURES}
 
 
 def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, command: str) -> str:
     """The page as text. It asks nothing of a network."""
     rows = [row for own in filled.values() for row in own.rows]
     measured = sum(row.state == MEASURED for row in rows)
+    over = "seeds" if data.name == "builtin" else "models"
     verdicts = [finding.verdict for own in filled.values() for finding in own.findings]
     summary = [f"{measured} of {len(rows)} cells are filled."]
     if verdicts:
         counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(sorted(verdicts)))
-        summary.append(f"Of {len(verdicts)} claims and questions, each as a paired difference over seeds: {counts}.")
+        summary.append(f"Of {len(verdicts)} claims and questions, each as a paired difference over {over}: {counts}.")
     jobs = about["jobs"]
     setup = {
         "command": command,
         "data": "the built-in benchmark" if data.name == "builtin" else data.name,
         "protocol": data.protocol,
         "runs": f"{jobs['done']} done, {jobs['failed']} failed, {jobs['skipped']} skipped",
-        "time of the runs": f"{about['hours']:.1f} hours of one core each",
+        "time of the runs": f"{about['hours']:.1f} hours of one {'core' if data.name == 'builtin' else 'process'} each",
         "hardware": "; ".join(about["hardware"]),
         "versions": "; ".join(about["versions"]),
     }
@@ -46,16 +48,35 @@ def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, c
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(readable=readable, signed=signed, data_uri=data_uri, kind=kind)
+    environment.filters.update(readable=readable, signed=signed, data_uri=data_uri, kind=kind, column=column)
     return environment.get_template("experiments.html").render(
         title="The paper's experiments" + (" on the built-in benchmark" if data.name == "builtin" else ""),
         summary=summary,
         parts=[_part(name, own) for name, own in filled.items()],
+        over=over,
         published=any(row.published is not None for row in rows),
         setup=setup,
         not_done=about["not_done"],
         colours=COLOURS,
     )
+
+
+def title(name: str) -> str:
+    """An experiment as the paper calls it."""
+    where = EXPERIMENTS[name].where
+    return where if where.startswith(("Table", "Figure", "Appendix")) else readable(name).capitalize()
+
+
+def column(name: str) -> str:
+    """The head of a column, which breaks at spaces alone: `imagenet-a` becomes ImageNet-A, `r1` R@1."""
+    if name.startswith("imagenet"):
+        family, _, rest = name.partition("-")
+        text = "-".join(
+            filter(None, (family.replace("imagenet", "ImageNet"), rest if rest.startswith("v2") else rest.capitalize()))
+        )
+    else:
+        text = WRITTEN.get(name, readable(name.replace("si-score-", "SI-Score ")))
+    return text.replace("-", "\u2011")
 
 
 def data_uri(png: bytes) -> str:
@@ -65,7 +86,7 @@ def data_uri(png: bytes) -> str:
 
 def kind(row: Row) -> str:
     """Whether a change is settled: better, worse, or open."""
-    if row.change_low is None or row.change_high is None or row.seeds < 2 or row.change_low <= 0 <= row.change_high:
+    if row.change_low is None or row.change_high is None or row.seeds == 1 or row.change_low <= 0 <= row.change_high:
         return "open"
     return "better" if row.change_low > 0 else "worse"
 
@@ -73,6 +94,7 @@ def kind(row: Row) -> str:
 def _part(name: str, filled: Filled) -> dict[str, Any]:
     return {
         "name": name,
+        "title": title(name),
         "description": EXPERIMENTS[name].description,
         "where": EXPERIMENTS[name].where,
         "findings": filled.findings,
@@ -80,6 +102,7 @@ def _part(name: str, filled: Filled) -> dict[str, Any]:
         "protocol": filled.protocol,
         "notes": filled.notes,
         "pictures": filled.pictures,
+        "pages": filled.pages,
     }
 
 

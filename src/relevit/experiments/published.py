@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,9 +42,11 @@ def published(table: int) -> tuple[Published, ...]:
     return tuple(cells)
 
 
-def average_change(table: int, method: str, masks: str, benchmark: str, figure: str = "r1") -> float | None:
+def average_change(
+    table: int, method: str, masks: str, benchmark: str, figure: str = "r1", models: Collection[str] | None = None
+) -> float | None:
     """The bottom rows of Tables 1 and 2: the change that a method makes to a figure, averaged over the models of which
-    both figures are known, in points; None where there is none."""
+    both figures are known, in points; None where there is none. models: of these alone, by default of all."""
     known = {
         (c.model, c.method, c.masks): c.value
         for c in published(table)
@@ -53,6 +56,7 @@ def average_change(table: int, method: str, masks: str, benchmark: str, figure: 
         value - before
         for (model, own, with_masks), value in known.items()
         if (own, with_masks) == (method, masks)
+        and (models is None or model in models)
         and value is not None
         and (before := known.get((model, "original", "none"))) is not None
     ]

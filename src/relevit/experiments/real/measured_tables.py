@@ -10,7 +10,7 @@ from relevit.experiments.filled import MEASURED, Data, Filled, Row
 from relevit.experiments.jobs import Job, Outcome
 from relevit.experiments.published import published
 from relevit.experiments.real.tables import Which, before_original, once, protocol_of, select, state
-from relevit.experiments.real.variants import Variant, measurement_job, measurement_key, run_jobs_of
+from relevit.experiments.real.variants import Variant, measurement_job, measurement_key, run_jobs_of, settings_of
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,18 @@ class MeasurementPlan:
                     paper = self._published(model.name, variant, figure)
                     value = outcome.result.get(figure) if outcome.state == "done" else None
                     if value is None:
-                        why = state(outcome) if outcome.state != "done" else f"{self.test} has no {figure} here"
+                        why = (
+                            state(outcome)
+                            if outcome.state != "done"
+                            else f"{self.test.replace('_', ' ')} gave no number here"
+                        )
                         rows.append(Row(name, figure, "share", published=paper, state=why))
                         continue
                     before = start.result.get(figure) if variant is not None and start.state == "done" else None
                     change = None if before is None else value - before
                     rows.append(Row(name, figure, "share", ours=value, published=paper, change=change, state=MEASURED))
-        images = "all images" if self.limit is None else f"{self.limit} images, drawn once,"
+        most = settings_of(data)["limit"] or self.limit
+        images = "all images" if most is None else f"{most} images, drawn once,"
         note = f"{self.test.replace('_', ' ').capitalize()} on {images} of {self.source}. {protocol_of(data)}"
         return Filled(rows, protocol=note)
 

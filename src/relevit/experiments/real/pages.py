@@ -19,6 +19,7 @@ COUNTS = ("corrected", "unchanged", "ruined", "classes that gain", "classes that
 def effects(
     model: Mapping[str, Any],
     run: str,
+    variant: str,
     benchmark: str,
     rows_before: str,
     rows_after: str,
@@ -35,10 +36,11 @@ def effects(
     from relevit.experiments.real.work import _model, _normalization
     from relevit.models import data_config
 
-    nets = {"before": _model(model, None, protocol, folder), "after": _model(model, run, protocol, folder)}
+    before, after = f"{model['name']} original", f"{model['name']} {variant}"
+    nets = {before: _model(model, None, protocol, folder), after: _model(model, run, protocol, folder)}
     normalization = _normalization(protocol)
     loaded = {label: (net, evaluation_view(data_config(net, normalization))) for label, net in nets.items()}
-    keys = {"before": rows_before, "after": rows_after}
+    keys = {before: rows_before, after: rows_after}
     places = {label: ResultsFolder(folder / "evaluations" / key, {}) for label, key in keys.items()}
     rows = {label: read_predictions(place.rows(benchmark, "model")) for label, place in places.items()}
     opened = open_set(folder, benchmark, protocol)
@@ -62,6 +64,7 @@ class EffectsPlan:
         arguments = {
             "model": model.spec(),
             "run": run_key(model, self.variant),
+            "variant": self.variant.name,
             "benchmark": benchmark,
             "rows_before": before,
             "rows_after": after,
@@ -90,6 +93,5 @@ class EffectsPlan:
                     continue
                 counts = outcome.result["counts"]
                 rows += [Row(name, each, "count", ours=float(counts[each]), state=MEASURED) for each in COUNTS]
-                pages.append(outcome.result["page"])
-        notes = [f"Pages with pictures, beside this one: {', '.join(pages)}."] if pages else []
-        return Filled(rows, (), notes, protocol_of(data))
+                pages.append((name, outcome.result["page"]))
+        return Filled(rows, (), (), protocol_of(data), pages=pages)

@@ -62,7 +62,7 @@ class AccuracyPlan:
         set_a = _set_a(outcomes.get(default_split(data)))
         rows: list[Row] = []
         runs: list[dict[str, Any]] = []
-        changes: dict[tuple[str, str, str, str], list[float]] = {}
+        changes: Changes = {}
         members = self._rows()
         for figure in self.figures:
             for group in self.groups:
@@ -79,10 +79,15 @@ class AccuracyPlan:
                             if self.rows:
                                 rows.append(row)
                             if row.change is not None:
-                                changes.setdefault((name, benchmark, figure, group), []).append(row.change)
+                                changes.setdefault((name, benchmark, figure, group), {})[model.name] = row.change
                             runs += _runs(model, variants, own, key, set_a)
-        averages = list(self._averages(members, changes))
+        averages = list(self._averages(members, changes, data))
+        over = dict.fromkeys(model for own in changes.values() for model in own)
         notes = [*self.notes, *_about(data)]
+        if averages and over:
+            notes.insert(
+                0, f"Averages are over {', '.join(over)}, of each column those that were measured before and after."
+            )
         return Filled([*rows, *averages], list(self._findings(members, changes)), notes, protocol_of(data), runs)
 
     def _rows(self) -> dict[str, list[Variant]]:
@@ -99,7 +104,7 @@ class AccuracyPlan:
         name = f"{model.name} original"
         paper = cell(self.table, model.name, "original", "none", key["column"], key["figure"], key["group"])
         if values is None or not len(values):
-            return Row(name, **key, published=paper, state=state(outcome))
+            return Row(name, **key, published=paper, state=state(outcome, values is not None))
         low, high = wilson(int(values.sum()), len(values))
         mean = 100 * float(values.mean())
         return Row(name, **key, ours=mean, low=100 * low, high=100 * high, published=paper, state=MEASURED)
@@ -124,7 +129,7 @@ class AccuracyPlan:
         each = [hits(outcome, key["figure"], key["group"], set_a) for outcome in own]
         values = [value for value in each if value is not None and len(value)]
         if not values:
-            return Row(title, **key, published=paper, state=state(next(o for o in own)))
+            return Row(title, **key, published=paper, state=state(own[0], each[0] is not None))
         means = [100 * float(value.mean()) for value in values]
         if len(own) > 1:
             spread = over_seeds(means)
@@ -143,36 +148,34 @@ class AccuracyPlan:
             title, **key, ours=means[0], low=100 * low, high=100 * high, published=paper, state=MEASURED, **moved
         )
 
-    def _averages(
-        self, members: Mapping[str, list[Variant]], changes: Mapping[tuple[str, str, str, str], list[float]]
-    ) -> Iterator[Row]:
-        """Rows of the change, averaged over the models; an interval over models where there are two or more."""
+    def _averages(self, members: Mapping[str, list[Variant]], changes: Changes, data: Data) -> Iterator[Row]:
+        """Rows of the change, averaged over the models, the published ones over the same models; an interval over models where
+        there are two or more."""
         from relevit.experiments.figures import over_seeds
 
         if not self.averages:
             return
+        known = [model.name for model in select(data, self.models)]
         for figure in self.figures:
             for group in self.groups:
                 for name, variants in members.items():
                     for benchmark in self.benchmarks:
-                        own = changes.get((name, benchmark, figure, group), [])
+                        own = changes.get((name, benchmark, figure, group), {})
                         method, masks = variants[0].published or ("", "")
                         paper = None
                         if self.table in (1, 2) and method == "ours" and group == "all":
-                            paper = average_change(self.table, method, masks, benchmark, figure)
+                            paper = average_change(self.table, method, masks, benchmark, figure, own or known)
                         key: dict[str, Any] = {"column": benchmark, "figure": figure, "group": group}
                         title = f"average change, {name}"
                         if not own:
                             yield Row(title, **key, published=paper, state="no model was measured before and after")
                             continue
-                        mean = over_seeds(own)
+                        mean = over_seeds(list(own.values()))
                         yield Row(
                             title, **key, ours=mean.mean, low=mean.low, high=mean.high, published=paper, state=MEASURED
                         )
 
-    def _findings(
-        self, members: Mapping[str, list[Variant]], changes: Mapping[tuple[str, str, str, str], list[float]]
-    ) -> Iterator[Finding]:
+    def _findings(self, members: Mapping[str, list[Variant]], changes: Changes) -> Iterator[Finding]:
         """The paper's claim for its own method: it gains on shifted sets. Over models, which must be two or more."""
         from relevit.experiments.figures import over_seeds, verdict
 
@@ -184,17 +187,18 @@ class AccuracyPlan:
             for benchmark in self.benchmarks:
                 if benchmark in ("imagenet", "imagenet-v2"):
                     continue
-                own = changes.get((name, benchmark, self.figures[0], self.groups[0]), [])
+                own = list(changes.get((name, benchmark, self.figures[0], self.groups[0]), {}).values())
                 says = f"{name} gains on {benchmark}, averaged over the models"
                 compared = f"{name} less original, R@1"
                 if len(own) < 2:
-                    yield Finding(says, compared, None, None, None, len(own), "not run")
+                    yield Finding(says, compared, None, None, None, len(own), "needs two models" if own else "not run")
                     continue
                 found = over_seeds(own)
                 judged = verdict("higher", 0.0, found)
                 yield Finding(says, compared, found.mean, found.low, found.high, found.seeds, judged)
 
 
+Changes = dict[tuple[str, str, str, str], dict[str, float]]  # of row, benchmark, figure, group: model to points
 SetA = tuple[frozenset[str], frozenset[int]]
 
 
@@ -262,8 +266,10 @@ def _key(c: Published) -> tuple[str, str, str, str, str]:
     return c.model, c.method, c.masks, c.benchmark, c.figure
 
 
-def state(outcome: Outcome) -> str:
-    """Why there is no figure."""
+def state(outcome: Outcome, known: bool = False) -> str:
+    """Why there is no figure. known: whether it is known which images would count."""
+    if known:
+        return "no image of these classes"
     return outcome.reason.strip().splitlines()[-1] if outcome.reason.strip() else "the classes of set A are not known"
 
 

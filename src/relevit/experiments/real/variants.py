@@ -176,16 +176,17 @@ def measurement_job(
 ) -> Job:
     """A test of relevit.evaluation.measurements; cost: in forward passes an image."""
     key = measurement_key(model, variant, test, source)
+    most = settings_of(data)["limit"] or limit
     arguments: dict[str, Any] = {
         "test": test,
         "data": source,
         "model": model.spec(),
         "run": None if variant is None else run_key(model, variant),
         "protocol": data.protocol,
-        "limit": settings_of(data)["limit"] or limit,
+        "limit": most,
     }
     arguments |= {"options": dict(options)} if options else {}
-    seconds = (limit or 4276) * cost * _IMAGE[size_of(model)]
+    seconds = (most or 4276) * cost * _IMAGE[size_of(model)]
     return Job(key, f"{_WORK}:measure", arguments, *_depends(model, variant, source, data), seconds)
 
 

@@ -223,7 +223,7 @@ def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> d
     out = folder / "probes" / name
     if is_checkpoint(out):
         return {"checkpoint": True}
-    net = _loaded(model, protocol, folder)
+    net = _on_device(_loaded(model, protocol, folder))
     view = evaluation_view(data_config(net, _normalization(protocol)))
     return train_linear_probe(net, view, str(data_path(folder, TRAIN)), out).to_dict()
 
@@ -249,8 +249,6 @@ def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
 
 def _model(model: Mapping[str, Any], run: str | None, protocol: str, folder: Path) -> nn.Module:
     """The best checkpoint of a run, or the original; on the GPU if there is one."""
-    import torch
-
     from relevit.models import load
 
     if run is None:
@@ -260,6 +258,12 @@ def _model(model: Mapping[str, Any], run: str | None, protocol: str, folder: Pat
         if not place.is_dir():
             raise UserError(f"{place} is gone: remove {folder / 'jobs' / run}.json to have it made again")
         net = load(str(place))[0]
+    return _on_device(net)
+
+
+def _on_device(net: nn.Module) -> nn.Module:
+    import torch
+
     return net.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
