@@ -13,7 +13,8 @@ from relevit.commands.terminal import pick_device, stdout
 from relevit.errors import UserError
 
 _ALPHAS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-_WRITTEN = ("interpolation.json", "curve.csv", "curve.png", "report.html", "best")
+_LAST = "interpolation.json"  # written when all is done
+_ROWS = "evaluation"
 _BUILTIN = "builtin"
 
 
@@ -64,9 +65,7 @@ def interpolate(
     from relevit.surroundings import versions
 
     folder = Path(out)
-    present = [name for name in _WRITTEN if (folder / name).exists()]
-    if present:
-        raise UserError(f"{folder / present[0]} is there already: give another --out, or move it away")
+    _check_place(folder)
     check_line(alphas, budget)
     normalization: Literal["model", "paper"] = "paper" if protocol == "paper" else "model"
     before, view = load_named(original, normalization)
@@ -86,7 +85,7 @@ def interpolate(
         budget=budget,
         class_map=class_map,
         protocol=protocol,
-        out=folder / "evaluation",
+        out=folder / _ROWS,
         batch_size=batch_size,
         workers=workers,
         device=pick_device(device),
@@ -115,6 +114,7 @@ def interpolate(
         "The mixture was chosen on these images: its figures here are better than they would be on others. Measure it on others.",
         "Weights are mixed one by one: (1 - alpha) original + alpha fine-tuned (Wortsman et al. 2022).",
     ]
+    (folder / "report.html").unlink(missing_ok=True)  # of this command, stopped before it was done
     render_interpolation(folder, curve.to_dict(), summary, setup, notes)
     curve.save(folder, {**about, "versions": versions()})
     stdout().print(_table(curve))
@@ -123,6 +123,14 @@ def interpolate(
     stdout().print(
         f"the mixture: {folder / 'best'}; the curve: {folder / 'report.html'}", highlight=False, soft_wrap=True
     )
+
+
+def _check_place(folder: Path) -> None:
+    """Raises UserError for a folder that holds anything but what this command left when it was stopped."""
+    if (folder / _LAST).exists():
+        raise UserError(f"{folder / _LAST} is there already: give another --out, or move it away")
+    if folder.exists() and not (folder / _ROWS).is_dir() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds other files: give a new folder as --out")
 
 
 def _check_views(one: dict[str, Any], other: dict[str, Any]) -> None:

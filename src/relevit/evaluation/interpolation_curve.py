@@ -137,14 +137,15 @@ def interpolation_curve(
             f"{twice[0]} is among both the sets in distribution and the shifted ones: give it as one of them"
         )
     check_mixable(original, tuned)
-    models = {label(alpha): (interpolate(original, tuned, alpha), view) for alpha in chosen}
-    report = evaluate(models, {**in_distribution, **shifted}, **options)
-    # the names that the report gives to the sets of a folder start with the name given
+    mixtures = {label(alpha): (interpolate(original, tuned, alpha), view) for alpha in chosen}
+    report = evaluate(mixtures, {**in_distribution, **shifted}, **options)
+    given = [*in_distribution, *shifted]
+    near = {name: _given(name, given) in in_distribution for name in report.accuracies}
     points = [
         Point(
             alpha,
-            {name: models[label(alpha)] for name, models in report.accuracies.items() if _of(name, in_distribution)},
-            {name: models[label(alpha)] for name, models in report.accuracies.items() if _of(name, shifted)},
+            {name: models[label(alpha)] for name, models in report.accuracies.items() if near[name]},
+            {name: models[label(alpha)] for name, models in report.accuracies.items() if not near[name]},
         )
         for alpha in chosen
     ]
@@ -181,5 +182,6 @@ def label(alpha: float) -> str:
     return f"alpha {alpha!r}"
 
 
-def _of(name: str, given: Mapping[str, Any]) -> bool:
-    return name in given or any(name.startswith(f"{each.rstrip('/')}/") for each in given)
+def _given(name: str, given: Sequence[str]) -> str:
+    """Under which of the names given the report has a set: its own, or that of a folder which holds several, NAME/SET."""
+    return max((one for one in given if name == one or name.startswith(f"{one.rstrip('/')}/")), key=len)
