@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import nn
 
+import relevit
 from audit_pictures import HEIGHT, VIEW, WIDTH, ByBackground, ByEither, ByObject, pictures
 from relevit.audit import audit_models
 from relevit.audit.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER, OWN
@@ -182,6 +183,13 @@ def test_share_and_area_of_a_transformer(transformer: nn.Module) -> None:
     shares = found.observed["it"].share, other.observed["it"].share
     assert shares[0] is not None and shares[1] is not None
     np.testing.assert_allclose(shares[0] + shares[1], 1, atol=1e-6)
+    transformer.eval()
+    for number in range(9):
+        seen = view.with_mask(*made.scene(number))
+        relevance = relevit.relevance(transformer, seen.image[None])[0].detach().double().numpy()
+        by_hand = (relevance * (1 - seen.mask.double().numpy())).sum() / relevance.sum()
+        assert shares[0][number] == pytest.approx(by_hand, abs=1e-5) and abs(by_hand - 0.5) > 0.01
+    transformer.train()
     np.testing.assert_allclose(found.observed["it"].area, 1 - 99 / (HEIGHT * WIDTH), atol=0.01)
     assert all(module.training for module in transformer.modules())
     share = found.figures["it"].share
@@ -191,7 +199,6 @@ def test_share_and_area_of_a_transformer(transformer: nn.Module) -> None:
 @pytest.mark.slow
 def test_the_built_in_model_is_misled_and_less_so_after_fine_tuning() -> None:
     """Where the truth is known: the built-in model was trained on backgrounds that tell the class."""
-    import relevit
     from relevit.audit.pictures import builtin_pictures
     from relevit.data.digits import training_samples
 

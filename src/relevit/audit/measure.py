@@ -62,6 +62,13 @@ class Versions:
         return CONDITIONS[condition].make(number, self.scene(number), self.donors, self.filled)
 
 
+class _Made(NamedTuple):
+    """A scene, and its picture in every condition, None where it cannot be made."""
+
+    scene: Scene
+    pictures: dict[str, np.ndarray | None]
+
+
 def observe(
     auditees: Mapping[str, Auditee],
     pictures: AuditPictures,
@@ -83,33 +90,30 @@ def observe(
     share = {name: np.full(count, np.nan) for name in auditees}
     area = {name: np.full(count, np.nan) for name in auditees}
 
-    def prepare(number: int) -> tuple[Scene, dict[str, np.ndarray | None]]:
-        return versions.scene(number), {key: versions.picture(key, number) for key in CONDITIONS}
+    def prepare(number: int) -> _Made:
+        return _Made(versions.scene(number), {key: versions.picture(key, number) for key in CONDITIONS})
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for first in range(0, count, batch_size):
             numbers = range(first, min(first + batch_size, count))
             made = list(pool.map(prepare, numbers) if workers > 1 else map(prepare, numbers))
             for key in CONDITIONS:
-                there = [place for place, (_, shown) in enumerate(made) if shown[key] is not None]
-                where = np.array([first + place for place in there], int)
+                shown = [(place, made[place].pictures[key]) for place in range(len(made))]
+                there = [(place, picture) for place, picture in shown if picture is not None]
+                where = np.array([first + place for place, _ in there], int)
                 possible[key][where] = True
                 for name, each in auditees.items():
                     if not there:
                         continue
-                    values = [made[place][1][key] for place in there]
                     if key == ORIGINAL:
-                        views = [
-                            each.view.with_mask(value, made[place][0].mask)
-                            for value, place in zip(values, there, strict=True)
-                        ]
+                        views = [each.view.with_mask(picture, made[place].scene.mask) for place, picture in there]
                         masks = torch.stack([view.mask for view in views])
                         images = torch.stack([view.image for view in views])
                         logits, on_object = looked(each.model, images, masks, with_maps[name])
                         area[name][where] = 1.0 - masks.double().mean(dim=(1, 2)).numpy()
                         share[name][where] = 1.0 - on_object
                     else:
-                        logits = answered(each.model, torch.stack([each.view(value) for value in values]))
+                        logits = answered(each.model, torch.stack([each.view(picture) for _, picture in there]))
                     predicted[name][key][where], confidence[name][key][where] = first_class(logits)
             if progress is not None:
                 progress(min(first + batch_size, count), count)

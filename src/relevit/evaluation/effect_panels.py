@@ -71,8 +71,10 @@ class EffectPanels:
 
     def panel(self, row: int) -> Panel:
         """The image as the first model sees it, both maps of what each model names, and both answers."""
-        picture = self.data[int(self.before.places()[row])]
-        picture = getattr(picture, "image", picture[0] if isinstance(picture, tuple) else picture)
+        item = self.data[int(self.before.places()[row])]
+        picture: Any = getattr(item, "image", None)
+        if picture is None:
+            picture = item[0]
         tiles: list[tuple[str, np.ndarray]] = []
         answers = []
         for (name, (net, view)), predictions in zip(self.models.items(), self.rows.values(), strict=True):
