@@ -166,6 +166,10 @@ def test_candidates_share_the_probability() -> None:
     views = torch.stack([VIEW(np.asarray(sample.image)) for sample in samples()])
     expected = Linear()(views)[:, [1, 3]].softmax(dim=1)[:, 0].mean().item()
     assert result.curves["deletion"][0] == pytest.approx(expected, abs=1e-9)
+    shares = Linear()(views)[:, [1, 3]].softmax(dim=1)  # the predicted class is one of the two
+    result = measure(Two(), target="predicted")
+    assert result.classes.tolist() == [(1, 3)[place] for place in shares.argmax(dim=1).tolist()]
+    assert result.curves["deletion"][0] == pytest.approx(shares.amax(dim=1).mean().item(), abs=1e-9)
 
 
 def test_json_and_differences() -> None:

@@ -9,6 +9,7 @@ import timm
 import torch
 from PIL import Image
 
+from benchmark_trees import Classifier, save, val_name
 from relevit import cli
 from relevit.commands.measure import _table
 from relevit.data import masked_images
@@ -166,7 +167,7 @@ def test_the_label_as_target(models: list[str], data: Path, capsys: pytest.Captu
         (["segmentation", "builtin", "--data", "builtin", "--masks", "x"], "has exact masks: leave out --masks"),
         (["segmentation", "builtin", "--data", "nowhere"], "nowhere is not there"),
         (["segmentation", "builtin", "--data", "nowhere.mat"], "There is no file nowhere.mat"),
-        (["segmentation", "builtin", "builtin", "--data", "builtin"], "each model can be given once"),
+        (["segmentation", "builtin", "builtin", "--data", "builtin"], "two models are called builtin"),
         (["segmentation", "builtin", "--data", "builtin", "--limit", "0"], "--limit must be"),
         (["knn", "builtin", "--data", "builtin"], "give --train DIR"),
         (
@@ -295,5 +296,36 @@ def test_benchmarks_are_opened_by_their_layout(data: Path) -> None:
     assert len(found) == 6 and found.folders == ["0", "1"] and extra == {}
     _, extra = open_data(MEASUREMENTS["knn"], str(data / "images"), train=str(data / "images"))
     assert len(extra["train"]) == 6
-    with pytest.raises(UserError, match=r"holds several benchmarks: give the folder of one of images .*, masks "):
+    with pytest.raises(UserError, match=r"holds several sets: give --benchmark, one of images, masks"):
         open_images(str(data))
+    assert open_images(str(data), benchmark="images").folders == ["0", "1"]
+    with pytest.raises(UserError, match=r"there is no benchmark mask in .*; there are: images, masks"):
+        open_images(str(data), benchmark="mask")
+    with pytest.raises(UserError, match="leave out --benchmark"):
+        open_data(MEASUREMENTS["segmentation"], str(data / "images"), benchmark="images")
+
+
+def test_known_benchmarks_keep_their_rules(tmp_path: Path) -> None:
+    save(tmp_path / "imagenet-a" / "n01498041" / "a.png")
+    save(tmp_path / "imagenet-r" / "n01443537" / "a.png")
+    for name in (val_name(1), val_name(2)):
+        save(tmp_path / "val" / "n01440764" / name)
+    row = MEASUREMENTS["perturbation"]
+    for protocol, competing in (("standard", 200), ("paper", None)):
+        found, _ = open_data(row, str(tmp_path), protocol=protocol, benchmark="imagenet-a")
+        classes = found.candidates(Classifier(1000))
+        assert found.name == "imagenet-a" and (classes if competing is None else len(classes)) == competing
+        assert found.answers(Classifier(1000)) == [(6,)]
+    with pytest.raises(UserError, match=r"give --benchmark, one of imagenet, imagenet-a, imagenet-r"):
+        open_data(row, str(tmp_path))
+    assert open_images(str(tmp_path / "val")).name == "imagenet"  # not the reassessed labels of the same images
+    assert open_images(str(tmp_path), benchmark="imagenet-real").name == "imagenet-real"
+
+
+def test_paper_preprocessing_goes_with_the_paper_protocol(
+    models: list[str], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for normalization, protocol in (("model", "standard"), ("paper", "paper")):
+        out = data / f"{protocol}.json"
+        text, _ = run(capsys, "segmentation", models[0], "--data", data, "--normalization", normalization, "--out", out)
+        assert f"protocol: {protocol}" in " ".join(text.split()) and json.loads(out.read_text())["protocol"] == protocol

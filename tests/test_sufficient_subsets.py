@@ -270,3 +270,24 @@ def test_logits_that_are_not_finite_are_refused() -> None:
     row = MEASUREMENTS["sufficient_subsets"]
     assert row.function is sufficient_subsets and row.needs == "images"
     assert isinstance(sufficient_subsets(Net(), VIEW, samples(1), remove=0.5), SufficientSubsets)
+
+
+def test_only_the_classes_of_the_benchmark_compete() -> None:
+    """As with a model whose head has these classes alone, whose numbers are then places among them."""
+
+    class Some(list):
+        def candidates(self, model: nn.Module) -> list[int]:
+            return [3, 0, 4]
+
+    part = Net()
+    part.num_classes = 3
+    part.second = nn.Parameter(part.second.detach()[:, [0, 3, 4]])
+    options: dict[str, Any] = {"batch_size": 3, "threshold": 0.6, "remove": 0.2, "seed": 5}
+    found = sufficient_subsets(Net(), VIEW, Some(samples(11)), **options).subsets
+    expected = sufficient_subsets(part, VIEW, samples(11), **options).subsets
+    for kind in ("predicted", "other"):
+        assert found[kind].classes.tolist() == np.array([0, 3, 4])[expected[kind].classes].tolist()
+        np.testing.assert_allclose(found[kind].whole, expected[kind].whole, atol=1e-12)
+        np.testing.assert_array_equal(found[kind].shares, expected[kind].shares)
+    with pytest.raises(UserError, match="other is the class 1, which is none of the 3 that compete"):
+        sufficient_subsets(Net(), VIEW, Some(samples()), other=1)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from relevit.commands.models import load_named, named_models
 from relevit.commands.terminal import pick_device, stderr, stdout
 from relevit.errors import UserError
 
@@ -23,6 +24,7 @@ def measure(
     masks: str | None = None,
     ignore: str | None = None,
     train: str | None = None,
+    benchmark: str | None = None,
     class_map: str | None = None,
     explainer: str | None = None,
     options: dict[str, Any] | None = None,
@@ -45,17 +47,20 @@ def measure(
 
     Args:
         test: the test's name.
-        models: one or several models, each a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
-        data: a folder of images, or of class folders; gtsegs_ijcv.mat; or builtin/SET, a test set of the built-in benchmark (or builtin/train).
+        models: one or several models, each named as for `relevit evaluate`; LABEL=MODEL gives one another name.
+        data: images with masks (a folder, or gtsegs_ijcv.mat) for segmentation and localization; for the other tests class folders, a benchmark
+            or a folder of them, or whatever else relevit evaluate takes; or builtin/SET, a test set of the built-in benchmark (or builtin/train).
         masks: masks of the same relative names, grey PNG; by default the images' alpha channel, or DIR/masks beside DIR/images.
         ignore: pictures of the same relative names, whose non-zero pixels count for neither side.
         train: class folders to train on, for tests that need them.
+        benchmark: which of several sets in data is measured, such as imagenet-a.
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         explainer: the explainer whose maps are measured; by default the test's own, gae.
         options: further options of the test, such as '{target: label}' or '{tolerance: 0}'; a wrong name lists them.
         out: a JSON file for the figures, with those of every image and class.
         limit: images at most, drawn by the seed.
-        normalization: preprocessing, each model's own or the paper's (mean and std 0.5).
+        normalization: preprocessing, each model's own, with the rules of the standard protocol for benchmarks; or the paper's (mean and std 0.5,
+            short side 256, crop 224), with those of the paper protocol (all classes compete, first label).
         batch_size: images in one pass.
         workers: threads or processes that read images; 0 reads in this one.
         seed: of all draws.
@@ -66,7 +71,6 @@ def measure(
 
     from relevit.data.part import limited
     from relevit.evaluation.measurements import measurement, open_data
-    from relevit.models import load
 
     given: dict[str, Any] = dict(options or {})
     for name, value in (("explainer", explainer), ("class_map", class_map), ("workers", workers or None)):
@@ -79,13 +83,14 @@ def measure(
         raise UserError(f"{out} is there already: give another --out, or remove it")
     if limit is not None and limit < 1:
         raise UserError(f"--limit must be a number of images from 1, not {limit}")
-    if len(set(models)) < len(models):
-        raise UserError("each model can be given once")
+    named = named_models(models)
     home = pick_device(device)
-    loaded = {name: load(name, normalization=normalization, device=home) for name in models}
+    protocol = "paper" if normalization == "paper" else "standard"
+    loaded = {name: load_named(model, normalization, home) for name, model in named.items()}
     found: dict[str, Any] = {}
+    inputs: dict[str, Any] = {"masks": masks, "ignore": ignore, "train": train, "benchmark": benchmark}
     sources = {
-        name: open_data(row, data, masks=masks, ignore=ignore, train=train, model=net, class_map=class_map)
+        name: open_data(row, data, model=net, class_map=class_map, protocol=protocol, **inputs)
         for name, (net, _) in loaded.items()
     }
     with Progress(transient=True, console=stderr(), disable=not (progress and sys.stderr.isatty())) as bar:
@@ -104,7 +109,8 @@ def measure(
                 **given,
             )
     ends, apart = _compared(found, seed)
-    stdout().print(_table(f"{test} on {data}", found, ends, apart))
+    stdout().print(_table(f"{test} on {data}, protocol: {protocol}", found, ends, apart))
+    stdout().print(f"{test}: {row.description}", highlight=False, soft_wrap=True)
     _tell_left_out(found)
     if out is not None:
         from relevit.files import atomic_write
@@ -112,6 +118,8 @@ def measure(
         content = {
             "test": test,
             "data": data,
+            **({} if benchmark is None else {"benchmark": benchmark}),
+            "protocol": protocol,
             "options": {**given, "normalization": normalization, "seed": seed, "limit": limit},
             "models": {
                 name: {

@@ -69,7 +69,7 @@ class ImageBatches:
         self._answers: Sequence[tuple[int, ...]] | None = None
         if self.labels and hasattr(self.data, "answers"):
             self._answers = self.data.answers(self.model, self.class_map)
-        if self.labels and hasattr(self.data, "candidates"):
+        if hasattr(self.data, "candidates"):
             found = self.data.candidates(self.model)
             self.candidates = None if found is None else sorted(int(each) for each in found)
 

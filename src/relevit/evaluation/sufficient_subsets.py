@@ -13,7 +13,7 @@ share of the pixels that are left, so that the path is finest where sets are sma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -143,7 +143,7 @@ def sufficient_subsets(
         batch_size: images whose paths are followed together.
         seed: of the other classes, which depend on it and on the image's number alone.
         progress: called with the number of images that are done since its last call.
-        threshold: the confidence (softmax probability) that a subset must reach, above 0, at most 1; 0.9 in Carter et al.
+        threshold: the confidence (softmax probability, over the classes that compete in the data set) that a subset must reach, above 0, at most 1; 0.9 in Carter et al.
         remove: the share of the remaining pixels that leaves in each step (at least one pixel), above 0, below 1.
         other: the class of the second path: "random", drawn for each image from all but the predicted one; the index of a class
             (images that are predicted as it have no second path); or "none".
@@ -158,18 +158,23 @@ def sufficient_subsets(
     batches = ImageBatches(model, view, data, batch_size, None, workers, progress, labels=False)
     items: list[Item] = []
     parts: dict[str, list[Subsets]] = {}
+
+    def among(images: Tensor) -> Tensor:
+        return batches.among_candidates(model(images))
+
     with torch.inference_mode(False), evaluating(model), _parameters_as_constants(model):
         for batch in batches:
             with torch.no_grad():
                 logits = model(batch.images)
             if not bool(logits.isfinite().all()):
                 raise UserError(f"the model's logits of {batch.items[0].name} or an image after it are not finite")
-            classes = {"predicted": logits.argmax(dim=1)}
+            classes = {"predicted": batches.among_candidates(logits).argmax(dim=1)}
+            competing = list(range(logits.shape[1])) if batches.candidates is None else batches.candidates
             if other != "none":
-                classes["other"] = _others(classes["predicted"], logits.shape[1], other, seed, batch.numbers)
+                classes["other"] = _others(classes["predicted"], competing, other, seed, batch.numbers)
             blank = filled(batch.images, fill, view)
             for kind, target in classes.items():
-                parts.setdefault(kind, []).append(_subsets(model, batch.images, blank, target, threshold, remove))
+                parts.setdefault(kind, []).append(_subsets(among, batch.images, blank, target, threshold, remove))
             items += batch.items
     return SufficientSubsets(
         [item.name for item in items],
@@ -190,7 +195,7 @@ def sizes(pixels: int, remove: float) -> list[int]:
 
 
 def path(
-    model: nn.Module,
+    model: Callable[[Tensor], Tensor],
     images: Float[Tensor, "batch 3 height width"],
     blank: Float[Tensor, "batch 3 height width"],
     target: Int[Tensor, " batch"],
@@ -222,7 +227,7 @@ def path(
 
 
 def _subsets(
-    model: nn.Module, images: Tensor, blank: Tensor, target: Tensor, threshold: float, remove: float
+    model: Callable[[Tensor], Tensor], images: Tensor, blank: Tensor, target: Tensor, threshold: float, remove: float
 ) -> Subsets:
     """The smallest sufficient set along each image's path; images with a negative target have none."""
     pixels = images[0, 0].numel()
@@ -241,17 +246,24 @@ def _subsets(
     return Subsets(target.cpu().numpy(), shares, confidence, whole)
 
 
-def _others(predicted: Tensor, classes: int, other: str | int, seed: int, numbers: list[int]) -> Tensor:
-    """The second class of each image, (batch,); -1 where it would be the predicted one."""
+def _others(predicted: Tensor, competing: Sequence[int], other: str | int, seed: int, numbers: Sequence[int]) -> Tensor:
+    """The second class of each image, one of those that compete, (batch,); -1 where it would be the predicted one."""
     if isinstance(other, int):
-        if other >= classes:
-            raise UserError(f"other is the class {other}, but the model knows the classes 0 to {classes - 1}")
+        if other not in competing:
+            raise UserError(
+                f"other is the class {other}, but the model knows the classes 0 to {competing[-1]}"
+                if len(competing) > competing[-1]
+                else f"other is the class {other}, which is none of the {len(competing)} that compete in this benchmark"
+            )
         return torch.where(predicted == other, -1, other)
-    if classes < 2:
+    if len(competing) < 2:
         return torch.full_like(predicted, -1)
-    drawn = [int(np.random.default_rng((seed, number)).integers(classes - 1)) for number in numbers]
+    classes = torch.tensor(competing, device=predicted.device)
+    drawn = [int(np.random.default_rng((seed, number)).integers(len(competing) - 1)) for number in numbers]
     chosen = torch.tensor(drawn, device=predicted.device)
-    return chosen + (chosen >= predicted).long()  # the predicted one is passed over
+    return classes[
+        chosen + (chosen >= torch.searchsorted(classes, predicted)).long()
+    ]  # the predicted one is passed over
 
 
 @contextmanager
