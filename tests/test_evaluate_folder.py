@@ -244,6 +244,7 @@ def test_a_full_disk_is_a_clear_error_and_nothing_is_half_written(
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(UserError, match="disk is full"):
         evaluate((Grey(), VIEW), {"mine": data}, out=tmp_path / "out")
+    assert not torch.is_inference_mode_enabled()
     monkeypatch.setattr(os, "fsync", plain)
     left_behind = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert left_behind and not any(".tmp-" in path.name for path in left_behind)

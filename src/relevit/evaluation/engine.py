@@ -161,13 +161,17 @@ def measure(
         pin_memory=any(device_of(runner.net).type == "cuda" for runner in runners),
         worker_init_fn=_ignore_interrupts if workers else None,
     )
-    with torch.inference_mode():
+    try:
         for shard, group in itertools.groupby(loader, key=lambda batch: batch.shard):
-            names = set(todo[shard])
-            yield (
-                shard,
-                _shard(source, [r for r in runners if r.name in names], view_of, targets, group, precision, advance),
-            )
+            chosen = [runner for runner in runners if runner.name in set(todo[shard])]
+            yield shard, _shard(source, chosen, view_of, targets, group, precision, advance)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "A process that reads images ended unexpectedly, probably for want of memory: give fewer workers. "
+            "With the same out, the same call goes on where it was."
+        ) from error
 
 
 def measure_stream(
@@ -188,17 +192,16 @@ def measure_stream(
     views, numbers = same_views(runners)
     view_of = {runner.name: number for runner, number in zip(runners, numbers, strict=True)}
     shards = itertools.groupby(enumerate(source.data), key=lambda pair: pair[0] // STREAM)
-    with torch.inference_mode():
-        for shard, members in shards:
-            names = set(wanted(shard))
-            if not names:
-                advance(sum(1 for _ in members))
-                yield shard, {}
-                continue
-            chosen = [runner for runner in runners if runner.name in names]
-            seen = {number: views[number] for number in {view_of[runner.name] for runner in chosen}}
-            batches = (_streamed(shard, batch, seen) for batch in _batched(members, batch_size))
-            yield shard, _shard(source, chosen, view_of, targets, batches, precision, advance)
+    for shard, members in shards:
+        names = set(wanted(shard))
+        if not names:
+            advance(sum(1 for _ in members))
+            yield shard, {}
+            continue
+        chosen = [runner for runner in runners if runner.name in names]
+        seen = {number: views[number] for number in {view_of[runner.name] for runner in chosen}}
+        batches = (_streamed(shard, batch, seen) for batch in _batched(members, batch_size))
+        yield shard, _shard(source, chosen, view_of, targets, batches, precision, advance)
 
 
 def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -230,6 +233,7 @@ class _Again:
         return self.make()
 
 
+@torch.inference_mode()
 def _shard(
     source: Source,
     runners: Sequence[Runner],

@@ -5,7 +5,8 @@
     OUT/results.json                                      the figures of the latest call's models and benchmarks
 
 A second call does what is missing: benchmarks, models, or single shards. What was made with other weights, of other
-images, or under another protocol is never mixed in: the call is refused with the differences.
+images, or under another protocol is never mixed in: the call is refused with the differences. An image that could not be
+read stays so in its row; where files were mended or weights replaced, remove the rows' folder and call again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -167,12 +167,13 @@ def _benchmark(
             precision=precision,
             advance=together,
         )
-        for shard, rows in done:
-            if folder is None:
-                kept[shard] = rows
-            else:
-                for model, part in rows.items():
-                    folder.write(source.name, model, shard, len(ranges), part)
+        with closing(done):  # workers end, too, when a disk is full
+            for shard, rows in done:
+                if folder is None:
+                    kept[shard] = rows
+                else:
+                    for model, part in rows.items():
+                        folder.write(source.name, model, shard, len(ranges), part)
     team.wait()
     return _rows(source, names, folder, team, kept)
 
