@@ -102,7 +102,9 @@ def _average_changes(table: int) -> list[str]:
         listed = ", ".join(f"{name} {change:+.1f}" for name, change in changes.items() if change is not None)
         sentences.append(f"{method} with {masks} masks: {listed}")
     return [
-        f"In the paper's Table {table}, R@1 changes on average over its models (points), " + "; ".join(sentences) + "."
+        f"In the paper's Table {table}, R@1 changes on average over those models whose figures could be read (points), "
+        + "; ".join(sentences)
+        + "."
     ]
 
 

@@ -29,7 +29,13 @@ def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, c
     verdicts = [finding.verdict for own in filled.values() for finding in own.findings]
     summary = [f"{measured} of {len(rows)} cells are filled."]
     if verdicts:
-        counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(sorted(verdicts)))
+        words = {
+            "holds": "hold",
+            "does not hold": "do not hold",
+            "not settled": "are not settled",
+            "not run": "were not run",
+        }
+        counts = ", ".join(f"{verdicts.count(word)} {text}" for word, text in words.items() if word in verdicts)
         summary.append(f"Of {len(verdicts)} claims and questions, each as a paired difference over {over}: {counts}.")
     jobs = about["jobs"]
     setup = {
