@@ -146,7 +146,7 @@ def test_the_command_on_the_built_in_benchmark(tmp_path: Path, capsys: pytest.Ca
     "arguments, part",
     [
         (["one=builtin", "--data", "builtin/size"], "effects compares two models"),
-        (["one=builtin", "two=builtin", "--data", "nowhere"], "there is no folder nowhere"),
+        (["one=builtin", "two=builtin", "--data", "nowhere"], "there is no nowhere: give a folder"),
         (["one=builtin", "two=builtin", "--data", "builtin"], "name one with --benchmark"),
         (["one=builtin", "two=builtin", "--data", "builtin/sizes"], "no set of the built-in benchmark"),
         (["one=builtin", "two=builtin", "--data", "builtin", "--benchmark", "x"], "there is no benchmark x"),

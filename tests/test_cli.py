@@ -111,6 +111,10 @@ def test_finetune_has_the_defaults_of_the_library() -> None:
         (["fine-tune"], "fine-tune"),
         (["info", "vit_smal_patch16_224"], "vit_small_patch16_224"),
         (["info", "vit_tiny_patch16_224", "--input-size", "3"], "--input-size"),
+        (
+            ["evaluate", "m", "--data", "d", "--protocol", "papr"],
+            "--protocol: must be one of standard, paper, not papr",
+        ),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,6 +229,9 @@ def _readable(message: str) -> str:
     value = re.search(r"Given value: (.*)", message)
     if one and value:  # the list of all types that the value is not
         message = f'Parser key "{one[1]}": {value[1].strip()!r} is no valid value'
+    choices = re.search(r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)", message)
+    if one and choices:
+        message = f'Parser key "{one[1]}": must be one of {choices[1].replace(chr(39), "")}, not {choices[2].strip()}'
     message = re.sub(r"'([\w.]+)' is required", lambda found: f"{_option(found[1])} is required", message)
     message = re.sub(r'Parser key "([\w.]+)"', lambda found: _option(found[1]), message)
     return re.sub(rf"\b(?:{'|'.join(COMMANDS)})\.(\w+)", lambda found: _option(found[0]), message)

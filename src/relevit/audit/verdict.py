@@ -97,7 +97,7 @@ def sentences(name: str, found: ModelFigures, objects: int, *, predicted: bool =
     return [
         first,
         f"{found.share.points:.1f}% of its relevance lies on the background (95% interval {found.share.low:.1f} to "
-        f"{found.share.high:.1f}), which covers {found.area.points:.1f}% of the pictures, as a map that prefers nothing would have it; {reads}.",
+        f"{found.share.high:.1f}), where a map that prefers nothing would have {found.area.points:.1f}%, its share of the area; {reads}.",
     ]
 
 

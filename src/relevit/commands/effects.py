@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +39,7 @@ def effects(
 
     Args:
         models: two models, before and after, each named as for `relevit evaluate`.
-        data: a benchmark, or a folder of several, as for `relevit evaluate`; builtin/SET is a set of the built-in benchmark, such as builtin/background_shuffled.
+        data: a benchmark, or a folder of several, as for `relevit evaluate`, such as builtin/background_shuffled.
         out: the folder for the page.
         benchmark: which one, where there are several in --data.
         results: the folder of a `relevit evaluate --out`; answers that are there are not made again, others are added to it.
@@ -67,6 +67,10 @@ def effects(
     from relevit.evaluation import evaluate
 
     name, opened = _one_set(data, benchmark, protocol)
+    if not hasattr(opened, "__getitem__"):
+        raise UserError(
+            f"{data} is read as a stream, in which single images cannot be looked up: give a folder or tar files"
+        )
     home = pick_device(device)
     normalization: Literal["model", "paper"] = "paper" if protocol == "paper" else "model"
     loaded = {label: load_named(model, normalization, home) for label, model in named.items()}
@@ -117,7 +121,8 @@ def _show(found: ClassEffects, before: str, after: str, summary: Sequence[str]) 
             rates = (f"{one.before:.1f}", f"{one.after:.1f}", _signed(one.change.points), f"{one.adjusted:.3f}")
             table.add_row(one.name, str(one.images), *rates)
         table.add_section()
-    stdout().print(table)
+    if table.row_count:
+        stdout().print(table)
     for line in summary:
         stdout().print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -128,72 +133,16 @@ def _signed(points: float) -> str:
 
 
 def _one_set(data: str, wanted: str | None, protocol: str) -> tuple[str, Any]:
-    """The benchmark's name, and the benchmark opened."""
-    found = dict(_sets(data, protocol))
+    """The benchmark's name, as `relevit evaluate` calls it, and the benchmark opened; its last part alone will do as well."""
+    from relevit.evaluation.sources import resolve
+
+    found = resolve(data, protocol).openers
     if wanted is not None:
-        if wanted not in found:
+        chosen = [wanted] if wanted in found else [name for name in found if name.endswith(f"/{wanted}")]
+        if len(chosen) != 1:
             raise UserError(f"there is no benchmark {wanted} in {data}; there are: {', '.join(found)}")
-        return wanted, found[wanted]()
+        return chosen[0], found[chosen[0]]()
     if len(found) > 1:
         raise UserError(f"{data} holds several benchmarks, name one with --benchmark: {', '.join(found)}")
     name = next(iter(found))
     return name, found[name]()
-
-
-def _sets(data: str, protocol: str) -> Iterator[tuple[str, Any]]:
-    """Names with functions that open them."""
-    from relevit.data.benchmarks import BENCHMARKS, ClassFolders, composed_sets, find_benchmarks
-
-    if data.split("/")[0] == "builtin" and not Path(data).exists():
-        from relevit.data.digits import TEST_SETS
-
-        for name in TEST_SETS:
-            if data in ("builtin", f"builtin/{name}"):
-                yield f"builtin/{name}", lambda name=name: _Digits(name)
-        if data != "builtin" and data.partition("/")[2] not in TEST_SETS:
-            raise UserError(
-                f"{data} is no set of the built-in benchmark: builtin/NAME, with NAME one of {', '.join(TEST_SETS)}"
-            )
-        return
-    folder = Path(data)
-    if not folder.is_dir():
-        raise UserError(f"--data: there is no folder {data}")
-    composed = composed_sets(folder)
-    if composed is not None:
-        yield from ((name, lambda one=one: one) for name, one in composed.items())
-        return
-    known = [each for each in find_benchmarks(folder, protocol).found if each.name.split("/")[0] in BENCHMARKS]
-    if known:
-        yield from ((each.name, each.open) for each in known)
-        return
-    yield data, lambda: ClassFolders(folder)
-
-
-class _Digits:
-    """A set of the built-in benchmark with the names of its classes."""
-
-    def __init__(self, name: str) -> None:
-        from relevit.data.digits import CLASSES, test_set
-
-        self.pictures = test_set(name, "test", 1)
-        self.folders, self.labels = list(CLASSES), [int(label) for label in self.pictures.labels]
-        self.objects = [str(number) for number in self.pictures.objects]
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.pictures[index]
-
-    def key(self, index: int) -> str:
-        return self.pictures[index].name
-
-    def answers(self, model: Any, class_map: Any = None) -> list[tuple[int, ...]]:
-        if getattr(model, "num_classes", 0) != len(self.folders):
-            raise UserError(
-                f"the built-in benchmark has {len(self.folders)} classes, the model {model.num_classes}: give --data of its own"
-            )
-        return [(label,) for label in self.labels]
-
-    def candidates(self, model: Any) -> None:
-        return None

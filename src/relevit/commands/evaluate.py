@@ -44,7 +44,8 @@ def evaluate(
         models: one or several models, each a timm model's name, a run or checkpoint folder, a file of weights, builtin (the demo's), or
             ARCHITECTURE@FILE for a file that does not tell its architecture (vit_large_patch16_224@tuned.pth.tar); LABEL=MODEL gives it another name.
         data: one or several of these, a folder with benchmarks under their usual names, one benchmark, a folder of class folders
-            (DIR/<class>/<image>), one made by `relevit compose`, a YAML file of names and paths, or a data-set string of timm.
+            (DIR/<class>/<image>), one made by `relevit compose`, a YAML file of names and paths, a data-set string of timm, or builtin for the built-in
+            benchmark (builtin/SET for one of its sets).
         out: a folder for one row an image and all figures, in which the same call goes on and further models are added; or a JSON file for
             the figures alone (its name ends in .json).
         benchmarks: which of the benchmarks that were found to measure; imagenet-c stands for all of its sets. By default all.

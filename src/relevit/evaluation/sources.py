@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from relevit.data.benchmarks import BENCHMARKS, ClassFolders, Discovery, composed_sets, find_benchmarks, open_benchmark
+from relevit.data.benchmarks import (
+    BENCHMARKS,
+    ClassFolders,
+    Discovery,
+    builtin_sets,
+    composed_sets,
+    find_benchmarks,
+    open_benchmark,
+)
 from relevit.data.benchmarks.listing import holds_classes
 from relevit.data.benchmarks.tar_files import has_tars
 from relevit.errors import UserError
@@ -95,9 +103,12 @@ def resolve(spec: str | Path, protocol: str) -> Resolved:
 
     A folder made by `relevit compose` gives its sets, SPEC/SET. In another folder, benchmarks are looked for
     (`find_benchmarks`); where none of the known ones is there and it has images in class folders, it is taken as that, and
-    called SPEC. For the rest see `open_benchmark`. Raises UserError for what is none of these.
+    called SPEC. "builtin" gives the test sets of the built-in benchmark, "builtin/SET" one. For the rest see `open_benchmark`. Raises UserError for what is none of these.
     """
     text, folder = str(spec), Path(spec)
+    own = builtin_sets(text)
+    if own is not None:
+        return Resolved(dict(own))
     if not folder.is_dir() or has_tars(folder):
         return Resolved({name: partial(_same, data) for name, data in open_benchmark(text, protocol).items()})
     composed = composed_sets(folder)

@@ -1,5 +1,6 @@
 """Benchmarks to measure a model on: one file for each, with the functions that find and open it."""
 
+from relevit.data.benchmarks.builtin import builtin_sets
 from relevit.data.benchmarks.class_folders import ClassFolders, composed_sets
 from relevit.data.benchmarks.discovery import Discovery, Found, find_benchmarks
 from relevit.data.benchmarks.image_set import ImageSet, LabelledImage
@@ -20,6 +21,7 @@ __all__ = [
     "LabelledImage",
     "StreamItem",
     "StreamSet",
+    "builtin_sets",
     "composed_sets",
     "find_benchmarks",
     "mean_corruption_error",
