@@ -77,7 +77,7 @@ def test_classes_by_their_first_models_answers() -> None:
     unknown = replace(pictures(6), classes=[""] * 18, labels="predicted")
     found = audit_models({"it": (ByBackground(), VIEW)}, unknown)
     assert sorted(set(found.pictures.classes)) == ["0", "1", "2"] and found.figures["it"].accuracy[ORIGINAL].r1 == 100
-    assert found.outcome("it") == "misled" and "gives the answer" in found.sentences["it"][0]
+    assert found.outcome("it") == "misled" and "gives the same answer" in found.sentences["it"][0]
     other = ByObject()
     other.num_classes = 4
     with pytest.raises(UserError, match="put the pictures into class folders"):

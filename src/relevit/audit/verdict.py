@@ -71,7 +71,7 @@ def sentences(name: str, found: ModelFigures, objects: int, *, predicted: bool =
     objects: how many different ones there are. predicted: classes are the first model's answers, not given ones.
     """
     effect = effect_of(found, objects)
-    right = "gives the answer" if predicted else "is right"
+    right = "gives the same answer" if predicted else "is right"
     opening = OPENINGS[judge(effect)].format(name=name)
     opening = opening[0].upper() + opening[1:] if name == CLASSIFIER else opening
     if found.contrast is not None and by_contrast(found, objects):

@@ -115,6 +115,8 @@ def audit(
             loaded, pictures, class_map=class_map, seed=seed, batch_size=batch_size, workers=threads, progress=advance
         )
     options = [f"--masks {masks}" if masks else "", f"--mask-model {mask_model}" if mask_model else ""]
+    options += [f"--labels {labels}" if labels != "auto" else "", f"--class-map {class_map}" if class_map else ""]
+    options += [f"--normalization {normalization}" if normalization != "model" else ""]
     options += [f"--limit {limit}" if limit is not None else "", f"--seed {seed}"]
     setup = {
         "command": " ".join(["relevit audit", *models, "--images", images, *filter(None, options)]),
