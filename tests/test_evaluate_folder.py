@@ -209,6 +209,43 @@ def test_other_settings_weights_or_images_are_refused(
     assert files(out) == before and net.seen == 0
 
 
+def test_another_class_map_is_refused(data: Path, tmp_path: Path) -> None:
+    """The rows tell what was right when they were written: with another class map, half of them would be of another truth."""
+    out, first = tmp_path / "out", {"3": 3, "7": 7, "11": 11}
+    evaluate({"one": (Grey(), VIEW)}, {"mine": data}, out=out)
+    before = files(out)
+    net = Grey()
+    with pytest.raises(UserError, match=r"other classes are right for one on mine \(by the class map"):
+        evaluate({"one": (net, VIEW)}, {"mine": data}, class_map={**first, "7": 5}, out=out)
+    assert files(out) == before and net.seen == 0
+    evaluate({"one": (net, VIEW)}, {"mine": data}, class_map=first, out=out)  # the same classes, said in another way
+    assert net.seen == 0
+    evaluate({"two": (Grey(0.5), VIEW)}, {"mine": data}, class_map={**first, "7": 5}, out=out)  # no rows yet
+    with pytest.raises(UserError, match="other classes are right for two on mine"):
+        evaluate({"one": (net, VIEW), "two": (Grey(0.5), VIEW)}, {"mine": data}, out=out)
+
+
+def test_a_benchmark_without_readable_images_does_not_lose_the_others(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken" / "3").mkdir(parents=True)
+    (tmp_path / "broken" / "3" / "a.png").write_bytes(b"broken")
+    sets = {"broken": tmp_path / "broken", "mine": data}
+    report = evaluate({"one": (Grey(), VIEW)}, sets, set_a=["3"], out=tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(report.accuracies) == list(saved["benchmarks"]) == ["mine"]
+    assert [key for key, _ in report.unreadable["broken"]] == ["3/a.png"]
+    assert "a.png" in saved["unreadable"]["broken"]
+
+
+def test_json_holds_no_nan_where_a_set_is_empty(data: Path, tmp_path: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    evaluate({"one": (Grey(), VIEW)}, {"mine": data}, set_a=["3", "7", "11"], out=tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=refuse)
+    figures = saved["benchmarks"]["mine"]["models"]["one"]
+    assert figures["rest"]["images"] == 0 and figures["rest"]["r1"] is None and figures["set_a"]["images"] == 37
+
+
 def test_removing_outdated_rows_lifts_the_refusal(data: Path, tmp_path: Path) -> None:
     evaluate({"one": (Grey(), VIEW)}, {"mine": data}, out=tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "predictions" / "mine" / "one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,12 +78,12 @@ class Accuracy:
         yield "r5", self.r5
 
     def to_dict(self, *, classes: bool = True) -> dict:
-        """Everything but the single hits, ready for JSON."""
-        figures = {
+        """Everything but the single hits, ready for JSON; of no images the figures are None."""
+        figures: dict[str, Any] = {
             "images": len(self),
-            "r1": round(self.r1, 4),
+            "r1": round(self.r1, 4) if len(self) else None,
             "r1_interval": [round(end, 4) for end in self.r1_interval],
-            "r5": round(self.r5, 4),
+            "r5": round(self.r5, 4) if len(self) else None,
             "r5_interval": [round(end, 4) for end in self.r5_interval],
         }
         if classes:

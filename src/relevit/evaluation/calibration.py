@@ -30,9 +30,9 @@ class Calibration:
         yield "ece", self.ece
 
     def to_dict(self) -> dict:
-        """Ready for JSON."""
+        """Ready for JSON; None in place of NaN."""
         return {
-            "ece": round(self.ece, 4),
+            "ece": round(self.ece, 4) if sum(self.counts) else None,
             "bins": {
                 "images": self.counts,
                 "r1": [round(each, 4) for each in self.hits],

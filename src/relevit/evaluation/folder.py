@@ -29,7 +29,7 @@ _LONGEST = 120  # characters of a folder's name
 
 class ResultsFolder:
     """The folder `out`, for results with the settings `config`: {"protocol", "precision", "format", "models": {name: identity},
-    "benchmarks": {name: identity}}."""
+    "benchmarks": {name: identity}, "answers": {benchmark: {model: a hash of what is right for each image}}}."""
 
     def __init__(self, out: str | Path, config: Mapping[str, Any]) -> None:
         self.out, self.config = Path(out), config
@@ -63,6 +63,9 @@ class ResultsFolder:
             )
         for kind in ("models", "benchmarks"):
             self.config[kind].update({k: v for k, v in earlier.get(kind, {}).items() if k not in self.config[kind]})
+        for benchmark, models in earlier.get("answers", {}).items():
+            own = self.config["answers"].setdefault(benchmark, {})
+            own.update({k: v for k, v in models.items() if k not in own})
 
     def begin(self) -> None:
         """Write the configuration: the folder is ours from now on."""
@@ -110,6 +113,13 @@ class ResultsFolder:
                 parts = [key for key in {**before, **now} if before.get(key) != now.get(key)]
                 told = ", ".join(f"{key} {_brief(before.get(key))}, now {_brief(now.get(key))}" for key in parts)
                 found.append(f"{kind.removesuffix('s')} {name} has other {told}")
+        for benchmark, models in self.config["answers"].items():
+            before = earlier.get("answers", {}).get(benchmark, {})
+            found += [
+                f"other classes are right for {model} on {benchmark} (by the class map, or the benchmark's labels)"
+                for model, now in models.items()
+                if before.get(model, now) != now and known_parts(self.rows(benchmark, model))
+            ]
         return found
 
     def _has_rows(self, kind: str, name: str, earlier: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -105,9 +106,11 @@ def evaluate(
     if not runners:
         raise UserError("there is no model to evaluate")
     # What can be wrong is found before any long work.
-    _check_classes(sources, runners, class_map)
+    answers = _check_classes(sources, runners, class_map)
     in_set_a = None if chosen is None else _set_a(chosen, sources, runners, class_map)
-    folder = None if out is None else ResultsFolder(out, _config(sources, runners, protocol, precision, format))
+    folder = (
+        None if out is None else ResultsFolder(out, _config(sources, runners, answers, protocol, precision, format))
+    )
     if folder is not None:
         folder.check()
         team.wait()  # all have looked at the folder as it was
@@ -266,13 +269,19 @@ def _target(source: Source, runner: Runner, class_map: Any) -> Target:
     return Target(source.answers(runner.net, class_map), source.candidates(runner.net))
 
 
-def _check_classes(sources: Mapping[str, Source], runners: Sequence[Runner], class_map: Any) -> None:
-    """Raise UserError with all benchmarks whose classes a model does not have."""
+def _check_classes(
+    sources: Mapping[str, Source], runners: Sequence[Runner], class_map: Any
+) -> dict[str, dict[str, str]]:
+    """Benchmark -> model -> what tells its right answers from others. Raise UserError with all benchmarks whose classes a model
+    does not have."""
     faults: dict[str, list[str]] = {}
-    for source in sources.values():
+    found: dict[str, dict[str, str]] = {name: {} for name in sources}
+    for name, source in sources.items():
         for runner in runners:
             try:
-                _target(source, runner, class_map)
+                answers = _target(source, runner, class_map).answers
+                if answers is not None:
+                    found[name][runner.name] = _digest(answers)
             except UserError as error:
                 faults.setdefault(str(error), []).append(f"{runner.name} on {source.name}")
     if len(faults) == 1:
@@ -281,6 +290,15 @@ def _check_classes(sources: Mapping[str, Source], runners: Sequence[Runner], cla
     if faults:
         lines = [f"{', '.join(where)}: {reason}" for reason, where in faults.items()]
         raise UserError("\n".join([f"{len(faults)} reasons why models and benchmarks do not go together:", *lines]))
+    return found
+
+
+def _digest(answers: Sequence[tuple[int, ...]]) -> str:
+    """A hash of the right answers of every image, which are few different ones."""
+    number: dict[tuple[int, ...], int] = {}
+    order = np.array([number.setdefault(tuple(each), len(number)) for each in answers], np.int64)
+    different = [[int(each) for each in right] for right in number]
+    return hashlib.blake2b(order.tobytes() + str(different).encode(), digest_size=8).hexdigest()
 
 
 def _set_a(
@@ -301,7 +319,12 @@ def _set_a(
 
 
 def _config(
-    sources: Mapping[str, Source], runners: Sequence[Runner], protocol: str, precision: str, format: str
+    sources: Mapping[str, Source],
+    runners: Sequence[Runner],
+    answers: Mapping[str, Mapping[str, str]],
+    protocol: str,
+    precision: str,
+    format: str,
 ) -> dict[str, Any]:
     """What the rows depend on; see folder.py."""
     return {
@@ -317,6 +340,7 @@ def _config(
             for runner in runners
         },
         "benchmarks": {name: source.identity() for name, source in sources.items()},
+        "answers": {name: dict(models) for name, models in answers.items()},
         "about": versions(),
     }
 

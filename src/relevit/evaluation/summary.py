@@ -175,10 +175,11 @@ def summarise(
 ) -> Report:
     """The figures of rows: benchmark -> model -> Predictions. The rows of one benchmark at a time are in memory.
 
-    in_set_a: (benchmark, model, rows) -> whether an image is of set A. Raises UserError for a benchmark of which no image
-    could be read.
+    in_set_a: (benchmark, model, rows) -> whether an image is of set A. A benchmark of which no image could be read has no
+    figures: it is in `unreadable` and in the notes alone, so that the others' are not lost. Raises UserError where there is no other.
     """
     report = Report({}, {}, {}, protocol, dict(predictions), notes=dict(notes or {}))
+    failed: dict[str, str] = {}
     for name, models in predictions.items():
         report.accuracies[name], report.calibrations[name], report.comparisons[name] = {}, {}, {}
         if in_set_a is not None:
@@ -190,7 +191,8 @@ def summarise(
             faults |= {each.index: (each.key, each.fault) for each in rows.unreadable}
             if not len(rows):
                 reason = f": {rows.unreadable[0].fault}" if rows.unreadable else ""
-                raise UserError(f"no image of {name} could be read{reason}")
+                failed[name] = f"no image of {name} could be read{reason}"
+                break
             accuracy = report.accuracies[name][model] = rows.accuracy()
             report.calibrations[name][model] = calibration(rows.confidence, rows.hit1)
             if in_set_a is not None:
@@ -201,6 +203,13 @@ def summarise(
             else:
                 report.comparisons[name][model] = compare(first, rows)
         report.unreadable[name] = [faults[index] for index in sorted(faults)]
+        if name in failed:
+            for figures in (report.accuracies, report.calibrations, report.comparisons, report.set_a, report.rest):
+                figures.pop(name, None)
+    if failed and not report.accuracies:
+        raise UserError("; ".join(failed.values()))
+    if failed:
+        report.notes["unreadable"] = failed
     report.gaps.update(background_gaps(report.accuracies))
     _add_corruption(report)
     return report
