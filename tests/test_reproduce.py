@@ -111,6 +111,31 @@ def test_states_of_the_plan(tiny: None, tmp_path: Path) -> None:
     assert states["bad-1"] == ("one", "failed before")
 
 
+class Chain:
+    def jobs(self, data: Data) -> list[Job]:
+        return [
+            Job("masks", "job_functions:add", {"a": 1, "b": 1}, needs=("imagenet-a",)),
+            Job("samples", "job_functions:add", {"a": 1, "b": 2}, after=("masks",)),
+            Job("tuned", "job_functions:add", {"a": 1, "b": 3}, needs=("imagenet-r", "imagenet-c"), after=("samples",)),
+            Job("apart", "job_functions:add", {"a": 1, "b": 4}, needs=("imagenet-c",)),
+        ]
+
+    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
+        raise NotImplementedError
+
+
+def test_what_follows_a_run_without_data_lacks_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for place in (table, module):
+        monkeypatch.setattr(place, "EXPERIMENTS", {"one": Experiment("the first", "Table 8", Chain())})
+    absent = Data("builtin", missing={"imagenet-a": "no such folder", "imagenet-r": "none either"})
+    assert [entry.state for entry in plan(["one"], absent, tmp_path)] == [
+        "no data: imagenet-a",
+        "no data: imagenet-a",
+        "no data: imagenet-r, imagenet-a",
+        "to do",
+    ]
+
+
 def test_tables_say_what_was_measured_and_what_was_not(tiny: None, tmp_path: Path) -> None:
     absent = Data("builtin", missing={"imagenet-a": "no such folder"})
     reproduce(["one"], absent, tmp_path, say=lambda _: None, workers=1, command="relevit reproduce one")

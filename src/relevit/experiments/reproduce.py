@@ -40,15 +40,19 @@ def plan(names: Sequence[str], data: Data, out: str | Path) -> list[Planned]:
         for job in in_order(_plan(name, data).jobs(data)):
             wanted.setdefault(job.key, (name, job))
     records = read_records(out, (job for _, job in wanted.values()))
-    planned = []
+    planned: list[Planned] = []
+    lacking: dict[str, list[str]] = {}  # by job, what it or one before it lacks
     for name, job in wanted.values():
-        record, absent = records.get(job.key), [need for need in job.needs if need in data.missing]
+        record = records.get(job.key)
+        needs = [*job.needs, *(need for before in job.after for need in lacking.get(before, ()))]
+        absent = sorted({need for need in needs if need in data.missing}, key=needs.index)
         if record is not None and record.state == "done":
-            state = "done"
+            state, absent = "done", []
         elif absent:
             state = "no data: " + ", ".join(absent)
         else:
             state = "to do" if record is None else "failed before"
+        lacking[job.key] = absent
         planned.append(Planned(job, name, state))
     return planned
 
