@@ -71,17 +71,18 @@ class Local:
         wait([thing for worker in busy for thing in (worker.connection, worker.process.sentinel)], timeout=1.0)
         replies: list[tuple[str, Reply]] = []
         for worker in busy:
-            assert worker.key is not None
+            key = worker.key
+            assert key is not None
             if worker.connection.poll():
                 try:
-                    replies.append((worker.key, json.loads(worker.connection.recv_bytes())))
+                    replies.append((key, json.loads(worker.connection.recv_bytes())))
                     worker.key = None
                     continue
                 except (EOFError, OSError):  # it died
                     worker.process.join()
             if not worker.process.is_alive():
                 worker.process.join()
-                replies.append((worker.key, {"error": _why(worker.process.exitcode)}))
+                replies.append((key, {"error": _why(worker.process.exitcode)}))
                 worker.connection.close()
                 self.workers.remove(worker)
         return replies

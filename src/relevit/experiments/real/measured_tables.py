@@ -9,7 +9,7 @@ from typing import Any
 from relevit.experiments.filled import MEASURED, Data, Filled, Row
 from relevit.experiments.jobs import Job, Outcome
 from relevit.experiments.published import published
-from relevit.experiments.real.tables import Which, before_original, once, protocol_of, select, state
+from relevit.experiments.real.tables import Which, before_original, once, protocol_of, select, settings_note, state
 from relevit.experiments.real.variants import Variant, measurement_job, measurement_key, run_jobs_of, settings_of
 
 
@@ -61,9 +61,10 @@ class MeasurementPlan:
                     change = None if before is None else value - before
                     rows.append(Row(name, figure, "share", ours=value, published=paper, change=change, state=MEASURED))
         most = settings_of(data)["limit"] or self.limit
+        words = self.test.replace("_", " ").replace("knn", "nearest neighbours")
         images = "all images" if most is None else f"{most} images, drawn once,"
-        note = f"{self.test.replace('_', ' ').capitalize()} on {images} of {self.source}. {protocol_of(data)}"
-        return Filled(rows, protocol=note)
+        note = f"{words[0].upper()}{words[1:]} on {images} of {self.source}. {protocol_of(data)}"
+        return Filled(rows, (), settings_note(data), note)
 
     def _published(self, model: str, variant: Variant | None, figure: str) -> float | None:
         if self.table != 3 or (variant is not None and variant.published != ("ours", "annotated")):

@@ -10,7 +10,7 @@ from typing import Any
 from relevit.experiments.filled import MEASURED, Data, Filled, Row
 from relevit.experiments.jobs import Job, Outcome
 from relevit.experiments.real.models import PaperModel
-from relevit.experiments.real.tables import MAIN, Which, once, protocol_of, select, state
+from relevit.experiments.real.tables import MAIN, Which, once, protocol_of, select, settings_note, state
 from relevit.experiments.real.variants import Variant, evaluation_job, evaluation_key, run_jobs_of, run_key
 
 COUNTS = ("corrected", "unchanged", "ruined", "classes that gain", "classes that lose")
@@ -94,4 +94,4 @@ class EffectsPlan:
                 counts = outcome.result["counts"]
                 rows += [Row(name, each, "count", ours=float(counts[each]), state=MEASURED) for each in COUNTS]
                 pages.append((name, outcome.result["page"]))
-        return Filled(rows, (), (), protocol_of(data), pages=pages)
+        return Filled(rows, (), settings_note(data), protocol_of(data), pages=pages)

@@ -83,7 +83,7 @@ class AccuracyPlan:
                             runs += _runs(model, variants, own, key, set_a)
         averages = list(self._averages(members, changes, data))
         over = dict.fromkeys(model for own in changes.values() for model in own)
-        notes = [*self.notes, *_about(data)]
+        notes = [*self.notes, *settings_note(data)]
         if averages and over:
             notes.insert(
                 0, f"Averages are over {', '.join(over)}, of each column those that were measured before and after."
@@ -277,8 +277,8 @@ def protocol_of(data: Data) -> str:
     """How it was measured, in a sentence."""
     numbers = settings_of(data)
     how = {
-        "paper": "Protocol `paper`: mean and std 0.5, short side 256, crop 224, 1000 classes compete, ObjectNet's first label.",
-        "standard": "Protocol `standard`: each model's own preprocessing, the benchmarks' own classes.",
+        "paper": "Protocol paper: mean and std 0.5, short side 256, crop 224, 1000 classes compete, ObjectNet's first label.",
+        "standard": "Protocol standard: each model's own preprocessing, the benchmarks' own classes.",
     }[data.protocol]
     return (
         f"{how} Fine-tuning: {numbers['epochs']} epochs, batches of {numbers['batch_size']}, the best epoch by the loss on validation "
@@ -286,7 +286,8 @@ def protocol_of(data: Data) -> str:
     )
 
 
-def _about(data: Data) -> list[str]:
+def settings_note(data: Data) -> list[str]:
+    """What is not as in the paper, in a sentence; none where all is."""
     numbers = settings_of(data)
     changed = [
         f"{key} {numbers[key]} (the paper: {value})"
