@@ -90,7 +90,7 @@ def evaluate(
     stdout().print(report.table())
     _tell_unreadable(report)
     for reason in report.notes.get("unreadable", {}).values():
-        stderr().print(f"note: {reason}; there are no figures of it", highlight=False, soft_wrap=True, markup=False)
+        stderr().print(f"no figures: {reason}", highlight=False, soft_wrap=True, markup=False)
     if "imagenet-c" in report.notes:
         stderr().print(f"note: {report.notes['imagenet-c']}", highlight=False, soft_wrap=True, markup=False)
     if figures_only:

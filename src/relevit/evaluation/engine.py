@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -136,7 +136,7 @@ def measure(
     workers: int,
     precision: str,
     advance: Callable[[int], object],
-) -> Iterator[tuple[int, dict[str, Predictions]]]:
+) -> Generator[tuple[int, dict[str, Predictions]], None, None]:
     """Each shard in `todo` with the rows of the models that it names there, one after the other.
 
     The models are in evaluation mode where they are to run (see `at_work`). Raises UserError for a label that is no class
