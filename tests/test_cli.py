@@ -115,6 +115,9 @@ def test_finetune_has_the_defaults_of_the_library() -> None:
             ["evaluate", "m", "--data", "d", "--protocol", "papr"],
             "--protocol: must be one of standard, paper, not papr",
         ),
+        (["reproduce", "table1", "--out", "o", "--workers", "0"], "--workers must be at least 1, not 0"),
+        (["audit", "builtin", "--images", "builtin", "--limit", "0"], "--limit must be a number of images from 1"),
+        (["probe", "m", "--images", "i", "--out", "o", "--device", "gpu"], "--device gpu cannot be used here"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmark_trees import Classifier, save, val_name
 from relevit import cli
-from relevit.commands.measure import _table
+from relevit.commands.measure import _cell, _table
 from relevit.data import masked_images
 from relevit.data.digits import CLASSES, TEST_SETS, Pictures, draw_objects, draw_pictures
 from relevit.data.masked_images import BuiltinPictures, MaskedImages, open_masked
@@ -226,6 +226,10 @@ def test_a_table_row_for_each_figure_and_model() -> None:
     assert columns[0] == ["a", "", "b", ""] and columns[1] == ["one", "two"] * 2
     assert columns[2] == ["1 (0 to 2)", "3.5 (3 to 4)", "2", "nan"]
     assert columns[3] == ["", "+2.5 (-1 to +3)", "", ""]
+    assert (
+        _cell(82.41666, (80.4249, 100.0)) == "82.42 (80.42 to 100)"
+        and _cell(0.27512, (-0.001, 0.0), "+") == "+0.28 (+0 to +0)"
+    )
 
 
 def test_a_flat_folder_needs_no_classes(data: Path) -> None:

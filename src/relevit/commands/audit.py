@@ -58,6 +58,8 @@ def audit(
     if masks is not None and mask_model is not None:
         raise UserError("--mask-model makes masks where there are none: give it or --masks, not both")
     named = named_models(models)
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be a number of images from 1, not {limit}")
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
     if images != "builtin":

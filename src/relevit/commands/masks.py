@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Literal
 
-from relevit.commands.terminal import cores, stderr, stdout
+from relevit.commands.terminal import cores, pick_device, stderr, stdout
 
 _NAMED = 10  # of the unreadable images at most
 _NO_FILES: list[str] = []
@@ -68,6 +68,8 @@ def masks(
     first = int(os.environ.get("RANK", "0")) == 0
     if workers is None:
         workers = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if device is not None:
+        pick_device(device)  # whether it can be used is known before long work
     net = load(model, checkpoint=checkpoint)[0]
     bar = Progress(
         TextColumn("masks"),

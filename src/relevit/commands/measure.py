@@ -181,8 +181,13 @@ def _table(title: str, found: dict[str, Any], ends: dict[str, Any], apart: dict[
 
 
 def _cell(value: float, interval: tuple[float, float] | None, sign: str = "") -> str:
-    ends = "" if interval is None else f" ({interval[0]:{sign}.4g} to {interval[1]:{sign}.4g})"
-    return f"{value:{sign}.4g}{ends}"
+    ends = "" if interval is None else f" ({_short(interval[0], sign)} to {_short(interval[1], sign)})"
+    return f"{_short(value, sign)}{ends}"
+
+
+def _short(value: float, sign: str) -> str:
+    """Two decimals, as percentages need no more; without the sign of a zero."""
+    return f"{round(value, 2) + 0.0:{sign}.5g}"
 
 
 def _tell_left_out(found: dict[str, Any]) -> None:

@@ -64,8 +64,9 @@ def reproduce(
     from relevit.experiments.reproduce import plan
     from relevit.experiments.reproduce import reproduce as run
 
-    if seeds is not None and seeds < 1:
-        raise UserError(f"--seeds must be at least 1, not {seeds}")
+    for name, value in (("seeds", seeds), ("workers", workers)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
     if ray is not None and slurm:
         raise UserError("--ray and --slurm exclude each other: name one")
     numbers = {"epochs": epochs, "classes": classes, "limit": limit}

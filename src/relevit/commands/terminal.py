@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from relevit.errors import UserError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,12 +17,21 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str | None) -> str:
-    """The device that was asked for, by default the GPU if there is one."""
-    if name is not None:
-        return name
+    """The device that was asked for, by default the GPU if there is one. Raises UserError for one that cannot be used here."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # no driver, torch without CUDA, no such device
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--device {name} cannot be used here ({reason}): give cpu, or leave it out") from error
+    return name
 
 
 def cores() -> int:
