@@ -192,7 +192,13 @@ def audit_models(
             if pictures.labels == "predicted"
             else "there is one class"
         )
-        raise UserError(f"{what}, but an audit exchanges the backgrounds of classes: give pictures of at least two")
+        lost = ""
+        if pictures.left_out:
+            name, reason = pictures.left_out[0]
+            lost = f"; {len(pictures.left_out)} pictures are left out, the first is {name}: {reason}"
+        raise UserError(
+            f"{what}, but an audit exchanges the backgrounds of classes: give pictures of at least two{lost}"
+        )
     donors = draw_donors(pictures.names, pictures.classes, seed)
     auditees = {name: Auditee(model, view, targets[name]) for name, (model, view) in models.items()}
     seen = observe(auditees, pictures, donors, batch_size=batch_size, workers=workers, progress=progress)
