@@ -128,7 +128,7 @@ def test_sentences_hold_the_figures() -> None:
         and "a fall of 50.0 points" in first
         and "100.0%" in first
     )
-    assert "35.0% of its relevance" in second and "75.0% of the pictures" in second
+    assert "35.0% of its relevance" in second and "would have 75.0%, its share of the area" in second
     assert (
         "57.1% of the pictures" not in second and "42.9% of the pictures" in second
     )  # from the background alone: 0, 2 and 3
