@@ -91,6 +91,27 @@ def test_first_five_of_ties_of_few_and_of_what_is_not_finite() -> None:
     assert confidence[1].item() == pytest.approx(1 / 3) and confidence[2:].isnan().all()
 
 
+def test_a_logit_of_minus_infinity_is_a_class_that_is_never_named() -> None:
+    inf, nan = torch.inf, torch.nan
+    logits = torch.tensor(
+        [
+            [2.0, -inf, 1.0, -inf, 3.0, 0.0, -inf],  # 3 classes are shut by the model
+            [-inf, -inf, -inf, 4.0, -inf, -inf, -inf],
+            [-inf] * 7,
+            [1.0, nan, 2.0, 3.0, 4.0, 5.0, 6.0],
+            [1.0, 2.0, inf, 3.0, 4.0, 5.0, 6.0],
+        ]
+    )
+    top, confidence = first_five(logits)
+    assert top.tolist() == [[4, 0, 2, 5, -1], [3, -1, -1, -1, -1], *[[-1] * 5] * 3]
+    share = np.exp(3) / (np.exp([2.0, 1.0, 3.0, 0.0]).sum())
+    assert confidence[:2].tolist() == pytest.approx([share, 1.0]) and confidence[2:].isnan().all()
+    # of the classes that do not compete, nothing matters
+    top, confidence = first_five(logits, torch.tensor([0, 3, 6]))
+    assert top.tolist() == [[0] + [-1] * 4, [3] + [-1] * 4, [-1] * 5, [6, 3, 0, -1, -1], [6, 3, 0, -1, -1]]
+    assert confidence[3:].tolist() == pytest.approx([np.exp(6) / np.exp([1.0, 3.0, 6.0]).sum()] * 2)
+
+
 def test_only_candidates_compete() -> None:
     logits = torch.tensor([[9.0, 1.0, 3.0, 8.0, 2.0]])
     top, confidence = first_five(logits, torch.tensor([1, 2, 4]))

@@ -17,19 +17,21 @@ def first_five(
 
     candidates: the classes that compete, sorted; None for all. The probability is over them alone. Of equal logits the
     lower class comes first, so a model that answers with a constant gains nothing. Where fewer than five compete, the
-    rest is -1. A row with a logit that is not finite has -1 everywhere and the confidence NaN.
+    rest is -1; a class of the logit -inf is never an answer. A row with NaN or +inf among the competing logits, or
+    with -inf alone, has -1 everywhere and the confidence NaN.
     """
-    finite = logits.isfinite().all(dim=1)
     left = logits.float() if candidates is None else logits.float()[:, candidates]
+    finite = left.amax(dim=1).isfinite()  # (batch,); NaN and +inf are the maximum wherever they are
     left = torch.where(finite[:, None], left, 0.0)
     confidence = left.softmax(dim=1).amax(dim=1)  # (batch,)
     chosen = []
     for _ in range(min(5, left.shape[1])):
         best = left.argmax(dim=1)  # (batch,); the first of equal ones
-        chosen.append(best)
+        competes = left.gather(1, best[:, None])[:, 0] > -torch.inf
         left = left.scatter(1, best[:, None], -torch.inf)
+        best = best if candidates is None else candidates[best]
+        chosen.append(torch.where(competes, best, -1))
     top = torch.stack(chosen, dim=1)  # (batch, up to 5)
-    top = top if candidates is None else candidates[top]
     top = torch.nn.functional.pad(top, (0, 5 - top.shape[1]), value=-1)
     top = torch.where(finite[:, None], top, -1)
     return top.to(torch.int32), torch.where(finite, confidence, torch.nan)
