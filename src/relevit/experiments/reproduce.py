@@ -144,7 +144,7 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
     again = {name: f"relevit reproduce {name} --data {data.name} --out DIR" for name in filled}
     runs = [{"experiment": n, **run, "command": again[n]} for n, own in filled.items() for run in own.runs]
     atomic_write(out / "runs.csv", table(runs, RUN_COLUMNS))
-    content = {
+    content: dict[str, Any] = {
         "command": command,
         "data": data.name,
         "protocol": data.protocol,
