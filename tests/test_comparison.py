@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from relevit.errors import UserError
 from relevit.evaluation.comparison import compare, mcnemar, paired_interval
@@ -85,6 +86,42 @@ def test_objects_are_drawn_as_a_whole() -> None:
 def test_equal_differences_still_have_a_width(before: int, after: int, middle: float) -> None:
     low, high = paired_interval(np.full(97, before, bool), np.full(97, after, bool))
     assert -1 <= low <= middle <= high <= 1 and 0.03 < high - low < 0.09
+
+
+def pairs(corrected: int, ruined: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hits before and after, of which so many differ."""
+    before = np.arange(count) % 2 == 0
+    order = np.argsort(before, kind="stable")  # first those that are wrong before
+    after = before.copy()
+    after[order[:corrected]] = True
+    after[order[len(order) - ruined :]] = False
+    return before, after
+
+
+def test_few_that_differ_do_not_contradict_mcnemar() -> None:
+    low, high = paired_interval(*pairs(4, 0, 100))
+    # by hand, (4 + 1) and (0 + 1) of (100 + 2), Bonett and Price 2012: 4/102 +- 1.95996 sqrt(6/102 - (4/102)^2) / sqrt(102)
+    assert low == pytest.approx(4 / 102 - 1.9599640 * np.sqrt((6 / 102 - (4 / 102) ** 2) / 102)) and low < 0
+    assert high == pytest.approx(4 / 102 + 1.9599640 * np.sqrt((6 / 102 - (4 / 102) ** 2) / 102))
+    for corrected in range(25):
+        for ruined in range(25 - corrected):
+            low, high = paired_interval(*pairs(corrected, ruined, 100))
+            assert -1 <= low <= (corrected - ruined) / 100 <= high <= 1
+            if low > 0 or high < 0:  # McNemar's mid-p, Fagerland et al. 2013, which is not above the exact one
+                chance = binom.pmf(corrected, corrected + ruined, 0.5)
+                assert mcnemar(corrected, ruined) - chance < 0.05
+
+
+def test_objects_of_unlike_sizes_weigh_by_their_images() -> None:
+    sizes = np.array([1, 2, 3, 5, 7, 11])
+    objects = np.repeat(np.arange(6), sizes)
+    after = objects == 5
+    low, high = paired_interval(np.zeros(29, bool), after, objects)
+    assert -1 <= low < 11 / 29 < high <= 1
+    weighed = np.array([0, 0, 0, 0, 0, 11]) * 6 / 29  # objects of which the mean is the difference over images
+    more = np.concatenate([weighed, [66 / 29, -66 / 29]])
+    half = 1.9599640 * more.std() / np.sqrt(8)
+    assert (low, high) == pytest.approx((max(-1, more.mean() - half), min(1, more.mean() + half)))
 
 
 def test_same_seed_same_interval() -> None:

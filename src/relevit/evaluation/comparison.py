@@ -10,10 +10,11 @@ from jaxtyping import Bool, Shaped
 from scipy.stats import binomtest, chi2
 
 from relevit.errors import UserError
-from relevit.evaluation.intervals import LEVEL, cluster_bootstrap, wilson
+from relevit.evaluation.intervals import LEVEL, cluster_bootstrap
+from relevit.evaluation.paired import paired_difference
 from relevit.evaluation.predictions import Predictions
 
-EXACT_BELOW = 25  # discordant images: below, McNemar's test by the binomial distribution
+EXACT_BELOW = 25  # discordant images: below, McNemar's test by the binomial distribution, and no bootstrap
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Comparison:
 
     Attributes:
         difference: positive where the model is better than the other.
-        interval: its 95% interval, by a paired bootstrap.
+        interval: its 95% interval, see `paired_interval`.
         p_value: McNemar's, two-sided.
         corrected: names of the images that the other got wrong and the model gets right.
         ruined: those that the other got right and the model gets wrong.
@@ -59,8 +60,8 @@ class Comparison:
 def compare(first: Predictions, model: Predictions, *, seed: int = 0) -> Comparison:
     """`model` against `first`, image by image; both are of one benchmark.
 
-    The interval is a bootstrap over images, in which a pair is drawn as one; over objects where they are known. McNemar's
-    p takes images as independent, always. seed: of the bootstrap's draws. Raises UserError where no image is in both.
+    The interval is `paired_interval`'s, over objects where they are known. McNemar's p takes images as independent,
+    always. seed: of the bootstrap's draws. Raises UserError where no image is in both.
     """
     one, two = np.arange(len(first)), np.arange(len(model))
     if first.keys != model.keys:
@@ -105,18 +106,25 @@ def paired_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The 95% percentile interval of mean(after) - mean(before) when images are drawn, each with both of its hits.
+    """The 95% interval of mean(after) - mean(before) over images, each with both of its hits. Ends in [-1, 1].
 
-    Without objects the numbers of corrected, ruined and equal images in a draw are multinomial, which is how they are
-    drawn; with objects, whole objects are drawn (`cluster_bootstrap`). Where all images differ alike, the bootstrap has no
-    width: then as many as Wilson's interval of none out of all allows may differ by as much as can be. Ends in [-1, 1].
+    Where many images differ, the percentile interval of a paired bootstrap: without objects the numbers of corrected, ruined
+    and equal images in a draw are multinomial, which is how they are drawn; with objects, whole objects are drawn
+    (`cluster_bootstrap`). Where fewer than 25 images (objects) depart from the commonest difference, most often none, the
+    bootstrap is too narrow, or has no width: then the adjusted interval of Bonett and Price (see paired.py), which goes with
+    McNemar's exact test. An object weighs as much as it has images.
     """
     differences = after.astype(np.float64) - before  # -1, 0, 1
-    count = len(differences)
-    if np.ptp(differences) == 0:
-        unseen = wilson(0, count if objects is None else len(np.unique(objects)))[1]
-        low = high = float(differences[0])
-        return low - unseen * (low + 1), high + unseen * (1 - high)
+    count, sizes, units = len(differences), np.ones(len(differences)), differences
+    if objects is not None:
+        _, member = np.unique(objects, return_inverse=True)
+        sizes = np.bincount(member).astype(np.float64)  # (objects,)
+        units = np.bincount(member, differences) / sizes
+    if len(units) - np.unique(units, return_counts=True)[1].max() < EXACT_BELOW:
+        weights = sizes / sizes.mean()
+        found = paired_difference(units * weights, reach=float(weights.max()))
+        assert found is not None  # there is an image
+        return max(found.low / 100, -1.0), min(found.high / 100, 1.0)
     if objects is not None:
         return cluster_bootstrap(differences, objects, resamples=resamples, seed=seed)
     kinds = np.array([(differences == value).sum() for value in (-1, 0, 1)])
