@@ -117,7 +117,7 @@ def test_figures_are_those_of_the_rows(data: Path, tmp_path: Path) -> None:
     assert saved["models"]["one"]["r1"] == pytest.approx(100 * np.mean(hit), abs=1e-3) and len(hit) == 36
     assert saved["unreadable"][0]["file"] == "7/04.png" and "04.png" in saved["unreadable"][0]["reason"]
     rows = read_predictions(folder)
-    assert rows.unreadable[0].index == 28 and rows.unreadable[0].group == "7" and len(rows) == 36
+    assert rows.unreadable[0].place == 28 and rows.unreadable[0].group == "7" and len(rows) == 36
     assert report.predictions["mine"]["one"].keys == rows.keys
     assert saved["models"]["two"]["against"]["model"] == "one"
 

@@ -104,7 +104,7 @@ def train_linear_probe(
         raise UserError(f"strengths must be positive numbers, not {list(strengths)}")
     if not 0 < held_out < 1:
         raise UserError(f"held_out must be a share between 0 and 1, not {held_out}")
-    data = images if isinstance(images, ClassFolders) else ClassFolders(images)
+    data = images if isinstance(images, ClassFolders) else ClassFolders(Path(images))
     if len(data.folders) < 2:
         raise UserError(f"{data.root} holds one class folder: a head needs at least two classes")
     place = Path(out)

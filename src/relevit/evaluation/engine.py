@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 class _Key(NamedTuple):
     shard: int
-    index: int
+    place: int
     views: tuple[int, ...]
 
 
@@ -68,7 +68,7 @@ class _Views(Dataset):
 
     def __getitem__(self, key: _Key) -> tuple[_Key, dict[int, Tensor] | str, int, str | None]:
         try:
-            item = self.data[key.index]
+            item = self.data[key.place]
         except UserError as error:
             return key, str(error), -1, None
         image = item.image if hasattr(item, "image") else item[0]
@@ -84,11 +84,11 @@ def _collate(items: list[tuple[_Key, dict[int, Tensor] | str, int, str | None]])
     first = items[0][0]
     return Batch(
         first.shard,
-        [key.index for key, *_ in read],
+        [key.place for key, *_ in read],
         [label for _, _, label, _ in read],
         [name or None for *_, name in read],
         {number: torch.stack([views[number] for _, views, _, _ in read]) for number in first.views} if read else {},
-        [(key.index, views) for key, views, *_ in items if isinstance(views, str)],
+        [(key.place, views) for key, views, *_ in items if isinstance(views, str)],
     )
 
 

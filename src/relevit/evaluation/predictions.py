@@ -42,7 +42,7 @@ _PART = re.compile(r"part-(\d{5})(?:-of-(\d{5}))?\.(parquet|csv)")
 class Unreadable(NamedTuple):
     """An image that could not be read: its place in the benchmark, its name, the name of its class, and the reason."""
 
-    index: int
+    place: int
     key: str
     group: str
     fault: str
@@ -213,12 +213,12 @@ def _columns(part: Predictions) -> dict[str, list[Any]]:
     """The rows, readable and not, in the benchmark's order, as columns."""
     places = part.places()
     order = np.argsort(
-        np.concatenate([places, np.array([each.index for each in part.unreadable], np.int64)]), kind="stable"
+        np.concatenate([places, np.array([each.place for each in part.unreadable], np.int64)]), kind="stable"
     )
     none: list[Any] = [None] * len(part.unreadable)
     objects = [None] * len(part) if part.objects is None else [str(each) for each in part.objects]
     columns: dict[str, list[Any]] = {
-        "index": [*places.tolist(), *(each.index for each in part.unreadable)],
+        "index": [*places.tolist(), *(each.place for each in part.unreadable)],
         "image": [*part.keys, *(each.key for each in part.unreadable)],
         "class": [*map(str, part.groups), *(each.group for each in part.unreadable)],
         "object": objects + none,
@@ -271,7 +271,14 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     def truth(text: str) -> bool:
         return {"True": True, "False": False}[text]
 
-    parse = {"index": int, "answers": numbers, "top5": numbers, "confidence": np.float32, "hit1": truth, "hit5": truth}
+    parse: dict[str, Any] = {
+        "index": int,
+        "answers": numbers,
+        "top5": numbers,
+        "confidence": np.float32,
+        "hit1": truth,
+        "hit5": truth,
+    }
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)

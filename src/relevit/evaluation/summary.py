@@ -188,7 +188,7 @@ def summarise(
         first: Predictions | None = None
         for model in models:
             rows = models[model]
-            faults |= {each.index: (each.key, each.fault) for each in rows.unreadable}
+            faults |= {each.place: (each.key, each.fault) for each in rows.unreadable}
             if not len(rows):
                 reason = f": {rows.unreadable[0].fault}" if rows.unreadable else ""
                 failed[name] = f"no image of {name} could be read{reason}"

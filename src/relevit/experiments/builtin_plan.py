@@ -41,7 +41,7 @@ class GridPlan:
         for figure in grid.figures:
             for group in grid.groups:
                 for name in grid.sets:
-                    key = {"column": name, "figure": figure, "group": group}
+                    key: dict[str, Any] = {"column": name, "figure": figure, "group": group}
                     if start is None:
                         rows.append(Row("original", **key, state=_state([outcomes["original"]])))
                         continue
@@ -142,7 +142,7 @@ def _runs(grid: Grid, start: Any, done: Mapping[str, Mapping[int, Any]]) -> list
     from relevit.experiments.figures import SHARE, value
 
     runs = []
-    everything = {"original": {"": start} if start is not None else {}, **done}
+    everything: dict[str, Mapping[Any, Any]] = {"original": {"": start} if start is not None else {}, **done}
     for row, results in everything.items():
         for seed, result in results.items():
             for name in grid.sets:

@@ -87,7 +87,7 @@ def pictures(name: str, test_set_name: str, each: int, folder: Path) -> dict[str
             if len(numbers) < each and shown.labels[i] not in shown.labels[numbers]:
                 numbers.append(int(i))
         some = shown.subset(np.array(numbers, int))
-        maps = [maps_of(model, some).numpy() if numbers else [] for model in (before, after)]
+        maps: list[Any] = [maps_of(model, some).numpy() if numbers else [] for model in (before, after)]
         chosen[kind] = [
             {
                 "number": i,
