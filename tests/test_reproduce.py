@@ -15,6 +15,7 @@ from relevit.experiments import reproduce as module
 from relevit.experiments import table
 from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
 from relevit.experiments.jobs import Job, Outcome
+from relevit.experiments.records import locked
 from relevit.experiments.reproduce import plan, reproduce
 from relevit.experiments.table import Experiment, chosen
 from relevit.report.results import MINUS
@@ -180,12 +181,48 @@ def test_other_data_in_the_same_folder_are_refused(tiny: None, tmp_path: Path) -
         reproduce(["one"], Data(str(tmp_path / "data")), tmp_path, say=lambda _: None)
 
 
+class Protocols(Sums):
+    """A Plan of one sum, whose arguments are the protocol's."""
+
+    def jobs(self, data: Data) -> list[Job]:
+        value = {"paper": 1, "standard": 2}[data.protocol]
+        return [Job(f"sum-{self.number}", "job_functions:add", {"a": value, "b": 1})]
+
+    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
+        ours = outcomes[f"sum-{self.number}"].result
+        return Filled([Row("sum", "column_a", ours=ours, low=ours, high=ours, state=MEASURED)], [], [], "", [])
+
+
+def test_an_experiment_shown_from_before_with_other_settings_is_refused_before_anything_runs(
+    tiny: None, tmp_path: Path
+) -> None:
+    for number, name in enumerate(("one", "two")):
+        table.REAL[name] = Protocols(number)  # type: ignore[attr-defined]
+    root, out = str(tmp_path / "data"), tmp_path / "out"
+    reproduce(["one"], Data(root, protocol="paper"), out, say=lambda _: None, workers=1)
+    page = (out / "report.html").read_bytes()
+    with pytest.raises(UserError, match="sum-0: a was 1, now 2"):
+        reproduce(["two"], Data(root, protocol="standard"), out, say=lambda _: None, workers=1)
+    assert not (out / "jobs" / "sum-1.json").exists() and (out / "report.html").read_bytes() == page
+
+
+def test_a_program_that_is_at_work_keeps_its_places(tiny: None, tmp_path: Path) -> None:
+    table.REAL["one"] = Protocols(1)  # type: ignore[attr-defined]
+    first, second = (Data("/data", found={"imagenet-a": place}, protocol="paper") for place in ("/here", "/there"))
+    reproduce(["one"], first, tmp_path, say=lambda _: None, workers=1)
+    with locked(tmp_path), pytest.raises(UserError, match="another program"):
+        reproduce(["one"], second, tmp_path, say=lambda _: None, workers=1)
+    assert json.loads((tmp_path / "places.json").read_text())["data"] == {"imagenet-a": "/here"}
+
+
 def test_options_are_checked(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, said in (
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--ray", "auto", "--slurm"], "exclude each other"),
         (["--workers", "0"], "at least 1"),
         (["--data", str(tmp_path / "nowhere")], "nowhere"),
+        (["--mask-model", "vit_tiny_patch16_224"], "--mask-model is for a folder"),
+        (["--self-supervised", "mine=vit_tiny_patch16_224"], "--self-supervised is for a folder"),
     ):
         with pytest.raises(SystemExit) as ended:
             cli.main(["reproduce", "one", "--out", str(tmp_path / "out"), *options])

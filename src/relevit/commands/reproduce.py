@@ -74,11 +74,9 @@ def reproduce(
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")
     if data == "builtin":
-        given = [
-            name
-            for name, value in {**numbers, "weights": weights, "models": models or None}.items()
-            if value is not None
-        ]
+        others = {"weights": weights, "models": models or None}
+        others |= {"mask-model": mask_model, "self-supervised": self_supervised}
+        given = [name for name, value in {**numbers, **others}.items() if value is not None]
         if given:
             raise UserError(f"--{given[0]} is for a folder of data sets, not for the built-in benchmark")
         known = Data(data, seeds=seeds)

@@ -14,6 +14,7 @@ from relevit.errors import UserError
 from relevit.experiments.filled import Data, Filled
 from relevit.experiments.jobs import Job, Outcome, in_order, read_records, run_jobs
 from relevit.experiments.real.places import PLACES, write_places
+from relevit.experiments.records import locked
 from relevit.experiments.table import EXPERIMENTS, chosen, plan_for
 from relevit.files import atomic_write
 
@@ -72,7 +73,8 @@ def reproduce(
     (a row for each cell of a table), runs.csv (a row for each run and figure), results.json.
 
     The same call goes on where it was stopped. A failed job stops no other; the cells that it leaves empty say so.
-    Raises UserError as `run_jobs`, and for unknown experiments.
+    Raises UserError as `run_jobs`, for unknown experiments, and where experiments of earlier calls, which the page goes on
+    showing, were done with other settings; all before anything runs.
     """
     experiments = chosen(names, data.name)
     before = _before(Path(out), data)
@@ -81,11 +83,13 @@ def reproduce(
         for job in _plan(name, data).jobs(data):
             if jobs.setdefault(job.key, job) != job:
                 raise ValueError(f"two experiments have different jobs called {job.key}")
+    shown = chosen([*before, *experiments], data.name)
+    _known(shown, data, out)  # what the page shows of earlier calls was done with these settings, too
     if data.name != "builtin":
         own = data.settings.get("self_supervised")
-        write_places(out, data.found, [*data.models, *([own] if own else [])])
+        with locked(Path(out)):  # the jobs of another program that is at work here read it
+            write_places(out, data.found, [*data.models, *([own] if own else [])])
     outcomes = run_jobs(list(jobs.values()), out, engine, workers, say, missing=data.missing, options=options)
-    shown = chosen([*before, *experiments], data.name)
     known = {**_known(shown, data, out), **outcomes}
     filled = {name: _plan(name, data).fill(known, data) for name in shown}
     write(filled, known, Path(out), data, command)
