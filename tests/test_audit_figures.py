@@ -54,6 +54,23 @@ def test_by_hand() -> None:
     assert found.area.points == pytest.approx(75)
 
 
+def test_no_answer_is_never_right() -> None:
+    """Where labels are the first model's answers, a picture without one has the target -1."""
+    targets = np.array([0, 0, -1, 1, 1, 2, -1])
+    nothing = {key: np.where(targets < 0, -1, np.array(ANSWERS[key])) for key in CONDITIONS}
+    found = figures(observed(**{key: values.tolist() for key, values in nothing.items()}), targets, CLASSES, DONORS)
+    by_hand = {key: [int(a == b >= 0) for a, b in zip(nothing[key], targets, strict=True)] for key in CONDITIONS}
+    for key in CONDITIONS:
+        there = observed().possible[key]
+        assert found.accuracy[key].r1 == pytest.approx(100 * np.mean(np.array(by_hand[key])[there]))
+    # the answers to OTHER are 1 2 -1 1 2 9 -1, the backgrounds' classes 1 2 1 0 2 0 1: three are named
+    assert found.pull.rate == pytest.approx(100 * 3 / 7)
+    assert found.alone.rate == pytest.approx(100 * 2 / 7)
+    silent = np.full(7, -1)
+    assert background_alone(silent, targets, np.arange(7)).rate == background_alone(silent, targets, silent).chance == 0
+    assert pull(silent, np.full(7, -1), DONORS, np.arange(7)).rate == 0
+
+
 def test_chance_of_the_background_alone_is_that_of_another_picture() -> None:
     rng = np.random.default_rng(7)
     targets, said = rng.integers(0, 5, 53), rng.integers(0, 7, 53)

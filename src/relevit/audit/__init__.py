@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from relevit.audit.conditions import CONDITIONS, OTHER, OWN, Donors, draw_donors
-from relevit.audit.figures import ClassFigures, Excess, ModelFigures, figures
+from relevit.audit.figures import ClassFigures, Excess, ModelFigures, figures, matches
 from relevit.audit.measure import Auditee, Observed, observe, predictions
 from relevit.audit.pictures import AuditPictures
 from relevit.audit.verdict import CLASSIFIER, RULE, by_contrast, change_sentence, effect_of, judge, sentences
@@ -142,7 +142,7 @@ class Audit:
         return paired_difference((here - there)[known], self._shown()[known])
 
     def _hits(self, name: str, condition: str) -> np.ndarray:
-        return (self.observed[name].predicted[condition] == self.auditees[name].targets).astype(float)
+        return matches(self.observed[name].predicted[condition], self.auditees[name].targets).astype(float)
 
     def _effects(self, name: str, contrast: bool) -> np.ndarray:
         """Of each picture, NaN where there is none."""
@@ -152,8 +152,9 @@ class Audit:
             return np.where(both, self._hits(name, OWN) - self._hits(name, OTHER), np.nan)
         there = self.donors.other >= 0
         known = np.unique(targets)
-        wrong = np.isin(seen.predicted[OTHER], known) & (seen.predicted[OTHER] != targets)
-        named = (seen.predicted[OTHER] == targets[self.donors.other]).astype(float)
+        said = seen.predicted[OTHER]
+        wrong = np.isin(said, known) & (said != targets) & (said >= 0)
+        named = matches(said, targets[self.donors.other]).astype(float)
         return np.where(there, named - wrong / max(1, len(known) - 1), np.nan)
 
     def _shown(self) -> np.ndarray:

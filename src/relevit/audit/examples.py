@@ -8,6 +8,7 @@ import torch
 from relevit.attention import unsupported_reason
 from relevit.audit import Audit
 from relevit.audit.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER
+from relevit.audit.figures import matches
 from relevit.audit.measure import Versions, evaluating
 from relevit.explainers import forward_with_relevance
 from relevit.report.model_facts import class_name
@@ -44,7 +45,7 @@ class Examples:
         seen, targets = self.audit.observed[model], self.audit.auditees[model].targets
         own = np.asarray(self.audit.pictures.classes) == name
         there = own & seen.possible[OTHER]
-        misled = there & (seen.predicted[ORIGINAL] == targets) & (seen.predicted[OTHER] != targets)
+        misled = there & matches(seen.predicted[ORIGINAL], targets) & (seen.predicted[OTHER] != targets)
         order = np.random.default_rng(self.audit.seed).permutation(len(targets))
         return [int(i) for i in [*order[misled[order]], *order[(there & ~misled)[order]]]][:EACH]
 
@@ -71,7 +72,7 @@ class Examples:
             said, right = int(seen.predicted[key][number]), int(each.targets[number])
             confidence = float(np.nan_to_num(seen.confidence[key][number]))
             words = self.class_of(model, said)
-            answers.append(Answer(caption, words, min(1.0, confidence), said == right))
+            answers.append(Answer(caption, words, min(1.0, confidence), said == right >= 0))
         return Panel(audit.pictures.names[number], audit.pictures.classes[number], tiles, answers)
 
     def class_of(self, model: str, index: int) -> str:

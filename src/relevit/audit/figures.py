@@ -81,7 +81,7 @@ def figures(
     """
     groups = np.asarray(classes)
     shown = np.arange(len(targets)) if objects is None else np.asarray(objects)
-    hit = {key: seen.predicted[key] == targets for key in CONDITIONS}
+    hit = {key: matches(seen.predicted[key], targets) for key in CONDITIONS}
     accuracy = {}
     for key in CONDITIONS:
         there = seen.possible[key]
@@ -115,6 +115,11 @@ def figures(
     )
 
 
+def matches(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Whether the answer is the class, bool (n,). -1 is no answer and no class: it matches nothing, itself included."""
+    return (predicted == targets) & (predicted >= 0)
+
+
 def average(values: np.ndarray, shown: np.ndarray) -> Estimate | None:
     """The mean in percent of values that differ from picture to picture, with a bootstrap over objects; None of none."""
     if not len(values):
@@ -143,9 +148,9 @@ def pull(predicted: np.ndarray, targets: np.ndarray, donors: Donors, shown: np.n
     known = np.unique(targets)
     there = donors.other >= 0
     behind = np.where(there, targets[donors.other], -1)
-    wrong = np.isin(predicted, known) & (predicted != targets)
+    wrong = np.isin(predicted, known) & (predicted != targets) & (predicted >= 0)
     chance = np.where(wrong, 1.0 / max(1, len(known) - 1), 0.0)[there]
-    named = ((predicted == behind) & there).astype(float)[there]
+    named = (matches(predicted, behind) & there).astype(float)[there]
     return _excess(named, chance, shown[there])
 
 
@@ -157,8 +162,8 @@ def background_alone(predicted: np.ndarray, targets: np.ndarray, shown: np.ndarr
     classes, place = np.unique(targets, return_inverse=True)
     number = np.bincount(place)
     where = np.searchsorted(classes, predicted).clip(0, len(classes) - 1)
-    of_answer = np.where(classes[where] == predicted, number[where], 0)  # pictures of the class that was named
-    right = predicted == targets
+    of_answer = np.where(matches(predicted, classes[where]), number[where], 0)  # pictures of the class that was named
+    right = matches(predicted, targets)
     chance = (of_answer - right) / max(1, len(targets) - 1)
     return _excess(right.astype(float), chance, shown)
 
