@@ -286,6 +286,21 @@ def test_several_right_classes_and_candidates() -> None:
     assert set(shut.original.tolist()) == {1, 4}
 
 
+def test_an_image_whose_class_the_model_lacks_is_a_miss() -> None:
+    data = samples()
+    right = [(sample.label,) for sample in data]
+    lacking = [() if number % 3 == 0 else own for number, own in enumerate(right)]
+    whole, some = measure(Answers(data, right, None)), measure(Answers(data, lacking, None))
+    missed = np.arange(len(data)) % 3 == 0
+    expected = np.where(missed, 0, whole.areas("positive_predicted"))
+    assert whole.areas("positive_predicted")[missed].any()
+    assert some.areas("positive_predicted").tolist() == expected.tolist()
+    named = [
+        not gone and right[i] == (said,) for i, (gone, said) in enumerate(zip(missed, whole.original, strict=True))
+    ]
+    assert dict(some)["accuracy"] == pytest.approx(100 * np.mean(named))
+
+
 def test_images_without_a_label_count_for_the_agreement_alone() -> None:
     data = samples()
     part = [sample._replace(label=-1 if number % 3 == 0 else sample.label) for number, sample in enumerate(data)]

@@ -21,12 +21,12 @@ from relevit.evaluation.map_batches import Advance, Item, LeftOut
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (batch, 3, height, width) on the model's device; for each what is known of it, its right classes (none where no
-    label is known), and its number in the data set."""
+    """Images (batch, 3, height, width) on the model's device; for each what is known of it, its right classes (none where the
+    model lacks the image's class; None where no label is known), and its number in the data set."""
 
     images: Tensor
     items: list[Item]
-    answers: list[tuple[int, ...]]
+    answers: list[tuple[int, ...] | None]
     numbers: list[int]
 
 
@@ -98,10 +98,10 @@ class ImageBatches:
         shut[self.candidates] = False
         return logits.masked_fill(shut, -torch.inf)
 
-    def _right(self, label: int, number: int, item: Item) -> tuple[int, ...]:
-        if not self.labels:
-            return ()
-        right = self._answers[number] if self._answers is not None else (label,) if label >= 0 else ()
+    def _right(self, label: int, number: int, item: Item) -> tuple[int, ...] | None:
+        if not self.labels or (self._answers is None and label < 0):
+            return None
+        right = self._answers[number] if self._answers is not None else (label,)
         known = getattr(self.model, "num_classes", None)
         if right and known and not all(0 <= each < known for each in right):
             raise UserError(f"{item.name} has the label {max(right)}, but the model knows the classes 0 to {known - 1}")

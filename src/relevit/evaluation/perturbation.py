@@ -52,7 +52,7 @@ class Perturbation:
     Attributes:
         shares: of the pixels that are removed, ascending.
         names, groups, objects: of each image its name, its class's name (may be empty), and what it shows.
-        answers: the right classes of each image; empty where no label is known.
+        answers: the right classes of each image, none where the model lacks its class: a miss; None where no label is known.
         original: the class that the model names on the whole image, (images,).
         predictions: order -> the class that it names at each share, (images, shares).
         settings: explainer, fill, kind of random order, seed.
@@ -63,7 +63,7 @@ class Perturbation:
     names: list[str]
     groups: list[str]
     objects: list[str]
-    answers: list[tuple[int, ...]]
+    answers: list[tuple[int, ...] | None]
     original: np.ndarray
     predictions: dict[str, np.ndarray]
     settings: dict[str, Any] = field(default_factory=dict)
@@ -71,8 +71,8 @@ class Perturbation:
 
     @cached_property
     def labelled(self) -> Bool[np.ndarray, " images"]:
-        """The images whose right class is known."""
-        return np.array([bool(right) for right in self.answers], dtype=bool)
+        """The images whose class is known, also where the model lacks it."""
+        return np.array([right is not None for right in self.answers], dtype=bool)
 
     def hits(self, order: str, reference: str = "label") -> Float[np.ndarray, "images shares"]:
         """1 where the answer is right ("label") or the one to the whole image ("prediction"), else 0; NaN without a label."""
@@ -154,7 +154,8 @@ class Perturbation:
     def _compared(self, named: np.ndarray, reference: str) -> Float[np.ndarray, "images points"]:
         if reference == "prediction":
             return (named == self.original[:, None]).astype(np.float64)
-        right = np.array([np.isin(row, self.answers[image]) for image, row in enumerate(named)], dtype=np.float64)
+        rows = zip(named, self.answers, strict=True)
+        right = np.array([np.isin(row, own or ()) for row, own in rows], dtype=np.float64)
         right[~self.labelled] = np.nan
         return right
 
@@ -211,7 +212,7 @@ def perturbation(
     check_explainer(explainer)
     batches = ImageBatches(model, view, data, batch_size, class_map, workers, progress)
     items: list[Item] = []
-    answers: list[tuple[int, ...]] = []
+    answers: list[tuple[int, ...] | None] = []
     original: list[Tensor] = []
     found: dict[str, list[Tensor]] = {}
 
