@@ -58,6 +58,18 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object, lines: int = 1
     return text
 
 
+def test_an_option_of_several_values_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        ["evaluate", "builtin", "--data", "nowhere/a", "--data", "nowhere/b"],
+        ["evaluate", "builtin", "--data=nowhere/a", "--batch-size", "3", "--dat", "nowhere/b"],
+    ):
+        assert "--data is given 2 times: give all its values after one, --data A B" in fails(capsys, *command)
+    assert "--exclude is given 3 times" in fails(capsys, "masks", "x", "--exclude", "a", *["--exclude", "b"] * 2)
+    # together they are all read, and an option of one value may be repeated
+    again = fails(capsys, "evaluate", "builtin", "--batch-size", "3", "--batch-size", "5", "--data", "nowhere/a", "b")
+    assert "nowhere/a" in again and "times" not in again
+
+
 def test_help_is_quick_and_errors_reach_the_shell() -> None:
     # As cli.main is called by the entry point. The time is the best of three, on whatever machine.
     seconds = []

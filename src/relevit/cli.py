@@ -190,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not arguments:
         parser.print_help(sys.stderr)
         sys.exit(2)
+    _refuse_twice(arguments)
     parsed = parser.parse_args(arguments)
     options = parsed[parsed.command].as_dict()
     options.pop("config", None)
@@ -205,6 +206,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(141)
     if code:
         sys.exit(code)
+
+
+def _refuse_twice(arguments: Sequence[str]) -> None:
+    """Of an option that takes several values and is given twice, argparse would keep the second's alone."""
+    function = COMMANDS.get(next((each for each in arguments if not each.startswith("-")), ""))
+    if function is None:
+        return
+    types = get_type_hints(function)
+    types.pop("return", None)
+    options = {"--" + name.replace("_", "-"): get_origin(kind) is list for name, kind in types.items()}
+    typed = [each.partition("=")[0] for each in arguments[: arguments.index("--") if "--" in arguments else None]]
+    given: list[str] = []
+    for each in typed:  # an option may be shortened to where no other begins alike
+        alike = [option for option in options if option.startswith(each)] if each.startswith("--") else []
+        given += [each] if each in options else alike if len(alike) == 1 else []
+    for option in sorted(option for option, several in options.items() if several):
+        if given.count(option) > 1:
+            _fail(f"{option} is given {given.count(option)} times: give all its values after one, {option} A B")
 
 
 def _fail(message: str) -> NoReturn:
