@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ HITS = {  # of 7 images: 3 of n01443537, 2 of n01498041, 2 of n03445777
     "other": ("0001110", "0011110"),
 }
 BY_WNID = [["n01443537", [1], 3], ["n01498041", [6], 2], ["n03445777", [574], 2]]
-BY_INDEX = [["goldfish", [1], 3], ["ray", [7, 6], 2], ["ball", [574], 2]]
+BY_INDEX = [["goldfish", [1], 3], ["ray", [6, 7], 2], ["ball", [574], 2]]
 MODELS = chosen_models(["ViT-B", "DeiT-B"])
 
 
@@ -287,9 +288,12 @@ def test_every_published_cell_stands_beside_its_row(table: int, columns: int) ->
     assert all(value is None for value in beside.values()), "published figures that the paper does not have"
 
 
-@pytest.mark.parametrize("classes", [BY_WNID, BY_INDEX])
+OWN_CLASS = [["n01443537", [574], 3], ["n01498041", [6, 574], 2], ["n03445777", [1, 574], 2]]  # others are right, too
+
+
+@pytest.mark.parametrize("classes", [BY_WNID, BY_INDEX, OWN_CLASS])
 def test_classes_of_the_samples_against_the_rest(classes: list[Any]) -> None:
-    """Of 7 images the first 3 and the next 2 are of set A; by name, or by the index of one of the right classes."""
+    """Of 7 images the first 3 and the next 2 are of set A; by name, or by the index of the first right class."""
     own = AccuracyPlan((OURS,), ("imagenet",), ("r1",), ("all", "set_a", "rest"))
     (model,) = chosen_models(["ViT-B"])
     data = Data("/data", models=(model,))
@@ -329,6 +333,23 @@ def test_a_spread_is_over_runs() -> None:
     assert row.change == pytest.approx(mean - share("before"))
     assert [run["value"] for run in found.runs if run["set"] == "imagenet"] == [pytest.approx(v) for v in values]
     assert by_name(found)["ViT-B ours, over samples and seeds"].state == "not run"
+
+
+def test_a_spread_is_over_as_many_runs_as_are_asked_for() -> None:
+    own = REAL["appendix_f"]
+    models = chosen_models(["ViT-B"])
+    for seeds, expected in ((None, 3), (2, 2), (7, 3)):
+        data = Data("/data", models=models, seeds=seeds, found={IMAGENET_S: "/s"})
+        trained = [job.key for job in own.jobs(data) if job.function.endswith(":train")]
+        assert len(trained) == 2 * expected  # of samples and seeds, and of choices of classes
+        rows = filled(own, data, {}).rows
+        assert {row.row for row in rows} == {"ViT-B original", *(f"ViT-B {name}" for name in own.spread)}  # type: ignore[attr-defined]
+    only = replace(data, seeds=1)
+    given = {job.key: done("after") for job in own.jobs(only) if job.key.endswith("-on-imagenet")}
+    assert len(given) == 3
+    assert by_name(filled(own, only, given))["ViT-B ours, over choices of classes"].ours == pytest.approx(
+        share("after")
+    )
 
 
 def test_figures_of_tests() -> None:

@@ -53,7 +53,7 @@ class AccuracyPlan:
         for model in select(data, self.models):
             found += before_original(model, data)
             found += [evaluation_job(model, None, benchmark, data) for benchmark in self.benchmarks]
-            for variant in self.variants:
+            for variant in self._variants(data):
                 found += run_jobs_of(model, variant, data)
                 found += [evaluation_job(model, variant, benchmark, data) for benchmark in self.benchmarks]
         return once(found)
@@ -63,7 +63,7 @@ class AccuracyPlan:
         rows: list[Row] = []
         runs: list[dict[str, Any]] = []
         changes: Changes = {}
-        members = self._rows()
+        members = self._rows(data)
         for figure in self.figures:
             for group in self.groups:
                 for model in select(data, self.models):
@@ -90,10 +90,15 @@ class AccuracyPlan:
             )
         return Filled([*rows, *averages], list(self._findings(members, changes)), notes, protocol_of(data), runs)
 
-    def _rows(self) -> dict[str, list[Variant]]:
+    def _variants(self, data: Data) -> tuple[Variant, ...]:
+        """The variants to run: of those that are one row together, the first `--seeds`."""
+        left_out = {name for names in (self.spread or {}).values() for name in names[data.seeds or len(names) :]}
+        return tuple(variant for variant in self.variants if variant.name not in left_out)
+
+    def _rows(self, data: Data) -> dict[str, list[Variant]]:
         """Row's name to the variants that it is a mean of."""
-        together = self.spread or {}
-        inside = {name for names in together.values() for name in names}
+        together = {row: names[: data.seeds or len(names)] for row, names in (self.spread or {}).items()}
+        inside = {name for names in (self.spread or {}).values() for name in names}
         by_name = {variant.name: variant for variant in self.variants}
         found = {variant.name: [variant] for variant in self.variants if variant.name not in inside}
         return found | {row: [by_name[name] for name in names] for row, names in together.items()}
