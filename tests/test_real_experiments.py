@@ -67,6 +67,17 @@ def test_models_by_name_and_of_ones_own(tmp_path: Path) -> None:
     assert PAPER_MODELS[1].need and chosen_models(["ViT-L"], str(tmp_path))[0].need is None
 
 
+def test_jobs_know_weights_by_their_content(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"first")
+    (tmp_path / "b.pth").write_bytes(b"other")
+    (tmp_path / "moved.pth").write_bytes(b"first")
+    a, b, moved = (
+        chosen_models([f"m=vit_tiny_patch16_224@{tmp_path / name}.pth"])[0].spec() for name in ("a", "b", "moved")
+    )
+    assert a == moved and a != b
+    assert "weights" not in PAPER_MODELS[0].spec()
+
+
 @pytest.mark.parametrize(
     ("names", "weights", "says"),
     [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from relevit.checkpoints import WEIGHTS
 from relevit.errors import UserError
 
 ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
@@ -32,9 +35,11 @@ class PaperModel:
     file: str | None = None
 
     def spec(self) -> dict[str, Any]:
-        """What jobs are told: JSON without the path of the file, which is the place's (places.py)."""
+        """What jobs are told: JSON without the path of the file, which is the place's (places.py), but with a digest of it, so that
+        other weights under the same name are not taken for these."""
         told = asdict(self)
-        return {key: told[key] for key in ("name", "architecture", "lr", "temperature", "probe")}
+        known = {key: told[key] for key in ("name", "architecture", "lr", "temperature", "probe")}
+        return known if self.file is None else {**known, "weights": digest(self.file)}
 
     @property
     def need(self) -> str | None:
@@ -108,6 +113,15 @@ def _with_file(model: PaperModel, weights: str | None) -> PaperModel:
             told = asdict(model) | {"file": str((folder / name).resolve()), "weights": None}
             return PaperModel(**told)
     return model
+
+
+@cache
+def digest(path: str) -> str:
+    """A digest of a file of weights, or of a checkpoint folder's."""
+    place = Path(path)
+    file = place / WEIGHTS if place.is_dir() else place
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
 
 def files_of(models: Sequence[PaperModel]) -> Mapping[str, str]:
