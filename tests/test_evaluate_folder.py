@@ -429,3 +429,18 @@ def test_a_process_killed_at_any_moment_goes_on(
     )
     assert again.returncode == 0, again.stderr
     assert files(out / "predictions") == expected
+
+
+def test_items_without_names_are_told_apart_by_what_they_show(tmp_path: Path) -> None:
+    greys = [10 * label for label in (3, 5, 7, 11, 13)]
+    pictures = [(np.full((8, 8, 3), grey, np.uint8), grey // 10) for grey in greys]
+    model = {"one": (Grey(), VIEW)}
+    evaluate(model, {"mine": pictures}, out=tmp_path / "out")
+    net = Grey()
+    again = evaluate({"one": (net, VIEW)}, {"mine": list(pictures)}, out=tmp_path / "out")
+    assert net.seen == 0 and len(again.predictions["mine"]["one"]) == 5
+    for place in (0, 2, 4):
+        for other in ((pictures[place][0] ^ 1, pictures[place][1]), (pictures[place][0], 1)):
+            changed = [*pictures[:place], other, *pictures[place + 1 :]]
+            with pytest.raises(UserError, match="benchmark mine has other contents"):
+                evaluate(model, {"mine": changed}, out=tmp_path / "out")

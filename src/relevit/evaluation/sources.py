@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from relevit.data.benchmarks import (
     BENCHMARKS,
@@ -74,7 +74,11 @@ class Source:
         return None if found is None else sorted(int(each) for each in found)
 
     def identity(self) -> dict[str, Any]:
-        """What tells this set from another: how many images, and a hash of their names and sizes in bytes."""
+        """What tells this set from another: how many images, and a hash of their names and sizes in bytes.
+
+        Items of a data set without names are told by the first, the middle and the last picture and label, so that one in
+        which only others differ is taken for the same.
+        """
         if self.is_stream:
             return {"stream": str(getattr(self.data, "name", self.name)), "images": self.length}
         digest = hashlib.blake2b(digest_size=16)
@@ -87,7 +91,12 @@ class Source:
                 digest.update(f"{int(labels[index])}\0".encode())
             if paths is not None:
                 digest.update(f"{_bytes(paths[index])}\0".encode())
-        return {"images": self.length, "names and sizes": digest.hexdigest()}
+        found = {"images": self.length, "names and sizes": digest.hexdigest()}
+        if not self._keyed:
+            some = sorted({0, self.length // 2, self.length - 1}) if self.length else []
+            contents = "".join(_content(self.data, index) for index in some)
+            found["contents"] = hashlib.blake2b(contents.encode(), digest_size=16).hexdigest()
+        return found
 
 
 class Resolved(NamedTuple):
@@ -161,6 +170,18 @@ def _same(data: Any) -> Any:
 
 def _is_stream(data: Any) -> bool:
     return hasattr(data, "__iter__") and hasattr(data, "length") and not hasattr(data, "__getitem__")
+
+
+def _content(data: Any, index: int) -> str:
+    """A hash of an item's picture and label."""
+    try:
+        item = data[index]
+    except UserError:
+        return "unreadable"
+    image, label = (item.image, item.label) if hasattr(item, "image") else (item[0], item[1])
+    pixels = np.ascontiguousarray(image.detach().cpu().float().numpy() if isinstance(image, Tensor) else image)
+    told = f"{pixels.shape} {pixels.dtype} {int(label)} ".encode()
+    return hashlib.blake2b(told + pixels.tobytes(), digest_size=16).hexdigest()
 
 
 def _bytes(path: str | os.PathLike[str]) -> int:
