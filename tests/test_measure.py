@@ -255,6 +255,20 @@ def test_masks_beside_the_images_and_in_their_alpha(tmp_path: Path) -> None:
     assert np.array_equal(MaskedImages(tmp_path / "alpha")[0].mask * 255, mask)
 
 
+def test_pictures_without_masks_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Image.fromarray(np.full((5, 7, 3), 200, np.uint8))
+    for name in ("a.jpg", "b.png", "c.png"):
+        picture.save(tmp_path / name)
+    monkeypatch.setattr(MaskedImages, "__getitem__", lambda self, index: pytest.fail("a picture was read"))
+    with pytest.raises(UserError, match=r"No image of .* has an alpha channel .*--masks"):
+        open_masked(tmp_path)
+    picture.putalpha(Image.fromarray(np.eye(5, 7, dtype=np.uint8) * 255))
+    picture.save(tmp_path / "c.png")
+    assert len(open_masked(tmp_path)) == 3  # one with a mask is enough, the others are left out and told
+
+
 def test_ignored_pixels_and_classes_of_the_model(data: Path) -> None:
     region = np.zeros(SIZES[2], np.uint8)
     region[3, 30] = 9

@@ -60,6 +60,15 @@ def read_alpha(path: str | os.PathLike[str]) -> Float[np.ndarray, "height width"
     return alpha
 
 
+def has_alpha(path: str | os.PathLike[str]) -> bool:
+    """Whether a picture's header tells of an alpha channel; False where it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return _has_alpha(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def read_labels(path: str | os.PathLike[str]) -> Integer[np.ndarray, "height width"]:
     """The whole numbers of a label map: the indices of a palette PNG, the values of a grey one; upright.
 

@@ -16,7 +16,7 @@ from relevit.data.digits import CLASSES, TEST_SETS, test_set, training_samples
 from relevit.data.gtsegs import GtSegs
 from relevit.data.samples import Sample
 from relevit.errors import UserError
-from relevit.images import list_images, read_alpha, read_image, read_mask
+from relevit.images import has_alpha, list_images, read_alpha, read_image, read_mask
 
 BUILTIN = "builtin"
 _TRAINING = 60  # pictures of each class
@@ -28,7 +28,7 @@ class MaskedImages(Dataset[Sample]):
     Masks are PNG of the same relative name (as `relevit.images.read_mask` takes them) in the folder `masks`; None takes the alpha
     channel of each image. `ignore`, a folder of the same layout, has pictures whose non-zero pixels count for neither side; an
     image may lack one. The class of an image is that of its first folder, by `class_index`, where the model knows it; else -1. No
-    file is read before it is asked for: indexing raises UserError for an image or a mask that is missing or cannot be read.
+    pixels are read before they are asked for: indexing raises UserError for an image or a mask that is missing or cannot be read.
 
     Attributes:
         names: the images' relative names.
@@ -36,7 +36,7 @@ class MaskedImages(Dataset[Sample]):
         labels: the model's class of each; -1 where it has none, or no model is given.
 
     Raises:
-        UserError: a folder is not there or has no images, no image has a mask, two images would share one mask.
+        UserError: a folder is not there or has no images, no image has a mask (an alpha channel), two images would share one mask.
     """
 
     def __init__(
@@ -60,6 +60,10 @@ class MaskedImages(Dataset[Sample]):
             raise UserError(f"There are no images in {self.root}.")
         if self.mask_root is not None:
             self._check_masks(found, self.mask_root)
+        elif not any(has_alpha(self.root / name) for name in found):
+            raise UserError(
+                f"No image of {self.root} has an alpha channel to take the mask from: give a folder of masks (--masks)."
+            )
         self.names = [str(name) for name in found]
         self.groups = [name.parts[0] if len(name.parts) > 1 else "" for name in found]
         folders = sorted({group for group in self.groups if group})
