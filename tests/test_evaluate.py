@@ -18,6 +18,7 @@ from relevit.data.transforms import EvaluationView, evaluation_view
 from relevit.errors import UserError
 from relevit.evaluation import evaluate
 from relevit.evaluation.answers import first_five, hits
+from relevit.evaluation.class_sets import classes_of, in_set
 from relevit.evaluation.engine import Runner, same_views
 from relevit.evaluation.predictions import Predictions
 from relevit.evaluation.run import Rows
@@ -277,6 +278,19 @@ def test_the_protocol_is_named_in_every_result(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "figures.json").read_text())["protocol"] == "standard"
 
 
+def test_an_image_is_of_set_a_by_its_own_class() -> None:
+    """A wnid's class, whatever else is right (as in ImageNet-ReaL); the first right class where the name tells nothing."""
+    groups = ["n01440764", "n01440764", "n01443537", "ray", "ray", "ball", "lost", "2"]
+    answers = [(0, 1), (1,), (0, 1), (1, 6), (6, 1), (574,), (), (0,)]
+    rows = Predictions(
+        [str(i) for i in range(8)], np.array(groups), answers, np.zeros((8, 5), np.int32), *[np.zeros(8, bool)] * 3
+    )
+    found = in_set(rows, ["ball"], [1, 2], classes_of(groups))
+    assert found.tolist() == [False, False, True, True, False, True, False, False]
+    assert in_set(rows, ["n01440764"], [0]).tolist() == [True, True, True, False, False, False, False, True]
+    assert in_set(rows, [], [2], classes_of(["2"])).tolist() == [False] * 7 + [True]
+
+
 def test_set_a_against_the_rest(tmp_path: Path) -> None:
     for name, greys in {"3": [30, 30, 50], "11": [110, 0], "5": [50]}.items():
         for number, grey in enumerate(greys):
@@ -290,7 +304,7 @@ def test_set_a_against_the_rest(tmp_path: Path) -> None:
         assert len(report.rest["x"]["model"]) == 2 and report.rest["x"]["model"].r1 == 50
         figures = report.to_dict()["x"]["models"]["model"]
         assert figures["set_a"]["r1"] == 75 and figures["rest"]["r1"] == 50 and "ece" in figures
-    by_answer = a_set(tmp_path / "set", [30, 110], [(1, 3), (11,)])  # folders are called otherwise
+    by_answer = a_set(tmp_path / "set", [30, 110], [(3, 1), (11, 3)])  # folders are called otherwise
     report = evaluate((Grey(), VIEW), {"x": by_answer}, set_a=["3"])
     assert len(report.set_a["x"]["model"]) == 1 and report.set_a["x"]["model"].r1 == 100
     with pytest.raises(UserError, match="zebra"):

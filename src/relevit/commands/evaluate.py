@@ -91,6 +91,9 @@ def evaluate(
     _tell_unreadable(report)
     for reason in report.notes.get("unreadable", {}).values():
         stderr().print(f"no figures: {reason}", highlight=False, soft_wrap=True, markup=False)
+    for name in report.notes.get("without_set_a", []):
+        reason = f"{name} has no figures of set A: each of its kinds is of many classes"
+        stderr().print(f"note: {reason}", highlight=False, soft_wrap=True, markup=False)
     if "imagenet-c" in report.notes:
         stderr().print(f"note: {report.notes['imagenet-c']}", highlight=False, soft_wrap=True, markup=False)
     if figures_only:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,29 @@ def indices_of(names: Iterable[str], model: nn.Module, class_map: Any = None) ->
     return match_classes(names, model, class_map).classes
 
 
-def in_set(predictions: Predictions, names: Collection[str], indices: Collection[int]) -> Bool[np.ndarray, " images"]:
-    """Whether an image is of set A: its class has one of `names`, or one of its answers is among the model's `indices`."""
-    named, classes = set(names), set(indices)
-    by_name = np.isin(predictions.groups, sorted(named)) if len(predictions) else np.zeros(0, bool)
-    by_answer = np.array([not classes.isdisjoint(each) for each in predictions.answers], dtype=bool)
-    return by_name | by_answer
+def in_set(
+    predictions: Predictions,
+    names: Collection[str],
+    indices: Collection[int],
+    classes: Mapping[str, int] | None = None,
+) -> Bool[np.ndarray, " images"]:
+    """Whether an image is of set A: one of `names`, or of the model's `indices`.
+
+    That is told by the image's own class, its group: by its name, or by its index where `classes` (see `classes_of`) has one.
+    Of a group that is neither, the first right answer tells, also where several would be right.
+    """
+    chosen = set(indices)
+    known = {} if classes is None else classes
+    named = {name: True for name in names} | {
+        name: index in chosen for name, index in known.items() if name not in names
+    }
+    rows = zip(predictions.groups.tolist(), predictions.answers, strict=True)
+    return np.array([named.get(group, bool(right) and right[0] in chosen) for group, right in rows], dtype=bool)
+
+
+def classes_of(groups: Iterable[str], model: nn.Module | None = None, class_map: Any = None) -> dict[str, int]:
+    """The class of each group whose name tells it: a wnid, a class index, one of the model's names, or in the class map.
+
+    Names that are folders in sorted order tell nothing (`class_map` "sorted").
+    """
+    return {} if class_map == "sorted" else match_classes(groups, model, class_map).classes

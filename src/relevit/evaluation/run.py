@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Bool
 from torch import nn
 
+from relevit.data.benchmarks.backgrounds_challenge import NAME as BACKGROUNDS_CHALLENGE
 from relevit.data.transforms import evaluation_view
 from relevit.errors import UserError
-from relevit.evaluation.class_sets import ClassSet, in_set, indices_of, read_class_set
+from relevit.evaluation.class_sets import ClassSet, classes_of, in_set, indices_of, read_class_set
 from relevit.evaluation.engine import (
     PRECISIONS,
     Runner,
@@ -303,8 +304,9 @@ def _digest(answers: Sequence[tuple[int, ...]]) -> str:
 
 def _set_a(
     chosen: Sequence[str], sources: Mapping[str, Source], runners: Sequence[Runner], class_map: Any
-) -> Callable[[str, str, Predictions], Bool[np.ndarray, " images"]]:
-    """Tells of rows whether they are of set A. Raises UserError for a name that nobody knows."""
+) -> Callable[[str, str, Predictions], Bool[np.ndarray, " images"] | None]:
+    """Tells of rows whether they are of set A; None where each group stands for many classes, as in the Backgrounds Challenge,
+    and none of them is named. Raises UserError for a name that nobody knows."""
     indices = {runner.name: indices_of(chosen, runner.net, class_map) for runner in runners}
     folders = {str(each) for source in sources.values() for each in getattr(source.data, "folders", ())}
     unknown = [name for name in chosen if name not in folders and not any(name in known for known in indices.values())]
@@ -312,8 +314,14 @@ def _set_a(
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise UserError(f"set A names {unknown[0]}{more}, which is no class of a benchmark or a model")
 
-    def inside(benchmark: str, model: str, rows: Predictions) -> Bool[np.ndarray, " images"]:
-        return in_set(rows, chosen, indices[model].values())
+    nets = {runner.name: runner.net for runner in runners}
+
+    def inside(benchmark: str, model: str, rows: Predictions) -> Bool[np.ndarray, " images"] | None:
+        kind = str(getattr(sources[benchmark].data, "name", "")).split("/")[0]
+        if kind == BACKGROUNDS_CHALLENGE and not set(chosen) & set(rows.groups.tolist()):
+            return None
+        classes = classes_of(sorted(set(rows.groups.tolist())), nets[model], class_map)
+        return in_set(rows, chosen, indices[model].values(), classes)
 
     return inside
 

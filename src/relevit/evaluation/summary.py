@@ -155,7 +155,8 @@ class Report:
         }
         for column, parts in (("set A R@1", self.set_a), ("rest R@1", self.rest)):
             part = parts.get(benchmark, {}).get(model)
-            cells[column] = _cell(part.r1, part.r1_interval) if part is not None and len(part) else "no images"
+            if benchmark in parts:
+                cells[column] = _cell(part.r1, part.r1_interval) if part is not None and len(part) else "no images"
         if model in self.calibrations.get(benchmark, {}):
             cells["ECE"] = f"{self.calibrations[benchmark][model].ece:.1f}"
         change = self.comparisons.get(benchmark, {}).get(model)
@@ -170,16 +171,17 @@ class Report:
 def summarise(
     predictions: Mapping[str, ByModel],
     protocol: str,
-    in_set_a: Callable[[str, str, Predictions], Bool[np.ndarray, " images"]] | None = None,
+    in_set_a: Callable[[str, str, Predictions], Bool[np.ndarray, " images"] | None] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Report:
     """The figures of rows: benchmark -> model -> Predictions. The rows of one benchmark at a time are in memory.
 
-    in_set_a: (benchmark, model, rows) -> whether an image is of set A. A benchmark of which no image could be read has no
+    in_set_a: (benchmark, model, rows) -> whether an image is of set A; None where that cannot be told: a note says so. A benchmark of which no image could be read has no
     figures: it is in `unreadable` and in the notes alone, so that the others' are not lost. Raises UserError where there is no other.
     """
     report = Report({}, {}, {}, protocol, dict(predictions), notes=dict(notes or {}))
     failed: dict[str, str] = {}
+    unsplit: list[str] = []
     for name, models in predictions.items():
         report.accuracies[name], report.calibrations[name], report.comparisons[name] = {}, {}, {}
         if in_set_a is not None:
@@ -197,7 +199,10 @@ def summarise(
             report.calibrations[name][model] = calibration(rows.confidence, rows.hit1)
             if in_set_a is not None:
                 chosen = in_set_a(name, model, rows)
-                report.set_a[name][model], report.rest[name][model] = accuracy.only(chosen), accuracy.only(~chosen)
+                if chosen is None:
+                    unsplit.append(name)
+                else:
+                    report.set_a[name][model], report.rest[name][model] = accuracy.only(chosen), accuracy.only(~chosen)
             if first is None:
                 first = rows
             else:
@@ -210,6 +215,11 @@ def summarise(
         raise UserError("; ".join(failed.values()))
     if failed:
         report.notes["unreadable"] = failed
+    for name in dict.fromkeys(unsplit):
+        report.set_a.pop(name, None)
+        report.rest.pop(name, None)
+    if unsplit:
+        report.notes["without_set_a"] = sorted(set(unsplit))
     report.gaps.update(background_gaps(report.accuracies))
     _add_corruption(report)
     return report

@@ -232,6 +232,7 @@ def hits(outcome: Outcome, figure: str, group: str, set_a: SetA | None) -> np.nd
     """The hits of a done evaluation, bool (images of the group,); None where it was not done, or the group is not known."""
     import numpy as np
 
+    from relevit.evaluation.class_sets import classes_of
     from relevit.experiments.cells import unpacked
 
     if outcome.state != "done" or (group != "all" and set_a is None):
@@ -241,7 +242,10 @@ def hits(outcome: Outcome, figure: str, group: str, set_a: SetA | None) -> np.nd
     if group == "all" or set_a is None:
         return values
     names, indices = set_a
-    inside = [name in names or not indices.isdisjoint(right) for name, right, _ in result["classes"]]
+    known = classes_of({name for name, *_ in result["classes"]})
+    inside = [
+        name in names or known.get(name, right[0] if right else -1) in indices for name, right, _ in result["classes"]
+    ]
     member = np.repeat(np.array(inside, bool), [count for *_, count in result["classes"]])
     return values[member if group == "set_a" else ~member]
 
@@ -287,7 +291,7 @@ def protocol_of(data: Data) -> str:
     }[data.protocol]
     return (
         f"{how} Fine-tuning: {numbers['epochs']} epochs, batches of {numbers['batch_size']}, the best epoch by the loss on validation "
-        "samples. Intervals (95%): Wilson's; of changes a paired bootstrap over images; of means over several runs or models Student's t."
+        "samples. Intervals (95%): Wilson's; of changes a paired bootstrap over images, or Bonett and Price's where few differ; of means over several runs or models Student's t."
     )
 
 
