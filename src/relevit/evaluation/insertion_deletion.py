@@ -161,7 +161,8 @@ def insertion_deletion(
                 continue
             images, pixels = batch.images[known], batch.images[0, 0].numel()
             if target == "label":
-                classes = torch.tensor([batch.answers[i][0] for i in known], device=images.device)
+                first = [right[0] for i in known if (right := batch.answers[i])]
+                classes = torch.tensor(first, device=images.device)
             else:
                 classes = batches.among_candidates(model(images)).argmax(dim=1)
             counts = [step * pixels // steps for step in range(steps + 1)]
