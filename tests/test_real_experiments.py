@@ -85,6 +85,7 @@ def test_jobs_know_weights_by_their_content(tmp_path: Path) -> None:
         (["a b=vit_tiny_patch16_224"], None, "must be NAME=ARCHITECTURE"),
         (["mine="], None, "must be NAME=ARCHITECTURE"),
         (["mine=vit_tiny_patch16_224@/nowhere/a.pth"], None, "no file /nowhere/a.pth"),
+        (["mine=vit_tiny_patch16_224@/"], None, "the folder / holds no checkpoint"),
         (["AR-S", "AR-S"], None, "names AR-S twice"),
         ([], "/nowhere", "--weights /nowhere is no folder"),
     ],
@@ -425,8 +426,9 @@ def called(arguments: list[str]) -> int:
 
 def test_the_dry_run_tells_what_there_is_and_estimates(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tree.parent
-    for name in ("tiny", "backbone"):
-        (place / name).mkdir(exist_ok=True)
+    for name, classes in (("tiny", 1000), ("backbone", 0)):
+        if not (place / name).exists():
+            save_tiny(place / name, classes)
     assert called([*command(tree, place / "out", "table1", "appendix_m"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert f"found imagenet-a: {tree / 'imagenet-a'}" in said and "not there, imagenet-sketch: " in said

@@ -85,6 +85,8 @@ def chosen_models(names: Sequence[str], weights: str | None = None) -> tuple[Pap
                 )
             if file and not Path(file).exists():
                 raise UserError(f"--models {text}: there is no file {file}")
+            if file and Path(file).is_dir() and not (Path(file) / WEIGHTS).is_file():
+                raise UserError(f"--models {text}: the folder {file} holds no checkpoint ({WEIGHTS})")
             published = _NAMES.get(name)
             model = PaperModel(
                 name,
