@@ -416,7 +416,7 @@ def test_a_process_killed_at_any_moment_goes_on(
     data: Path, tmp_path: Path, expected: dict[str, bytes], parts: int
 ) -> None:
     out = tmp_path / "out"
-    script = program(tmp_path, data, out, pause=0.05)
+    script = program(tmp_path, data, out, pause=0.3)
     running = subprocess.Popen([sys.executable, str(script)], env=environment(), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while len(list(out.rglob("part-*"))) < parts and running.poll() is None and time.monotonic() < deadline:

@@ -233,7 +233,13 @@ def test_a_grid_that_is_killed_again_and_again_ends_as_if_it_were_not(seed: int,
     while time.monotonic() < deadline:
         program = start(out, "local")
         whole = draws.random() < 0.5 and kills < 8  # else one of its workers, once
-        moment = time.monotonic() + draws.uniform(0.2, 1.5)
+        goal, moment = (
+            len(results(out)) + draws.randrange(3),
+            time.monotonic() + 20,
+        )  # after so many more jobs, and a little
+        while program.poll() is None and time.monotonic() < moment and len(results(out)) < goal:
+            time.sleep(0.01)
+        moment = time.monotonic() + draws.uniform(0.0, 0.5) * (kills < 8)
         while program.poll() is None and time.monotonic() < moment:
             time.sleep(0.01)
         workers = children(program.pid)
