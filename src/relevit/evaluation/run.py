@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -26,17 +25,15 @@ from relevit.evaluation.engine import (
     at_work,
     measure,
     measure_stream,
-    view_facts,
 )
 from relevit.evaluation.folder import RESULTS, ResultsFolder
+from relevit.evaluation.identity import digest_of, settings_of, told_settings
 from relevit.evaluation.predictions import FORMATS, Format, Predictions, concatenate
 from relevit.evaluation.processes import Processes
 from relevit.evaluation.shards import shard_ranges
 from relevit.evaluation.sources import Source, open_sources
 from relevit.evaluation.summary import Report, Rows, summarise
 from relevit.models import data_config, load
-from relevit.runfolder import fingerprint
-from relevit.surroundings import versions
 
 Model = nn.Module | tuple[nn.Module, Transform] | str | Path
 Benchmark = str | Path | Any  # a folder, or anything with __len__ and __getitem__
@@ -110,7 +107,7 @@ def evaluate(
     answers = _check_classes(sources, runners, class_map)
     in_set_a = None if chosen is None else _set_a(chosen, sources, runners, class_map)
     folder = (
-        None if out is None else ResultsFolder(out, _config(sources, runners, answers, protocol, precision, format))
+        None if out is None else ResultsFolder(out, settings_of(sources, runners, answers, protocol, precision, format))
     )
     if folder is not None:
         folder.check()
@@ -125,7 +122,9 @@ def evaluate(
                 source, runners, class_map, folder, team, bar, batch_size, workers, precision
             )
     notes: dict[str, dict[str, Any]] = (
-        {"settings": {"precision": precision}} if folder is None else {"settings": _settings(folder, sources, runners)}
+        {"settings": {"precision": precision}}
+        if folder is None
+        else {"settings": told_settings(folder, sources, runners)}
     )
     if chosen is not None:
         notes["settings"]["set_a"] = chosen
@@ -282,7 +281,7 @@ def _check_classes(
             try:
                 answers = _target(source, runner, class_map).answers
                 if answers is not None:
-                    found[name][runner.name] = _digest(answers)
+                    found[name][runner.name] = digest_of(answers)
             except UserError as error:
                 faults.setdefault(str(error), []).append(f"{runner.name} on {source.name}")
     if len(faults) == 1:
@@ -292,14 +291,6 @@ def _check_classes(
         lines = [f"{', '.join(where)}: {reason}" for reason, where in faults.items()]
         raise UserError("\n".join([f"{len(faults)} reasons why models and benchmarks do not go together:", *lines]))
     return found
-
-
-def _digest(answers: Sequence[tuple[int, ...]]) -> str:
-    """A hash of the right answers of every image, which are few different ones."""
-    number: dict[tuple[int, ...], int] = {}
-    order = np.array([number.setdefault(tuple(each), len(number)) for each in answers], np.int64)
-    different = [[int(each) for each in right] for right in number]
-    return hashlib.blake2b(order.tobytes() + str(different).encode(), digest_size=8).hexdigest()
 
 
 def _set_a(
@@ -324,52 +315,6 @@ def _set_a(
         return in_set(rows, chosen, indices[model].values(), classes)
 
     return inside
-
-
-def _config(
-    sources: Mapping[str, Source],
-    runners: Sequence[Runner],
-    answers: Mapping[str, Mapping[str, str]],
-    protocol: str,
-    precision: str,
-    format: str,
-) -> dict[str, Any]:
-    """What the rows depend on; see folder.py."""
-    return {
-        "protocol": protocol,
-        "precision": precision,
-        "format": format,
-        "models": {
-            runner.name: {
-                "architecture": type(runner.net).__name__,
-                "weights": fingerprint(runner.net.state_dict()),
-                "view": view_facts(runner.view) or _qualified(runner.view),
-            }
-            for runner in runners
-        },
-        "benchmarks": {name: source.identity() for name, source in sources.items()},
-        "answers": {name: dict(models) for name, models in answers.items()},
-        "about": versions(),
-    }
-
-
-def _qualified(view: Transform) -> str:
-    """The name of a function or of an object's class."""
-    named = view if hasattr(view, "__qualname__") else type(view)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def _settings(folder: ResultsFolder, sources: Mapping[str, Source], runners: Sequence[Runner]) -> dict[str, Any]:
-    config = folder.config
-    return {
-        "precision": config["precision"],
-        "format": config["format"],
-        "models": {runner.name: config["models"][runner.name] for runner in runners},
-        "rows": {
-            name: {runner.name: folder.rows(name, runner.name).relative_to(folder.out).as_posix() for runner in runners}
-            for name in sources
-        },
-    }
 
 
 def _check(**arguments: tuple[str, Sequence[str]]) -> None:
