@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-import relevit.report
 from relevit.experiments.filled import MEASURED, Data, Filled, Row
 from relevit.experiments.table import EXPERIMENTS
 from relevit.report.plots import COLOURS
 from relevit.report.results import readable, signed
+from relevit.report.templating import template_environment
 
-TEMPLATES = Path(relevit.report.__file__).parent / "templates"
 GROUPS = {"all": "", "set_a": "Classes of set A", "rest": "The other classes"}
 FIGURES = {"r1": "R@1", "r5": "R@5"}
 WRITTEN = {"objectnet": "ObjectNet", "miou": "mIoU", "map": "mAP", **FIGURES}
@@ -47,14 +43,7 @@ def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, c
         "hardware": "; ".join(about["hardware"]),
         "versions": "; ".join(about["versions"]),
     }
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(readable=readable, signed=signed, data_uri=data_uri, kind=kind, column=column)
+    environment = template_environment(readable=readable, signed=signed, data_uri=data_uri, kind=kind, column=column)
     return environment.get_template("experiments.html").render(
         title="The paper's experiments" + (" on the built-in benchmark" if data.name == "builtin" else ""),
         summary=summary,

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Bool
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
 from relevit.files import atomic_write
 from relevit.masks.quality import Quality
+from relevit.report.templating import template_environment
 
 TILE = 160  # pixels of a tile's long side
 PAGE = 1000  # rows on a page
@@ -91,14 +91,7 @@ def write_sheets(
     rows = [*masked, *empty]
     pages = [rows[start : start + page] for start in range(0, len(rows), page)] or [[]]
     paths = [folder / _page_name(number) for number in range(1, len(pages) + 1)]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "uri": _uri, "breakable": _breakable}
+    environment = template_environment(percent=_percent, uri=_uri, breakable=_breakable)
     template = environment.get_template("contact_sheet.html")
     for number, (path, shown) in enumerate(zip(paths, pages, strict=True), start=1):
         html = template.render(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from relevit.errors import UserError
@@ -13,6 +12,7 @@ from relevit.files import atomic_write
 from relevit.report.pictures import Case, colour_bar, data_uri
 from relevit.report.plots import COLOURS, MARKERS, accuracy_svg, map_and_behaviour_svg, series
 from relevit.report.results import Interval, Results, readable, signed
+from relevit.report.templating import template_environment
 
 __all__ = ["RULES", "Case", "Interval", "Results", "refuse_existing", "render_page"]
 
@@ -62,14 +62,7 @@ def render_page(
     path = Path(path)
     refuse_existing(path)
     with_map = results.original in results.foreground_share and behaviour in results.sets
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"readable": readable, "signed": signed, "data_uri": data_uri, "percent": "{:.0%}".format}
+    environment = template_environment(readable=readable, signed=signed, data_uri=data_uri, percent="{:.0%}".format)
     html = environment.get_template("page.html").render(
         title=title,
         summary=summary,

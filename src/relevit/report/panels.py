@@ -10,15 +10,15 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from PIL import Image
 
 from relevit.report.pictures import colour_bar, data_uri, enlarged, outlined, overlay
 from relevit.report.plots import COLOURS
+from relevit.report.templating import template_environment
 
 KINDS = ("corrected", "unchanged", "ruined")
 RULES = {
@@ -111,14 +111,7 @@ def jpeg_uri(picture: UInt8[np.ndarray, "height width 3"]) -> str:
 
 def environment() -> Environment:
     """Templates with the filters and globals that `panels.html` needs."""
-    found = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters |= {"tile_uri": jpeg_uri, "data_uri": data_uri, "percent": "{:.0%}".format, "number": number}
+    found = template_environment(tile_uri=jpeg_uri, data_uri=data_uri, percent="{:.0%}".format, number=number)
     shared: Mapping[str, object] = {"colours": COLOURS, "colour_bar": colour_bar()}
     found.globals |= shared
     return found
