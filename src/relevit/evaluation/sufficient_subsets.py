@@ -14,7 +14,6 @@ share of the pixels that are left, so that the path is finest where sets are sma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -31,6 +30,7 @@ from relevit.evaluation.image_batches import ImageBatches
 from relevit.evaluation.map_batches import Advance, Item, LeftOut, evaluating
 from relevit.evaluation.per_image import PerImage, summary
 from relevit.evaluation.removal import Fill, check_fill, filled
+from relevit.explainers.setting import no_parameter_gradients
 
 KINDS = ("predicted", "other")
 
@@ -162,7 +162,7 @@ def sufficient_subsets(
     def among(images: Tensor) -> Tensor:
         return batches.among_candidates(model(images))
 
-    with torch.inference_mode(False), evaluating(model), _parameters_as_constants(model):
+    with torch.inference_mode(False), evaluating(model), no_parameter_gradients(model):
         for batch in batches:
             with torch.no_grad():
                 logits = model(batch.images)
@@ -264,19 +264,6 @@ def _others(predicted: Tensor, competing: Sequence[int], other: str | int, seed:
     return classes[
         chosen + (chosen >= torch.searchsorted(classes, predicted)).long()
     ]  # the predicted one is passed over
-
-
-@contextmanager
-def _parameters_as_constants(model: nn.Module) -> Iterator[None]:
-    """Without gradients of the weights a backward pass is cheaper; afterwards they are as before."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
 
 
 def _joined(parts: list[Subsets]) -> Subsets:
