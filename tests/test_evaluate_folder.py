@@ -354,6 +354,7 @@ def test_a_stream_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monke
 PROGRAM = """
 import os, sys, time
 sys.path.insert(0, {tests!r})
+import leaving
 import torch
 from relevit.evaluation import evaluate, shards
 from test_evaluate_folder import Grey, VIEW
@@ -404,7 +405,7 @@ def test_two_processes_write_what_one_writes(data: Path, tmp_path: Path, expecte
     for _ in range(2):  # the second time nothing is left to do
         done = launch(program(tmp_path, data, tmp_path / "out"))
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("finished 37 of 2") == 2
+        assert done.stdout.count("finished 37 of 2") == done.stdout.count("left") == 2
         assert files(tmp_path / "out" / "predictions") == expected
     done = launch(program(tmp_path, data, None))  # without a folder the rows are gathered in memory
     assert done.returncode == 0 and done.stdout.count("finished 37 of 2") == 2, done.stderr

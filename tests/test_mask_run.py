@@ -377,6 +377,8 @@ def test_two_processes_do_as_one(images, whole, tmp_path):
     done = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == [
+        "left",
+        "left",
         "made 6",
         "made 6",
         "share 2",

@@ -15,6 +15,7 @@ from tiny_run import TinySamples, arguments, tiny_model
 
 PROGRAM = """
 import sys
+import leaving
 from accelerate import PartialState
 from tiny_run import TinySamples, arguments, tiny_model
 from relevit.training import finetune
@@ -46,7 +47,7 @@ def test_two_processes_train_as_one(tmp_path):
     for _ in range(2):  # the second call returns the finished run's result
         done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("finished 4") == 2
+        assert done.stdout.count("finished 4") == done.stdout.count("left") == 2
     one = finetune(tiny_model(drop=0.0), TinySamples(13), tmp_path / "one", **arguments(batch_size=8, epochs=2))
     two, _ = load(tmp_path / "two")
     for name, tensor in one.model.state_dict().items():

@@ -45,6 +45,7 @@ from relevit.masks.automatic import check_features, check_numbers, cut_views, ob
 from relevit.masks.features import Kind
 from relevit.masks.finish import MAX_SIDE, backbone_size
 from relevit.models import data_config, load
+from relevit.process_group import leave_at_exit
 from relevit.runfolder import fingerprint
 from relevit.surroundings import versions
 
@@ -176,6 +177,7 @@ def _processes(device: str | torch.device | None) -> PartialState:
     """Accelerate's view of the processes. On processors they must be asked for, or each would take itself for alone."""
     asked = parse_flag_from_env("ACCELERATE_USE_CPU") or (device is not None and torch.device(device).type == "cpu")
     cpu = asked or not torch.accelerator.is_available()
+    leave_at_exit()
     return PartialState(cpu=cpu, timeout=timedelta(days=7))  # one may wait long for the others
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from relevit.errors import UserError
 from relevit.explainers import EXPLAINERS
+from relevit.process_group import leave_at_exit
 
 RECORDED = (  # the arguments that the weights depend on; the method's numbers are recorded as they are in effect
     "method epochs batch_size lr weight_decay lr_decay lr_decay_epochs temperature lambda_bg lambda_fg "
@@ -62,6 +63,7 @@ def make_accelerator(mixed_precision: str) -> Accelerator:
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
         AcceleratorState._reset_state()
     try:
+        leave_at_exit()
         return Accelerator(mixed_precision=mixed_precision)
     except ValueError as error:
         raise UserError(f"mixed_precision={mixed_precision!r} does not work on this machine: {error}") from error

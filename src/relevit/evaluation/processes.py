@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from relevit.process_group import leave_at_exit
+
 
 class Processes:
     """This process's place among those that share the work; alone where no launcher started several.
@@ -26,6 +28,7 @@ class Processes:
                 device is not None and torch.device(device).type == "cpu"
             )
             cpu = asked or not torch.accelerator.is_available()
+            leave_at_exit()
             self._state = PartialState(cpu=cpu, timeout=timedelta(days=7))  # one may wait long for the others
             self.rank, self.count = self._state.process_index, self._state.num_processes
             self.device = self._state.device

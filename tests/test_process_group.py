@@ -1,0 +1,30 @@
+"""Programs leave torch's process group before the interpreter ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import atexit
+import torch.distributed as group
+
+atexit.register(lambda: print("initialised" if group.is_initialized() else "left"))  # runs after what is registered below
+group.init_process_group("gloo", init_method="file://{file}", rank=0, world_size=1)
+{before}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "state"),
+    [
+        ("from relevit.process_group import leave_at_exit; leave_at_exit(); leave_at_exit()", "left"),
+        ("from relevit.process_group import leave_at_exit; leave_at_exit(); group.destroy_process_group()", "left"),
+        ("", "initialised"),
+    ],
+)
+def test_the_group_is_left(tmp_path: Path, before: str, state: str) -> None:
+    program = PROGRAM.format(file=tmp_path / "store", before=before)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, state + "\n", "")
