@@ -83,4 +83,5 @@ def run(images: str, out: str, kill_at: int | None = None, **changed: Any) -> in
 
 if __name__ == "__main__":
     import leaving  # noqa: F401
+
     run(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]))
