@@ -17,7 +17,7 @@ import pytest
 import job_functions
 from relevit.errors import UserError
 from relevit.experiments.engines import make_engine
-from relevit.experiments.jobs import Job, in_order, run_jobs
+from relevit.experiments.jobs import Job, Lack, ends, in_order, lacks, run_jobs
 from relevit.experiments.records import locked, read_record
 
 HERE = "job_functions"
@@ -122,6 +122,52 @@ def test_jobs_without_data_are_skipped_and_say_so(tmp_path: Path) -> None:
     assert found["a"].state == "skipped" and found["a"].reason == "no data: imagenet-a (no such folder)"
     assert found["b"].state == "done" and "no data: imagenet-a" in found["c"].reason
     assert not (tmp_path / "notes").exists()
+
+
+def chain() -> list[Job]:
+    """Two measurements of a tuned model and one of the original, and a picture of what changed on the first set."""
+    return [
+        Job("masks", f"{HERE}:note", {"name": "masks"}),
+        Job("tuned", f"{HERE}:note", {"name": "tuned"}, after=("masks",)),
+        Job("original-a", f"{HERE}:note", {"name": "original-a"}, needs=("a",)),
+        Job("tuned-a", f"{HERE}:note", {"name": "tuned-a"}, needs=("a",), after=("tuned",)),
+        Job("tuned-b", f"{HERE}:note", {"name": "tuned-b"}, needs=("b",), after=("tuned",)),
+        Job("changed-a", f"{HERE}:note", {"name": "changed-a"}, after=("original-a", "tuned-a")),
+    ]
+
+
+def test_what_only_jobs_without_data_read_is_idle() -> None:
+    jobs = chain()
+    assert ends(jobs) == {"tuned-b", "changed-a"}
+    assert lacks(jobs, {}, {}) == {}
+    assert lacks(jobs, {}, {"a": "no"}) == {key: Lack(("a",)) for key in ("original-a", "tuned-a", "changed-a")}
+    both = lacks(jobs, {}, {"b": "no", "a": "no"})
+    assert both["masks"] == both["tuned"] == Lack(("a", "b"), idle=True) and both["tuned-b"] == Lack(("b",))
+    # The tuned model lacks its own: the original on "a" is of use to the picture alone, unless it is wanted for itself.
+    jobs[1] = Job("tuned", f"{HERE}:note", {"name": "tuned"}, ("weights",), ("masks",))
+    without = lacks(jobs, {}, {"weights": "no"})
+    assert {key for key, lack in without.items() if lack.idle} == {"masks", "original-a"}
+    assert without["tuned-b"] == without["changed-a"] == Lack(("weights",))
+    assert "original-a" not in lacks(jobs, {}, {"weights": "no"}, {*ends(jobs), "original-a"})
+
+
+def test_idle_jobs_are_skipped_and_what_is_done_stays_done(tmp_path: Path) -> None:
+    jobs, both = chain(), {"a": "no folder a", "b": "no folder b"}
+    found = run(jobs, tmp_path, missing=both)
+    assert all(outcome.state == "skipped" for outcome in found.values()) and not (tmp_path / "notes").exists()
+    why = "no data: a (no folder a)"
+    assert found["tuned-a"].reason == found["changed-a"].reason == why
+    assert found["masks"].reason == f"not needed, nothing that reads it has its data: {why}; no data: b (no folder b)"
+    wanted = run(jobs, tmp_path, missing=both, wanted={"masks"})
+    assert wanted["masks"].state == "done" and wanted["tuned"].state == "skipped"
+    assert run(jobs, tmp_path, missing=both)["masks"].state == "done"
+    half = run(jobs, tmp_path, missing={"a": "no folder a"})
+    assert {key for key, outcome in half.items() if outcome.state == "done"} == {"masks", "tuned", "tuned-b"}
+    again = run(jobs, tmp_path, missing=both)
+    assert {key: outcome.state for key, outcome in again.items()} == {
+        key: outcome.state for key, outcome in half.items()
+    }
+    assert len(list((tmp_path / "notes").iterdir())) == 3
 
 
 def test_results_must_be_json_and_workers_have_one_thread(tmp_path: Path) -> None:

@@ -105,7 +105,10 @@ def test_the_dry_run_lists_and_writes_nothing(tiny: None, tmp_path: Path, capsys
 def test_states_of_the_plan(tiny: None, tmp_path: Path) -> None:
     absent = Data("builtin", missing={"imagenet-a": "no such folder"})
     states = {entry.job.key: entry.state for entry in plan(["two"], absent, tmp_path)}
-    assert states == {"shared": "to do", "sum-2": "to do", "bad-2": "no data: imagenet-a"}
+    idle = "not needed: nothing that reads it has its data (imagenet-a)"
+    assert states == {"shared": idle, "sum-2": "to do", "bad-2": "no data: imagenet-a"}
+    both = {entry.job.key: entry.state for entry in plan(["one", "two"], absent, tmp_path)}
+    assert both["shared"] == "to do" and both["bad-2"] == "no data: imagenet-a"  # the other experiment needs it
     reproduce(["one"], BUILTIN, tmp_path, say=lambda _: None, workers=1)
     states = {entry.job.key: (entry.experiment, entry.state) for entry in plan(["one", "two"], absent, tmp_path)}
     assert states["shared"] == ("two", "done") and states["sum-1"] == ("one", "done")
@@ -135,6 +138,24 @@ def test_what_follows_a_run_without_data_lacks_it_too(monkeypatch: pytest.Monkey
         "no data: imagenet-r, imagenet-a",
         "to do",
     ]
+
+
+class Ends(Sums):
+    """A Plan whose figure is that of a job which another's jobs come after."""
+
+    def jobs(self, data: Data) -> list[Job]:
+        return super().jobs(data)[:1]
+
+
+def test_what_an_experiment_shows_is_run_though_another_that_reads_it_lacks_data(tiny: None, tmp_path: Path) -> None:
+    module.EXPERIMENTS["one"] = Experiment("the first", "Table 8", Ends(1))
+    absent = Data("builtin", missing={"imagenet-a": "no such folder"})
+    assert {entry.job.key: entry.state for entry in plan(["one", "two"], absent, tmp_path)}["shared"] == "to do"
+    module.EXPERIMENTS["one"].builtin.fill = lambda outcomes, data: Filled([])  # type: ignore[union-attr, method-assign]
+    reproduce(["two"], absent, tmp_path, say=lambda _: None, workers=1)
+    assert not (tmp_path / "jobs" / "shared.json").exists()
+    reproduce(["one", "two"], absent, tmp_path, say=lambda _: None, workers=1)
+    assert json.loads((tmp_path / "jobs" / "shared.json").read_text())["state"] == "done"
 
 
 def test_tables_say_what_was_measured_and_what_was_not(tiny: None, tmp_path: Path) -> None:

@@ -97,11 +97,13 @@ def reproduce(
             table.add_row(entry.experiment, entry.job.key, entry.state, took, ", ".join(entry.job.needs))
         console.print(table)
     done = sum(entry.state == "done" for entry in planned)
-    lacking = len(planned) - len(todo) - done
+    idle = sum(entry.state.startswith("not needed") for entry in planned)
+    lacking = len(planned) - len(todo) - done - idle
     rough = "" if data == "builtin" else ", a rough estimate; GPUs were not measured and are far quicker"
     console.print(
         f"{len(planned)} runs: {done} done, {len(todo)} to do (about {hours:.1f} hours with {at_once} CPU cores{rough})"
-        + (f", {lacking} without data" if lacking else ""),
+        + (f", {lacking} without data" if lacking else "")
+        + (f", {idle} not needed" if idle else ""),
         highlight=False,
         soft_wrap=True,
     )

@@ -100,7 +100,8 @@ class Plan(Protocol):
     """How an experiment is done on one kind of data."""
 
     def jobs(self, data: Data) -> list[Job]:
-        """What is to be run, at once and without any computation."""
+        """What is to be run, at once and without any computation. Where data lack, a job that others are after is run for them
+        alone: `fill` takes figures from jobs that no other of these is after."""
         ...
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:

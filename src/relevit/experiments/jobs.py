@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,26 @@ class Outcome:
     record: Record | None = None
 
 
+@dataclass(frozen=True)
+class Lack:
+    """Why a job is not run for want of data. names: of the data that it, or a job before it, reads and that are not there. idle: it
+    could be run, but nothing that would read its result can; the names are of the data that those lack."""
+
+    names: tuple[str, ...]
+    idle: bool = False
+
+    @property
+    def state(self) -> str:
+        """In short."""
+        listed = ", ".join(self.names)
+        return f"not needed: nothing that reads it has its data ({listed})" if self.idle else f"no data: {listed}"
+
+    def reason(self, missing: Mapping[str, str]) -> str:
+        """With the reason for each of the names."""
+        listed = "; ".join(f"no data: {name} ({missing[name]})" for name in self.names)
+        return f"not needed, nothing that reads it has its data: {listed}" if self.idle else listed
+
+
 def run_jobs(
     jobs: Sequence[Job],
     out: str | Path,
@@ -60,6 +80,7 @@ def run_jobs(
     say: Callable[[str], object] = print,
     *,
     missing: Mapping[str, str] | None = None,
+    wanted: Collection[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Outcome]:
     """Do all jobs that are not done yet, earlier ones first, and return what became of each.
@@ -67,7 +88,7 @@ def run_jobs(
     out: the folder; results are OUT/jobs/KEY.json. engine: "local" (worker processes of this machine, one thread each),
     "ray" or "slurm"; options: the engine's own, see engines/. workers: how many run at a time; None lets the engine
     decide. say: is told of every job that ends. missing: names of data that are not there, with the reason; jobs that
-    need them are skipped.
+    need them are skipped, and so are those whose results would only be read by such (`lacks`). wanted: as for `lacks`.
 
     Raises UserError, before anything runs, if a job was done there with other arguments (the differences are listed),
     if another program is running jobs in the same folder, or if the engine cannot be had.
@@ -76,6 +97,7 @@ def run_jobs(
     ordered = in_order(jobs)
     with locked(folder):
         records = read_records(folder, ordered)
+        lacking = lacks(ordered, records, missing or {}, wanted)
         waiting, running = list(ordered), dict[str, tuple[Job, float]]()
         todo = sum(1 for job in ordered if _done(records.get(job.key)) is None)
         ended, said = 0, len(str(todo))
@@ -94,7 +116,10 @@ def run_jobs(
             while waiting or running:
                 later = []
                 for job in waiting:
-                    decided = _without_running(job, records.get(job.key), outcomes, missing or {}, folder)
+                    if job.key in lacking:
+                        settle(job, Outcome("skipped", None, lacking[job.key].reason(missing or {})))
+                        continue
+                    decided = _without_running(job, records.get(job.key), outcomes, folder)
                     if decided is not None:
                         settle(job, decided)
                     elif pool.free > 0 and all(key in outcomes for key in job.after):
@@ -144,6 +169,43 @@ def in_order(jobs: Iterable[Job]) -> list[Job]:
     return list(placed.values())
 
 
+def ends(jobs: Iterable[Job]) -> set[str]:
+    """Keys of the jobs that no other of them is after: what an experiment's figures are read from."""
+    known = list(jobs)
+    return {job.key for job in known} - {key for job in known for key in job.after}
+
+
+def lacks(
+    jobs: Sequence[Job],
+    records: Mapping[str, Record],
+    missing: Mapping[str, str],
+    wanted: Collection[str] | None = None,
+) -> dict[str, Lack]:
+    """The jobs that are not to be run for want of data, by key: those that read data that are not there, those after them, and
+    those that are idle since every job that would read their result is one of these.
+
+    jobs: in order, each behind those it is `after`. records: one that is done lacks nothing, and goes on wanting the jobs before
+    it. wanted: keys of jobs that are wanted for their own sake, whatever comes after them; None for those that no other is after.
+    """
+    found: dict[str, Lack] = {}
+    done = {job.key for job in jobs if _done(records.get(job.key)) is not None}
+    for job in jobs:
+        needs = [*job.needs, *(name for key in job.after if key in found for name in found[key].names)]
+        absent = tuple(dict.fromkeys(name for name in needs if name in missing))
+        if absent and job.key not in done:
+            found[job.key] = Lack(absent)
+    kept = ends(jobs) if wanted is None else wanted
+    readers: dict[str, list[str]] = {}
+    for job in reversed(jobs):  # those that read a job's result come before it
+        own = readers.get(job.key, [])[::-1]
+        settled = job.key in found or job.key in done or job.key in kept
+        if own and not settled and all(key in found for key in own):
+            found[job.key] = Lack(tuple(dict.fromkeys(name for key in own for name in found[key].names)), idle=True)
+        for key in job.after:
+            readers.setdefault(key, []).append(job.key)
+    return found
+
+
 def read_records(folder: str | Path, jobs: Iterable[Job]) -> dict[str, Record]:
     """The records of those jobs that ended before, done or failed. Raises UserError where one was done with another
     function or other arguments."""
@@ -167,10 +229,9 @@ def _done(record: Record | None) -> Record | None:
     return record if record is not None and record.state == "done" else None
 
 
-def _without_running(
-    job: Job, record: Record | None, outcomes: Mapping[str, Outcome], missing: Mapping[str, str], folder: Path
-) -> Outcome | None:
-    """What is known of a job without running it: done before, or to be skipped; None where it is to run, or to wait."""
+def _without_running(job: Job, record: Record | None, outcomes: Mapping[str, Outcome], folder: Path) -> Outcome | None:
+    """What is known of a job that has its data without running it: done before, or to be skipped; None where it is to run, or to
+    wait."""
     done = _done(record)
     before = {key: outcomes[key] for key in job.after if key in outcomes}
     for key, outcome in before.items():
@@ -183,7 +244,4 @@ def _without_running(
             reason = f"it was done with other results of {', '.join(changed)}: remove {file} to do it again"
             return Outcome("failed", None, reason)
         return Outcome("done", done.result, "", done)
-    absent = [name for name in job.needs if name in missing]
-    if absent and done is None:
-        return Outcome("skipped", None, "; ".join(f"no data: {name} ({missing[name]})" for name in absent))
     return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from relevit.errors import UserError
 from relevit.experiments.filled import Data, Filled
-from relevit.experiments.jobs import Job, Outcome, in_order, read_records, run_jobs
+from relevit.experiments.jobs import Job, Outcome, ends, in_order, lacks, read_records, run_jobs
 from relevit.experiments.real.places import PLACES, write_places
 from relevit.experiments.records import locked
 from relevit.experiments.table import EXPERIMENTS, chosen, plan_for
@@ -26,7 +26,8 @@ RUN_COLUMNS = "experiment row seed rate set group figure value pictures_per_obje
 
 @dataclass(frozen=True)
 class Planned:
-    """A job of the chosen experiments: which of them wants it first, and whether it was done before or lacks data."""
+    """A job of the chosen experiments: which of them wants it first, and whether it was done before, lacks data, or is of use only
+    to jobs that do."""
 
     job: Job
     experiment: str
@@ -35,25 +36,26 @@ class Planned:
 
 def plan(names: Sequence[str], data: Data, out: str | Path) -> list[Planned]:
     """The jobs of some experiments, each once and in order, with what is known of them: "done", "failed before", "no
-    data: NAME", or "to do". Nothing is run or written."""
-    wanted: dict[str, tuple[str, Job]] = {}
+    data: NAME", "not needed: ..." (`lacks`), or "to do". Nothing is run or written."""
+    first: dict[str, tuple[str, Job]] = {}
+    wanted: set[str] = set()
     for name in chosen(names, data.name):
-        for job in in_order(_plan(name, data).jobs(data)):
-            wanted.setdefault(job.key, (name, job))
-    records = read_records(out, (job for _, job in wanted.values()))
+        own = in_order(_plan(name, data).jobs(data))
+        wanted |= ends(own)
+        for job in own:
+            first.setdefault(job.key, (name, job))
+    jobs = [job for _, job in first.values()]
+    records = read_records(out, jobs)
+    lacking = lacks(in_order(jobs), records, data.missing, wanted)
     planned: list[Planned] = []
-    lacking: dict[str, list[str]] = {}  # by job, what it or one before it lacks
-    for name, job in wanted.values():
+    for name, job in first.values():
         record = records.get(job.key)
-        needs = [*job.needs, *(need for before in job.after for need in lacking.get(before, ()))]
-        absent = sorted({need for need in needs if need in data.missing}, key=needs.index)
         if record is not None and record.state == "done":
-            state, absent = "done", []
-        elif absent:
-            state = "no data: " + ", ".join(absent)
+            state = "done"
+        elif job.key in lacking:
+            state = lacking[job.key].state
         else:
             state = "to do" if record is None else "failed before"
-        lacking[job.key] = absent
         planned.append(Planned(job, name, state))
     return planned
 
@@ -79,17 +81,22 @@ def reproduce(
     experiments = chosen(names, data.name)
     before = _before(Path(out), data)
     jobs: dict[str, Job] = {}
+    wanted: set[str] = set()
     for name in experiments:
-        for job in _plan(name, data).jobs(data):
+        own = _plan(name, data).jobs(data)
+        wanted |= ends(own)
+        for job in own:
             if jobs.setdefault(job.key, job) != job:
                 raise ValueError(f"two experiments have different jobs called {job.key}")
     shown = chosen([*before, *experiments], data.name)
     _known(shown, data, out)  # what the page shows of earlier calls was done with these settings, too
     if data.name != "builtin":
-        own = data.settings.get("self_supervised")
+        backbone = data.settings.get("self_supervised")
         with locked(Path(out)):  # the jobs of another program that is at work here read it
-            write_places(out, data.found, [*data.models, *([own] if own else [])])
-    outcomes = run_jobs(list(jobs.values()), out, engine, workers, say, missing=data.missing, options=options)
+            write_places(out, data.found, [*data.models, *([backbone] if backbone else [])])
+    outcomes = run_jobs(
+        list(jobs.values()), out, engine, workers, say, missing=data.missing, wanted=wanted, options=options
+    )
     known = {**_known(shown, data, out), **outcomes}
     filled = {name: _plan(name, data).fill(known, data) for name in shown}
     write(filled, known, Path(out), data, command)
