@@ -122,19 +122,22 @@ def _state(outcomes: list[Outcome]) -> str:
 
 def _finding(claim: Contrast, start: Any, done: Mapping[str, Mapping[int, Any]], grid: Grid) -> Finding:
     """A claim's paired difference over the seeds that both arms have."""
-    from relevit.experiments.figures import over_seeds, value, verdict
+    from relevit.experiments.family import hypothesis
+    from relevit.experiments.figures import over_seeds, p_value, value, verdict
 
     group = "" if claim.group == "all" else {"set_a": ", classes of set A", "rest": ", other classes"}[claim.group]
-    compared = f"{claim.arm} less {claim.against}, {claim.on}{group}"
+    within = f", within {claim.margin:g}" if claim.expects == "same" else ""
+    compared = f"{claim.arm} less {claim.against}, {claim.on}{group}{within}"
+    tested = hypothesis("accuracy", claim)
     ours = done[claim.arm]
     theirs = dict.fromkeys(ours, start) if claim.against == "original" else done[claim.against]
     both = sorted(set(ours) & set(theirs))
     if not both or start is None:
-        return Finding(claim.says, compared, None, None, None, 0, "not run")
+        return Finding(claim.says, compared, None, None, None, 0, "not run", None, tested)
     how = (claim.on, grid.views, claim.figure, claim.group)
     found: Estimate = over_seeds([value(ours[seed], *how) - value(theirs[seed], *how) for seed in both])
-    judged = verdict(claim.expects, claim.margin, found)
-    return Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged)
+    judged, p = verdict(claim.expects, claim.margin, found), p_value(claim.expects, claim.margin, found)
+    return Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)
 
 
 def _runs(grid: Grid, start: Any, done: Mapping[str, Mapping[int, Any]]) -> list[dict[str, Any]]:

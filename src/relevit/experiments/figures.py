@@ -93,3 +93,22 @@ def verdict(expects: str, margin: float, found: Estimate) -> str:
     if expects == "lower":
         low, high = -high, -low
     return "holds" if low > 0 else "does not hold" if high < 0 else "not settled"
+
+
+def p_value(expects: str, margin: float, found: Estimate) -> float | None:
+    """Two-sided p of a claim, by Student's t over seeds; None for fewer than two. It is below 0.05 where `verdict` is settled, and
+    only there.
+
+    "higher", "lower": of the hypothesis that the mean difference is zero, t = mean / standard error. "same": of the hypothesis that
+    it is just as large as the margin, t = (|mean| - margin) / standard error. Inside the margin that is twice the larger p of the two
+    one-sided tests (Schuirmann 1987) that the difference is below the margin, and above its negative: the nearer end decides, and
+    a 95% interval inside the margin is a test at 2.5% on each side. Outside of it, that is twice the p of the one-sided test that the
+    difference goes beyond the margin. Without any variance p is 0 or 1, as the verdict is settled or not.
+    """
+    if found.seeds < 2:
+        return None
+    error = (found.high - found.low) / 2 / stats.t.ppf(0.975, found.seeds - 1)
+    if error == 0.0:
+        return 1.0 if verdict(expects, margin, found) == "not settled" else 0.0
+    beyond = abs(found.mean) - margin if expects == "same" else found.mean
+    return float(2 * stats.t.sf(abs(beyond) / error, found.seeds - 1))

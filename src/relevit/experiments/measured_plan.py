@@ -53,7 +53,8 @@ class MeasuredPlan:
         return found
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
-        from relevit.experiments.figures import over_seeds, verdict
+        from relevit.experiments.family import hypothesis
+        from relevit.experiments.figures import over_seeds, p_value, verdict
 
         start = outcomes[self._key(None)]
         values: dict[str, dict[int, Mapping[str, float]]] = {}
@@ -100,13 +101,17 @@ class MeasuredPlan:
             ours = values[claim.arm]
             theirs = dict.fromkeys(ours, start.result) if claim.against == "original" else values[claim.against]
             both = sorted(seed for seed in ours if theirs.get(seed) is not None)
-            compared = f"{claim.arm} less {claim.against}, {claim.on}"
+            within = f", within {claim.margin:g}" if claim.expects == "same" else ""
+            compared = f"{claim.arm} less {claim.against}, {claim.on}{within}"
+            tested = hypothesis(f"{self.test} on {self.data}", claim)
             if not both:
-                findings.append(Finding(claim.says, compared, None, None, None, 0, "not run"))
+                findings.append(Finding(claim.says, compared, None, None, None, 0, "not run", None, tested))
                 continue
             found = over_seeds([ours[seed][claim.on] - theirs[seed][claim.on] for seed in both])
-            judged = verdict(claim.expects, claim.margin, found)
-            findings.append(Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged))
+            judged, p = verdict(claim.expects, claim.margin, found), p_value(claim.expects, claim.margin, found)
+            findings.append(
+                Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)
+            )
         protocol = (
             f"{self.test.replace('_', ' ').capitalize()} on {self.limit} pictures of {self.data.replace('_', ' ')}, drawn once; "
             "models of the cells of 3 samples a class. Intervals (95%): over seeds (Student's t)."
