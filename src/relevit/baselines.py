@@ -105,7 +105,11 @@ def gradmask(outputs: Outputs, options: Options) -> dict[str, Term]:
 
 
 def rrr(outputs: Outputs, options: Options) -> dict[str, Term]:
-    """The sum over batch, channels and pixels of (d sum_k log p_k / dx * Sbar)^2, and cross-entropy with the labels."""
+    """The sum over batch, channels and pixels of (d sum_k log p_k / dx * Sbar)^2, and cross-entropy with the labels.
+
+    A sum over the batch grows with the batch, beside a cross-entropy that is a mean: two batches of 4 that are accumulated
+    weigh it half as much as one batch of 8. Set `lambda_relevance` with the batch size.
+    """
     assert outputs.input_gradient is not None  # the loop computes it
     squares, _ = background_squares(outputs.input_gradient, outputs.masks, outputs.ignore)
     return _with_labels(squares.sum(), outputs, options)
