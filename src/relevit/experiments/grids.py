@@ -295,7 +295,11 @@ GRIDS: dict[str, Grid] = {
         BY_SAMPLES,
         EVERY,
         tuple(
-            Contrast(f"{n} samples of each of {of} classes raise accuracy on shifted sets", arm.row, "original")
+            Contrast(
+                f"{n} sample{'s' if n > 1 else ''} of each of {of} classes raise accuracy on shifted sets",
+                arm.row,
+                "original",
+            )
             for arm, (of, n) in zip(BY_SAMPLES, ((of, n) for of in CLASSES for n in SAMPLES), strict=True)
         ),
         seeds=3,
