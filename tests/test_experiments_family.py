@@ -111,8 +111,8 @@ def test_a_page_of_claims() -> None:
     assert one[2] == Standing(pytest.approx(0.3), None) and two[4] == Standing()  # type: ignore[arg-type]
     assert two[3].stays is True
     assert own.sentence == (
-        "They are 5 different comparisons (one that several experiments show counts once, where it has the most seeds), of "
-        "which 4 were tested: 3 are settled by their own 95% interval, 3 of these also after Holm's correction over all 4."
+        "4 different comparisons were tested (one that several experiments show counts once, where it has the most seeds): 3 "
+        "settled by the 95% interval alone, 3 of these also after Holm's correction over all 4."
     )
     less = family({"one": [found("", 0.03), Finding("another", "a less b", 1, 0, 2, 5, "holds", 0.04)]})
     assert (less.different, less.settled, less.stay) == (2, 2, 0)  # of hypotheses without a name each is one of its own

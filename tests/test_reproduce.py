@@ -57,7 +57,7 @@ class Sums:
                 )
             else:
                 rows.append(Row(key, "column_a", published=41.5, state=outcome.reason.splitlines()[-1]))
-        finding = Finding(f"claim <{n}>", "a less b", -1.26, -2.0, -0.5, 3, "does not hold")
+        finding = Finding(f"claim <{n}>", "a less b", -1.26, -2.0, -0.5, 3, "does not hold", 0.02 * n, f"of {n}")
         runs = [{"row": "shared", "seed": 0, "set": "column_a", "figure": "r1", "value": 2.0}]
         return Filled(rows, [finding], ["a note & more"], "a protocol", runs)
 
@@ -188,6 +188,38 @@ def test_tables_say_what_was_measured_and_what_was_not(tiny: None, tmp_path: Pat
     assert [run["experiment"] for run in runs] == ["two", "one"] and runs[0]["value"] == "2"
 
 
+def test_verdicts_are_corrected_over_all_claims_of_the_page(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of p 0.02 alone, and beside one of 0.04: then the first is 2 x 0.02, and the other no less."""
+
+    def called(name: str) -> tuple[list[tuple[float, bool, str]], str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["reproduce", name, "--out", str(tmp_path / "out"), "--workers", "1"])
+        assert ended.value.code == 1  # a run failed
+        content = json.loads((tmp_path / "out" / "results.json").read_text())
+        found = [
+            (f["p_holm"], f["stays"], f["counted"]) for e in content["experiments"].values() for f in e["findings"]
+        ]
+        page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+        assert content["family"]["says"] in page.replace("&#39;", "'")
+        return found, page, " ".join(capsys.readouterr().out.split())
+
+    found, page, said = called("one")
+    assert found == [(0.02, True, "one")] and ">also after Holm<" in page and ">not after Holm<" not in page
+    assert "<td>0.020</td> <td>0.020</td>" in page and "but not after" not in said
+    assert "Claims of the report: 1. 1 comparison was tested: 1 settled by the 95% interval alone" in said
+    module.EXPERIMENTS["two"] = Experiment("the second", "Table 9", Sums(3))
+    found, page, said = called("two")
+    assert found == [(0.06, False, "two"), (0.04, True, "one")]
+    assert page.count(">also after Holm<") == page.count(">not after Holm<") == 1 and "<td>0.060</td>" in page
+    assert "claim <3>: does not hold -1.3 (-2.0 to -0.5), but not after Holm's correction" in said
+    assert "2 settled by the 95% interval alone, 1 of these also after Holm's correction over all 2." in said
+    module.EXPERIMENTS["two"] = Experiment("the second", "Table 9", Sums(1))  # the same claim again, first on the page
+    found, page, _ = called("two")
+    assert found == [(0.02, True, "two"), (0.02, True, "two")] and page.count("counted in Table 9") == 1
+
+
 def test_folders_of_something_else_are_refused(tiny: None, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="holds other files"):
@@ -244,6 +276,9 @@ def test_options_are_checked(tiny: None, tmp_path: Path, capsys: pytest.CaptureF
         (["--data", str(tmp_path / "nowhere")], "nowhere"),
         (["--mask-model", "vit_tiny_patch16_224"], "--mask-model is for a folder"),
         (["--self-supervised", "mine=vit_tiny_patch16_224"], "--self-supervised is for a folder"),
+        (["--protocol", "paper"], "--protocol is for a folder"),
+        (["--protocol", "standard"], "--protocol is for a folder"),
+        (["--slurm-options", "{timeout_min: 5}"], "--slurm-options are for --slurm"),
     ):
         with pytest.raises(SystemExit) as ended:
             cli.main(["reproduce", "one", "--out", str(tmp_path / "out"), *options])

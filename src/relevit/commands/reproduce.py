@@ -19,7 +19,7 @@ def reproduce(
     ray: str | None = None,
     slurm: bool = False,
     slurm_options: dict | None = None,
-    protocol: Literal["paper", "standard"] = "paper",
+    protocol: Literal["paper", "standard"] | None = None,
     models: list[str] = _NONE,
     weights: str | None = None,
     epochs: int | None = None,
@@ -44,7 +44,7 @@ def reproduce(
         ray: the address of a Ray cluster to run on (auto for the one that this machine belongs to).
         slurm: runs by SLURM, through submitit.
         slurm_options: parameters of submitit for SLURM, such as {slurm_partition: gpu, timeout_min: 600}.
-        protocol: for a folder of data sets, paper as for the published figures, or standard, each model's own preprocessing and the benchmarks' own classes.
+        protocol: for a folder of data sets, paper (the default) as for the published figures, or standard, each model's own preprocessing and the benchmarks' own classes.
         models: for a folder of data sets, models of the paper (ViT-B, AR-S, DeiT-B, ...) or of your own as NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE; by default the paper's seven.
         weights: a folder with files of weights, called by timm's name or as they were published; by default timm's own are downloaded.
         epochs: for a folder of data sets, epochs of a fine-tuning; by default the paper's 50.
@@ -53,8 +53,10 @@ def reproduce(
         mask_model: for a folder of data sets, the model whose features automatic masks are made of, as for `relevit masks`; by default DINO ViT-B/16.
         self_supervised: for a folder of data sets, the backbone of appendix L as NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE; by default DINO ViT-B/16.
     """
+    import json
     import shlex
     import sys
+    from pathlib import Path
 
     from rich.table import Table
 
@@ -69,19 +71,22 @@ def reproduce(
             raise UserError(f"--{name} must be at least 1, not {value}")
     if ray is not None and slurm:
         raise UserError("--ray and --slurm exclude each other: name one")
+    if slurm_options and not slurm:
+        raise UserError("--slurm-options are for --slurm: add it, or leave them out")
     numbers = {"epochs": epochs, "classes": classes, "limit": limit}
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")
     if data == "builtin":
-        others = {"weights": weights, "models": models or None}
+        others = {"protocol": protocol, "weights": weights, "models": models or None}
         others |= {"mask-model": mask_model, "self-supervised": self_supervised}
         given = [name for name, value in {**numbers, **others}.items() if value is not None]
         if given:
             raise UserError(f"--{given[0]} is for a folder of data sets, not for the built-in benchmark")
         known = Data(data, seeds=seeds)
     else:
-        known = _found(data, seeds, protocol, models, weights, {**numbers, "mask_model": mask_model}, self_supervised)
+        settings = {**numbers, "mask_model": mask_model}
+        known = _found(data, seeds, protocol or "paper", models, weights, settings, self_supervised)
     console = stdout()
     planned = plan(names, known, out)
     todo = [entry for entry in planned if entry.state in ("to do", "failed before")]
@@ -127,12 +132,20 @@ def reproduce(
         command=shlex.join(["relevit", *sys.argv[1:]]),
         say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
     )
-    for name, own in filled.items():
-        for finding in own.findings:
-            points = "" if finding.mean is None else f" {finding.mean:+.1f} ({finding.low:.1f} to {finding.high:.1f})"
+    written = json.loads((Path(out) / "results.json").read_text())
+    for name in filled:
+        for finding in written["experiments"][name]["findings"]:
+            points = "" if finding["mean"] is None else " {mean:+.1f} ({low:.1f} to {high:.1f})".format(**finding)
+            points += ", but not after Holm's correction" if finding["stays"] is False else ""
             console.print(
-                f"{name}: {finding.says}: {finding.verdict}{points}", highlight=False, markup=False, soft_wrap=True
+                f"{name}: {finding['says']}: {finding['verdict']}{points}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
+    if written["family"]["says"]:
+        text = f"Claims of the report: {written['family']['stated']}. {written['family']['says']}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     measured = sum(row.state == "measured" for own in filled.values() for row in own.rows)
     total = sum(len(own.rows) for own in filled.values())
     console.print(f"{measured} of {total} cells filled. Report: {out}/report.html", highlight=False, soft_wrap=True)

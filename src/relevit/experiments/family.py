@@ -45,10 +45,10 @@ class Family:
         if not self.tested:
             return ""
         repeats = " (one that several experiments show counts once, where it has the most seeds)"
+        comparisons = "different comparisons were" if self.tested > 1 else "comparison was"
         return (
-            f"They are {self.different} different comparisons{repeats if self.different < self.stated else ''}, of which "
-            f"{self.tested} were tested: {self.settled} are settled by their own 95% interval, {self.stay} of these also after "
-            f"Holm's correction over all {self.tested}."
+            f"{self.tested} {comparisons} tested{repeats if self.different < self.stated else ''}: {self.settled} settled by the "
+            f"95% interval alone, {self.stay} of these also after Holm's correction over all {self.tested}."
         )
 
 

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relevit.experiments.family import Family, Standing
 from relevit.experiments.filled import MEASURED, Data, Filled, Row
 from relevit.experiments.table import EXPERIMENTS
 from relevit.report.plots import COLOURS
@@ -17,7 +18,7 @@ FIGURES = {"r1": "R@1", "r5": "R@5"}
 WRITTEN = {"objectnet": "ObjectNet", "miou": "mIoU", "map": "mAP", **FIGURES}
 
 
-def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, command: str) -> str:
+def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, command: str, claims: Family) -> str:
     """The page as text. It asks nothing of a network."""
     rows = [row for own in filled.values() for row in own.rows]
     measured = sum(row.state == MEASURED for row in rows)
@@ -29,10 +30,12 @@ def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, c
             "holds": "hold",
             "does not hold": "do not hold",
             "not settled": "are not settled",
+            "needs two models": "need two models",
             "not run": "were not run",
         }
         counts = ", ".join(f"{verdicts.count(word)} {text}" for word, text in words.items() if word in verdicts)
         summary.append(f"Of {len(verdicts)} claims and questions, each as a paired difference over {over}: {counts}.")
+    summary += [claims.sentence] if claims.sentence else []
     jobs = about["jobs"]
     setup = {
         "command": command,
@@ -43,11 +46,14 @@ def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, c
         "hardware": "; ".join(about["hardware"]),
         "versions": "; ".join(about["versions"]),
     }
-    environment = template_environment(readable=readable, signed=signed, data_uri=data_uri, kind=kind, column=column)
+    environment = template_environment(
+        readable=readable, signed=signed, data_uri=data_uri, kind=kind, column=column, title_of=title, p=p_text
+    )
     return environment.get_template("experiments.html").render(
         title="The paper's experiments" + (" on the built-in benchmark" if data.name == "builtin" else ""),
         summary=summary,
-        parts=[_part(name, own) for name, own in filled.items()],
+        parts=[_part(name, own, claims.standings[name]) for name, own in filled.items()],
+        tested=claims.tested,
         over=over,
         published=any(row.published is not None for row in rows),
         setup=setup,
@@ -86,13 +92,18 @@ def kind(row: Row) -> str:
     return "better" if row.change_low > 0 else "worse"
 
 
-def _part(name: str, filled: Filled) -> dict[str, Any]:
+def p_text(p: float) -> str:
+    """A p-value in three decimals."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def _part(name: str, filled: Filled, standings: Sequence[Standing]) -> dict[str, Any]:
     return {
         "name": name,
         "title": title(name),
         "description": EXPERIMENTS[name].description,
         "where": EXPERIMENTS[name].where,
-        "findings": filled.findings,
+        "findings": list(zip(filled.findings, standings, strict=True)),
         "blocks": _blocks(filled.rows),
         "protocol": filled.protocol,
         "notes": filled.notes,

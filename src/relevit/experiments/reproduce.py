@@ -144,8 +144,10 @@ def _plan(name: str, data: Data) -> Any:
 
 def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Path, data: Data, command: str) -> None:
     """The page, the tables, and JSON of filled experiments, in `out`. They are made of the jobs' results, and replaced."""
+    from relevit.experiments.family import family
     from relevit.experiments.page import render
 
+    claims = family({name: own.findings for name, own in filled.items()})
     rows = [
         {"experiment": name, **asdict(row), "difference": row.difference}
         for name, own in filled.items()
@@ -165,15 +167,27 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
                 "where": EXPERIMENTS[name].where,
                 "protocol": own.protocol,
                 "rows": [asdict(row) for row in own.rows],
-                "findings": [asdict(finding) for finding in own.findings],
+                "findings": [
+                    {
+                        **asdict(finding),
+                        "p_holm": standing.p,
+                        "stays": standing.stays,
+                        "counted": standing.counted or name,
+                    }
+                    for finding, standing in zip(own.findings, claims.standings[name], strict=True)
+                ],
                 "notes": list(own.notes),
             }
             for name, own in filled.items()
         },
+        "family": {
+            "says": claims.sentence,
+            **{key: getattr(claims, key) for key in ("stated", "different", "tested", "settled", "stay")},
+        },
         "about": about(outcomes),
     }
     atomic_write(out / "results.json", json.dumps(content, indent=1) + "\n")
-    atomic_write(out / "report.html", render(filled, content["about"], data, command))
+    atomic_write(out / "report.html", render(filled, content["about"], data, command, claims))
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ from relevit.experiments.published import published
 from relevit.experiments.real.tables import Which, before_original, once, protocol_of, select, settings_note, state
 from relevit.experiments.real.variants import Variant, measurement_job, measurement_key, run_jobs_of, settings_of
 
+ONE_SEED = "Each fine-tuned row is of one fine-tuning with one seed; there are no intervals."
+
 
 @dataclass(frozen=True)
 class MeasurementPlan:
@@ -63,7 +65,7 @@ class MeasurementPlan:
         most = settings_of(data)["limit"] or self.limit
         words = self.test.replace("_", " ").replace("knn", "nearest neighbours")
         images = "all images" if most is None else f"{most} images, drawn once,"
-        note = f"{words[0].upper()}{words[1:]} on {images} of {self.source}. {protocol_of(data)}"
+        note = f"{words[0].upper()}{words[1:]} on {images} of {self.source}. {protocol_of(data)} {ONE_SEED}"
         return Filled(rows, (), settings_note(data), note)
 
     def _published(self, model: str, variant: Variant | None, figure: str) -> float | None:

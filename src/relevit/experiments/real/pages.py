@@ -94,4 +94,5 @@ class EffectsPlan:
                 counts = outcome.result["counts"]
                 rows += [Row(name, each, "count", ours=float(counts[each]), state=MEASURED) for each in COUNTS]
                 pages.append((name, outcome.result["page"]))
-        return Filled(rows, (), settings_note(data), protocol_of(data), pages=pages)
+        protocol = f"{protocol_of(data)} Each page is of one fine-tuning with one seed."
+        return Filled(rows, (), settings_note(data), protocol, pages=pages)

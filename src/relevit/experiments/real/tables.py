@@ -88,7 +88,43 @@ class AccuracyPlan:
             notes.insert(
                 0, f"Averages are over {', '.join(over)}, of each column those that were measured before and after."
             )
-        return Filled([*rows, *averages], list(self._findings(members, changes)), notes, protocol_of(data), runs)
+        protocol = " ".join([protocol_of(data), *self._intervals(), *self._baselines(data)])
+        return Filled([*rows, *averages], list(self._findings(members, changes)), notes, protocol, runs)
+
+    def _intervals(self) -> list[str]:
+        """Of what the intervals are, in sentences."""
+        inside = {name for names in (self.spread or {}).values() for name in names}
+        alone = any(variant.name not in inside for variant in self.variants)
+        sentences = ["Intervals (95%): of the original Wilson's, over images."] if self.rows else []
+        if alone and self.rows:
+            sentences += [
+                "Each cell of a fine-tuned model is of one fine-tuning with one seed: its interval (Wilson's) and that of its change (a paired "
+                "bootstrap, or Bonett and Price's where few images differ) are over the images alone, and say nothing of how "
+                "much another seed would change."
+            ]
+        if self.spread:
+            sentences += [
+                "Of a mean over several runs Student's t over the runs, the original's figure taken as fixed."
+            ]
+        if self.averages:
+            each = "" if self.rows else "Intervals (95%): "
+            sentences += [
+                f"{each}{'of' if each else 'Of'} an average change Student's t over the models, each with one seed."
+            ]
+        return sentences
+
+    def _baselines(self, data: Data) -> list[str]:
+        """At which rates and weights the baselines run, in a sentence; none where there are none."""
+        if not any(variant.method.startswith(("gradmask", "rrr")) for variant in self.variants):
+            return []
+        models = select(data, self.models)
+        ruled = [model.name for model in models if model.lr is None]
+        rates = [] if len(ruled) == len(models) else ["at the published learning rates of our method"]
+        rates += [f"at rates of their own by the paper's rule ({', '.join(ruled)})"] if ruled else []
+        return [
+            f"GradMask and RRR run {' or '.join(rates)} and at their default weights: the paper tuned their hyperparameters for "
+            "each model, and gives no values."
+        ]
 
     def _variants(self, data: Data) -> tuple[Variant, ...]:
         """The variants to run: of those that are one row together, the first `--seeds`."""
@@ -182,25 +218,31 @@ class AccuracyPlan:
 
     def _findings(self, members: Mapping[str, list[Variant]], changes: Changes) -> Iterator[Finding]:
         """The paper's claim for its own method: it gains on shifted sets. Over models, which must be two or more."""
-        from relevit.experiments.figures import over_seeds, verdict
+        from relevit.experiments.figures import over_seeds, p_value, verdict
 
         if not self.averages:
             return
-        for name, variants in members.items():
-            if variants[0].method != "relevance":
+        claims = [
+            (name, group, benchmark)
+            for name, variants in members.items()
+            if variants[0].method == "relevance"
+            for group in self.groups
+            for benchmark in self.benchmarks
+            if benchmark not in ("imagenet", "imagenet-v2")
+        ]
+        for name, group, benchmark in claims:
+            own = changes.get((name, benchmark, self.figures[0], group), {})
+            of = {"all": "", "set_a": ", classes of set A", "rest": ", other classes"}[group]
+            says = f"{name} gains on {benchmark}, averaged over the models{of}"
+            compared = f"{name} less original, {benchmark}, R@1{of}"
+            tested = f"accuracy: {compared}, higher, over {', '.join(sorted(own))}"
+            if len(own) < 2:
+                why = "needs two models" if own else "not run"
+                yield Finding(says, compared, None, None, None, len(own), why, None, tested)
                 continue
-            for benchmark in self.benchmarks:
-                if benchmark in ("imagenet", "imagenet-v2"):
-                    continue
-                own = list(changes.get((name, benchmark, self.figures[0], self.groups[0]), {}).values())
-                says = f"{name} gains on {benchmark}, averaged over the models"
-                compared = f"{name} less original, R@1"
-                if len(own) < 2:
-                    yield Finding(says, compared, None, None, None, len(own), "needs two models" if own else "not run")
-                    continue
-                found = over_seeds(own)
-                judged = verdict("higher", 0.0, found)
-                yield Finding(says, compared, found.mean, found.low, found.high, found.seeds, judged)
+            found = over_seeds(list(own.values()))
+            judged, p = verdict("higher", 0.0, found), p_value("higher", 0.0, found)
+            yield Finding(says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)
 
 
 Changes = dict[tuple[str, str, str, str], dict[str, float]]  # of row, benchmark, figure, group: model to points
@@ -290,8 +332,8 @@ def protocol_of(data: Data) -> str:
         "standard": "Protocol standard: each model's own preprocessing, the benchmarks' own classes.",
     }[data.protocol]
     return (
-        f"{how} Fine-tuning: {numbers['epochs']} epochs, batches of {numbers['batch_size']}, the best epoch by the loss on validation "
-        "samples. Intervals (95%): Wilson's; of changes a paired bootstrap over images, or Bonett and Price's where few differ; of means over several runs or models Student's t."
+        f"{how} Fine-tuning: {numbers['epochs']} epochs, batches of {numbers['batch_size']}, the best epoch by the loss on "
+        "validation samples."
     )
 
 
