@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from relevit.data import digits as bench
 from relevit.experiments import cells, figures, grids
@@ -236,3 +238,42 @@ def test_the_papers_tables_and_their_average_changes() -> None:
     assert {c.benchmark for c in published(3)} == {"segmentation"} and len(published(3)) == 14 * 3
     assert next(c for c in published(4) if c.method == "only-foreground" and c.benchmark == "imagenet-a").value == 8.9
     assert average_change(1, "gradmask", "tokencut", "imagenet") is None
+
+
+def test_an_arm_may_start_from_another_model() -> None:
+    """Its trials, its cells and the first row are of that model, which is made before all of them."""
+    grid = GRIDS["appendix_l"]
+    assert {arm.start for arm in grid.arms} == {"linear-head"} and {g.start for g in GRIDS.values()} == set(
+        cells.STARTS
+    )
+    jobs = {job.key: job for job in in_order(grid.jobs(1))}
+    assert next(iter(jobs)) == "linear-head" and "original" not in jobs and "original-rate" not in jobs
+    for key, job in jobs.items():
+        if job.function.endswith((":trial", ":cell", ":original")):
+            assert job.arguments["start"] == "linear-head", key
+            assert "linear-head" in job.after or job.function.endswith(":cell")
+    choice = jobs["relevance_from_linear_head-3-rate"]
+    trials = {key: {"accuracy": 90.0, "classification_loss": 0.5} for key in choice.after}
+    trials["linear-head-rate"] = {"accuracy": 91.0, "classification_loss": 0.6}
+    trials["relevance_from_linear_head-3-rate-0.0003"] = {"accuracy": 80.0, "classification_loss": 0.5}
+    assert cells.choose(after=trials, **choice.arguments)["rate"] == 1e-4
+    outcomes = {key: Outcome("skipped", None, "not run") for key in jobs} | {"linear-head-figures": done(result(4))}
+    first = GridPlan(grid).fill(outcomes, dataclasses.replace(BUILTIN, seeds=1)).rows[0]
+    assert first.row == "original" and first.ours == pytest.approx(figures.value(result(4), "in_distribution", 1))
+    spec = {key: value for key, value in cells.cell_job(grids.RELEVANCE, 0).arguments.items()}
+    assert "start" not in spec  # results of earlier calls stay valid
+
+
+def test_the_linear_head_has_the_classes_of_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head alone is new, and its classes are numbered as the benchmark's."""
+    from relevit.experiments import probe
+    from relevit.models import load
+
+    monkeypatch.setattr(probe, "PER_CLASS", 5)
+    found = [probe.linear_head("linear-head", tmp_path) for _ in range(2)]  # the second after a lost result
+    assert found[0] == found[1] and found[0]["images"] == 100 and found[0]["classes"] == 20
+    new, old = cells._start("linear-head", tmp_path), cells._start("original", tmp_path)
+    changed = [name for name, value in new.state_dict().items() if not torch.equal(value, old.state_dict()[name])]
+    assert changed == ["head.weight", "head.bias"]
+    assert cells.trial(None, tmp_path, start="linear-head")["accuracy"] > 90  # chance is 5
+    assert load("builtin")[0].head.weight.shape == new.head.weight.shape

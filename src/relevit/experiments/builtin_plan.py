@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from relevit.experiments.cells import figures_key
 from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
 from relevit.experiments.grids import Contrast, Entry, Grid
 from relevit.experiments.jobs import Job, Outcome
@@ -35,7 +36,8 @@ class GridPlan:
         from relevit.experiments.figures import of_original, over_seeds, value
 
         grid, seeds = self.grid, range(min(self.grid.seeds, data.seeds or self.grid.seeds))
-        start = outcomes["original"].result
+        first_key = figures_key(grid.start)
+        start = outcomes[first_key].result
         done = {entry.row: _results(entry, seeds, outcomes) for entry in grid.entries()}
         rows: list[Row] = []
         for figure in grid.figures:
@@ -43,7 +45,7 @@ class GridPlan:
                 for name in grid.sets:
                     key: dict[str, Any] = {"column": name, "figure": figure, "group": group}
                     if start is None:
-                        rows.append(Row("original", **key, state=_state([outcomes["original"]])))
+                        rows.append(Row("original", **key, state=_state([outcomes[first_key]])))
                         continue
                     first = of_original(start, name, grid.views, figure, group)
                     rows.append(Row("original", **key, ours=first.mean, low=first.low, high=first.high, state=MEASURED))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)  # the grid of the rule
 TUNING_SEED = 100  # of the samples for the choice of the rate, of no seed that is reported
 FEWER_RATES = RATES[1:4]
+STARTS = ("original", "linear-head")  # the built-in model, and its backbone with a new linear head (probe.py)
 _HERE = "relevit.experiments.cells"
 _STEP = 0.09  # seconds of an optimiser step with maps on one core
 
@@ -32,8 +33,8 @@ class Arm:
     name: in the tables and in the jobs' keys, of one arm only. method: of relevit.methods.METHODS. masks: "exact" or
     "automatic". explainer: whose maps train. per_class: samples of each of `classes` classes of set A. draws: whether
     every seed draws classes of its own, from all, in place of set A's. factor: times the rate that the rule chooses. rate_of:
-    the arm whose rate it takes, None for its own. rates: the grid of the rule. views: pictures of each test object, 1 to 3. options: further
-    arguments of `finetune`.
+    the arm whose rate it takes, None for its own. rates: the grid of the rule. views: pictures of each test object, 1 to 3. start: the
+    model that is fine-tuned, of STARTS. options: further arguments of `finetune`.
     """
 
     name: str
@@ -47,13 +48,14 @@ class Arm:
     rate_of: Arm | None = None
     rates: tuple[float, ...] = RATES
     views: int = 1
+    start: str = "original"
     cost: float = 1.0  # of a step, in those of the paper's method
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def spec(self) -> dict[str, Any]:
         """What distinguishes it, as arguments of the functions below; the usual values are left out."""
         usual = Arm("", "")
-        names = ("masks", "explainer", "per_class", "classes", "options")
+        names = ("masks", "explainer", "per_class", "classes", "start", "options")
         changed = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
         return {"method": self.method, **changed}
 
@@ -74,28 +76,44 @@ class Arm:
         return f"{self.name}-{self.per_class}{of}"
 
 
-def original_job() -> Job:
-    """The figures of the original model."""
-    return Job("original", f"{_HERE}:original", {"views": 3}, seconds=30)
+def start_jobs(start: str = "original") -> list[Job]:
+    """What makes the model that is fine-tuned: nothing for the original."""
+    if start == "original":
+        return []
+    return [Job(start, "relevit.experiments.probe:linear_head", {"name": start}, seconds=60)]
+
+
+def figures_key(start: str = "original") -> str:
+    """The key of the job with the figures of the model that is fine-tuned."""
+    return start if start == "original" else f"{start}-figures"
+
+
+def original_job(start: str = "original") -> Job:
+    """The figures of the model that is fine-tuned."""
+    more, after = ({}, ()) if start == "original" else ({"start": start}, (start,))
+    return Job(figures_key(start), f"{_HERE}:original", {"views": 3, **more}, after=after, seconds=30)
 
 
 def rate_jobs(arm: Arm) -> list[Job]:
-    """The trials of every rate, and the rule's choice among them; none for an arm that takes another's rate."""
+    """The trials of every rate, and the rule's choice among them; those of the other arm for one that takes its rate."""
     if arm.rate_of is not None:
         return rate_jobs(arm.rate_of)
-    start = Job("original-rate", f"{_HERE}:trial", {"rate": None}, seconds=2)
+    before = start_jobs(arm.start)
+    more, after = ({"start": arm.start} if before else {}), tuple(job.key for job in before)
+    start = Job(f"{arm.start}-rate", f"{_HERE}:trial", {"rate": None, **more}, after=after, seconds=2)
     trials = [
         Job(
             f"{arm.label()}-rate-{rate:g}",
             f"{_HERE}:trial",
             {**arm.spec(), "rate": rate},
+            after=after,
             seconds=arm.seconds + 2,
         )
         for rate in arm.rates
     ]
     keys = {f"{rate:g}": job.key for rate, job in zip(arm.rates, trials, strict=True)}
-    choice = Job(rate_key(arm), f"{_HERE}:choose", {"trials": keys}, after=(start.key, *keys.values()))
-    return [start, *trials, choice]
+    choice = Job(rate_key(arm), f"{_HERE}:choose", {"trials": keys, **more}, after=(start.key, *keys.values()))
+    return [*before, start, *trials, choice]
 
 
 def rate_key(arm: Arm) -> str:
@@ -141,24 +159,26 @@ def chosen_classes(classes: int = 10, choice: int | None = None) -> tuple[int, .
 
 
 @cache
-def _original() -> nn.Module:
+def _start(name: str, folder: Path) -> nn.Module:
     from relevit.models import load
 
-    return load("builtin")[0]
+    return load("builtin" if name == "original" else str(folder / "starts" / name))[0]
 
 
 def train(
     method: str,
     seed: int,
     rate: float,
+    folder: Path,
     masks: str = "exact",
     explainer: str = "gae",
     per_class: int = 3,
     classes: int = 10,
     choice: int | None = None,
+    start: str = "original",
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The built-in model, fine-tuned by an arm of that specification."""
+    """The built-in model, or another of STARTS, fine-tuned by an arm of that specification."""
     from relevit.experiments.builtin import AUTOMATIC, fine_tune
 
     given: dict[str, Any] = dict(options or {})
@@ -166,28 +186,32 @@ def train(
         given["explainer"] = explainer
     if masks == "automatic":
         method = {value: name for name, value in AUTOMATIC.items()}[method]
-    return fine_tune(_original(), method, per_class, seed, rate, classes=chosen_classes(classes, choice), **given).model
+    model, of = _start(start, folder), chosen_classes(classes, choice)
+    return fine_tune(model, method, per_class, seed, rate, classes=of, **given).model
 
 
-def trial(rate: float | None, **spec: Any) -> dict[str, float]:
+def trial(rate: float | None, folder: Path, **spec: Any) -> dict[str, float]:
     """What the rule looks at: validation accuracy (percent) and classification loss after a training with the samples of
-    TUNING_SEED at a rate; of the original for rate None."""
+    TUNING_SEED at a rate; before any training for rate None."""
     from relevit.experiments.builtin import rate_figures
 
-    return rate_figures(_original() if rate is None else train(seed=TUNING_SEED, rate=rate, **spec))
+    if rate is None:
+        return rate_figures(_start(spec.get("start", "original"), folder))
+    return rate_figures(train(seed=TUNING_SEED, rate=rate, folder=folder, **spec))
 
 
-def choose(trials: Mapping[str, str], after: Mapping[str, Any]) -> dict[str, Any]:
+def choose(trials: Mapping[str, str], after: Mapping[str, Any], start: str = "original") -> dict[str, Any]:
     """The paper's rule, on the results of the trials (rate to key)."""
     from relevit.rates import choose_rate
 
     own = {float(rate): after[key] for rate, key in trials.items()}
-    return {"rate": choose_rate(after["original-rate"], own), "original": after["original-rate"], "trials": after}
+    before = after[f"{start}-rate"]
+    return {"rate": choose_rate(before, own), "original": before, "trials": after}
 
 
-def original(views: int) -> dict[str, Any]:
-    """The figures of the original model."""
-    return measured(_original(), views)
+def original(views: int, folder: Path, start: str = "original") -> dict[str, Any]:
+    """The figures of the model that is fine-tuned."""
+    return measured(_start(start, folder), views)
 
 
 def cell(
@@ -201,12 +225,13 @@ def cell(
 
     (choice,) = after.values()
     rate, began = choice["rate"] * factor, time.monotonic()
-    model = train(seed=seed, rate=rate, **spec)
+    model = train(seed=seed, rate=rate, folder=folder, **spec)
     seconds = time.monotonic() - began
     save_checkpoint(folder / "models" / name, model)
     found = {"rate": rate, "train_seconds": seconds, **measured(model, views)}
     if spec.get("masks") == "automatic":
-        found["masks"] = mask_figures(_original(), spec.get("per_class", 3), seed)
+        start = _start(spec.get("start", "original"), folder)
+        found["masks"] = mask_figures(start, spec.get("per_class", 3), seed)
     return found
 
 

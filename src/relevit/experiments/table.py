@@ -123,7 +123,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Appendix K",
         ClassPlan(RELEVANCE, ("in_distribution", "background_shuffled", "background_unseen")),
     ),
-    "appendix_l": Experiment("self-supervised backbones with a linear head", "Appendix L"),
+    "appendix_l": Experiment("self-supervised backbones with a linear head", "Appendix L", _grid("appendix_l")),
     "appendix_m": Experiment("nearest neighbours on frozen features", "Appendix M", NEIGHBOURS),
     "appendix_n": Experiment("perturbation of pixels by relevance", "Appendix N", PERTURBATION),
     "beyond": Experiment("other losses of masks alone, without labels", "not in the paper", _grid("beyond")),
@@ -157,6 +157,7 @@ ORDER = (
     "appendix_h",
     "appendix_d",
     "appendix_a",
+    "appendix_l",
 )
 
 
