@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from relevit.data import digits as bench
-from relevit.experiments import cells, figures, grids
+from relevit.experiments import arms, cells, figures
 from relevit.experiments.builtin_plan import GridPlan
 from relevit.experiments.cells import Arm
 from relevit.experiments.engines import resolve
@@ -194,10 +194,10 @@ def test_contrasts_name_rows_and_columns() -> None:
 
 
 def test_arms_that_take_anothers_rate_wait_for_it() -> None:
-    half = grids.NEAR_RATES[0]
+    half = arms.NEAR_RATES[0]
     job = cells.cell_job(half, 4)
     assert job.after == ("relevance-3-rate",) and job.arguments["factor"] == 0.5 and job.arguments["seed"] == 4
-    fewer = next(arm for arm in grids.BY_SAMPLES if (arm.per_class, arm.classes) == (20, 5))
+    fewer = next(arm for arm in arms.BY_SAMPLES if (arm.per_class, arm.classes) == (20, 5))
     assert (
         cells.cell_job(fewer, 0).after == ("relevance-20-rate",)
         and cells.cell_key(fewer, 0) == "relevance-20-of-5-seed-0"
@@ -205,9 +205,9 @@ def test_arms_that_take_anothers_rate_wait_for_it() -> None:
 
 
 def test_other_classes_are_drawn_by_the_seed() -> None:
-    jobs = [cells.cell_job(grids.OTHER_CLASSES, seed) for seed in (0, 3)]
+    jobs = [cells.cell_job(arms.OTHER_CLASSES, seed) for seed in (0, 3)]
     assert [job.arguments["choice"] for job in jobs] == [0, 3]
-    assert "choice" not in cells.cell_job(grids.RELEVANCE, 3).arguments
+    assert "choice" not in cells.cell_job(arms.RELEVANCE, 3).arguments
 
 
 def test_chosen_classes() -> None:
@@ -260,7 +260,7 @@ def test_an_arm_may_start_from_another_model() -> None:
     outcomes = {key: Outcome("skipped", None, "not run") for key in jobs} | {"linear-head-figures": done(result(4))}
     first = GridPlan(grid).fill(outcomes, dataclasses.replace(BUILTIN, seeds=1)).rows[0]
     assert first.row == "original" and first.ours == pytest.approx(figures.value(result(4), "in_distribution", 1))
-    spec = {key: value for key, value in cells.cell_job(grids.RELEVANCE, 0).arguments.items()}
+    spec = {key: value for key, value in cells.cell_job(arms.RELEVANCE, 0).arguments.items()}
     assert "start" not in spec  # results of earlier calls stay valid
 
 

@@ -6,16 +6,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from relevit.experiments.cells import (
-    FEWER_RATES,
-    Arm,
-    cell_job,
-    cell_key,
-    original_job,
-    rate_jobs,
-    start_jobs,
-    with_samples,
+from relevit.experiments.arms import (
+    ABLATIONS,
+    AS_RELEASED,
+    AUTOMATIC,
+    BEYOND,
+    BY_SAMPLES,
+    CLASSES,
+    CONTROL,
+    CONTROL_SLOWER,
+    EXPLAINERS,
+    GRADMASK,
+    HEADED,
+    LABEL_FREE,
+    MAIN,
+    NEAR_RATES,
+    OTHER_CLASSES,
+    RELEVANCE,
+    RRR,
+    SAMPLES,
+    SWAP,
+    WEIGHTED,
 )
+from relevit.experiments.cells import Arm, cell_job, cell_key, original_job, rate_jobs, start_jobs
 from relevit.experiments.jobs import Job
 
 
@@ -35,73 +48,6 @@ class Contrast:
     expects: Literal["higher", "lower", "same"] = "higher"
     margin: float = 1.0
     figure: str = "r1"
-
-
-# The arms. The first ones are measured on three pictures of each test object, the others on one.
-RELEVANCE = Arm("relevance", "relevance", views=3)
-AUTOMATIC = Arm("relevance_with_automatic_masks", "relevance", masks="automatic", rate_of=RELEVANCE, views=3)
-CONTROL = Arm("control", "control", views=3, cost=0.7)
-CONTROL_SLOWER = replace(CONTROL, name="control_at_the_rate_of_relevance", rate_of=RELEVANCE)
-SWAP = Arm("background_swap", "background_swap", views=3, cost=0.7)
-BOTH = Arm("relevance+background_swap", "relevance+background_swap", views=3)
-GRADMASK = Arm("gradmask", "gradmask", views=3, cost=1.6)
-RRR = Arm("rrr", "rrr", views=3, cost=1.6)
-WEIGHTS = {"gradmask": (100.0, 1e3, 1e4), "rrr": (1e-2, 1e-3, 1e-4)}  # times the usual weight of the gradient's term
-WEIGHTED = {
-    method: tuple(
-        Arm(f"{method}_weight_x{factor:g}", method, cost=1.6, options={"lambda_relevance": float(f"{0.8 * factor:g}")})
-        for factor in factors
-    )
-    for method, factors in WEIGHTS.items()
-}
-AS_RELEASED = tuple(Arm(f"{name}_as_released", f"{name}_as_released", cost=1.3) for name in ("gradmask", "rrr"))
-ABLATIONS = tuple(
-    Arm(name, name)
-    for name in (
-        "without_classification",
-        "without_background",
-        "without_foreground",
-        "with_labels",
-        "only_background",
-        "only_foreground",
-    )
-)
-LABEL_FREE = Arm("relevance_label_free", "relevance_label_free")
-SHARE = Arm("relevance_share", "relevance_share", cost=2.0)
-CONSISTENCY = Arm("consistency", "consistency", cost=1.5)
-DISTILLATION = Arm("distillation", "distillation", cost=1.7)
-BEYOND = (SHARE, CONSISTENCY, DISTILLATION)
-SECOND_ORDER = ("input_x_gradient", "attn_lrp")  # explainers whose maps train by second-order gradients alone
-EXPLAINERS = tuple(
-    Arm(
-        f"relevance_by_{name}",
-        "relevance",
-        explainer=name,
-        options={"second_order": True} if name in SECOND_ORDER else {},
-        cost=2.0 if name in SECOND_ORDER else 1.0,
-        rates=FEWER_RATES,
-    )
-    for name in ("raw_attention", "rollout", "attention_gradcam", "gradient_rollout", "input_x_gradient", "attn_lrp")
-)
-FACTORS = (0.5, 0.8, 1.25, 2.0)
-NEAR_RATES = tuple(
-    replace(RELEVANCE, name=f"relevance_rate_x{factor:g}", rate_of=RELEVANCE, factor=factor, views=1)
-    for factor in FACTORS
-)
-OTHER_CLASSES = replace(RELEVANCE, name="relevance_other_classes", rate_of=RELEVANCE, draws=True, views=1)
-SAMPLES, CLASSES = (1, 3, 10, 20), (5, 10)
-HEADED = tuple(
-    Arm(f"{name}_from_linear_head", method, masks=masks, start="linear-head", cost=cost)
-    for name, method, masks, cost in (
-        ("relevance", "relevance", "exact", 1.0),
-        ("relevance_with_automatic_masks", "relevance", "automatic", 1.0),
-        ("control", "control", "exact", 0.7),
-    )
-)
-HEADED = (HEADED[0], replace(HEADED[1], rate_of=HEADED[0]), HEADED[2])
-BY_SAMPLES = tuple(
-    RELEVANCE if (n, of) == (3, 10) else with_samples(RELEVANCE, n, of) for of in CLASSES for n in SAMPLES
-)
 
 
 @dataclass(frozen=True)
@@ -173,7 +119,6 @@ class Grid:
 BACKGROUNDS = ("in_distribution", "background_shuffled", "background_unseen", "foreground_only", "shifted")
 PLACES = ("location", "rotation", "size")
 EVERY = ("in_distribution", "background_shuffled", "background_unseen", *PLACES, "foreground_only", "shifted")
-MAIN = (GRADMASK, RRR, CONTROL, SWAP, RELEVANCE, AUTOMATIC)
 
 
 def _against_baselines(arm: str, on: str) -> tuple[Contrast, ...]:
@@ -265,7 +210,17 @@ GRIDS: dict[str, Grid] = {
                 expects="same",
             )
             for arm in BEYOND
+        )
+        + tuple(
+            Contrast(
+                f"{arm.name} does better than the paper's loss on the classes without samples",
+                arm.name,
+                "relevance",
+                group="rest",
+            )
+            for arm in (SWAP, *BEYOND)
         ),
+        groups=("all", "set_a", "rest"),
     ),
     "appendix_d": Grid(
         (
@@ -324,8 +279,15 @@ GRIDS: dict[str, Grid] = {
                 "original",
             )
             for arm, (of, n) in zip(BY_SAMPLES, ((of, n) for of in CLASSES for n in SAMPLES), strict=True)
+        )
+        + tuple(
+            Contrast(f"with {arm.per_class} of each of 10 classes, {who} gain too", arm.row, "original", group=group)
+            for arm in BY_SAMPLES
+            if arm.classes == 10
+            for who, group in (("these classes", "set_a"), ("the other classes", "rest"))
         ),
         seeds=3,
+        groups=("all", "set_a", "rest"),
     ),
     "appendix_e": Grid(
         (RELEVANCE, *NEAR_RATES),

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relevit.errors import UserError
+from relevit.experiments.arms import CONTROL, MAIN, RELEVANCE, SWAP
 from relevit.experiments.builtin_plan import GridPlan
 from relevit.experiments.class_plan import ClassPlan
 from relevit.experiments.filled import Plan
-from relevit.experiments.grids import CONTROL, GRIDS, MAIN, RELEVANCE, SWAP, Contrast
+from relevit.experiments.grids import GRIDS, Contrast
 from relevit.experiments.measured_plan import MeasuredPlan, PicturesPlan
 from relevit.experiments.real.declared import REAL
 
