@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from relevit.experiments import reproduce as module
 from relevit.experiments import table
 from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
 from relevit.experiments.jobs import Job, Outcome
+from relevit.experiments.real.models import PAPER_MODELS, chosen_models
 from relevit.experiments.records import locked
-from relevit.experiments.reproduce import plan, reproduce
+from relevit.experiments.reproduce import command_for, plan, reproduce
 from relevit.experiments.table import Experiment, chosen
 from relevit.report.results import MINUS
 
@@ -186,6 +188,21 @@ def test_tables_say_what_was_measured_and_what_was_not(tiny: None, tmp_path: Pat
     assert content["about"]["jobs"] == {"done": 3, "failed": 1, "skipped": 1}
     runs = rows_of(tmp_path / "runs.csv")
     assert [run["experiment"] for run in runs] == ["two", "one"] and runs[0]["value"] == "2"
+
+
+def test_the_command_of_a_run_names_all_that_its_figures_depend_on(tmp_path: Path) -> None:
+    assert command_for("one", BUILTIN) == "relevit reproduce one --data builtin --out DIR"
+    file = tmp_path / "a b.pth"
+    file.touch()
+    names = ["AR-S", f"mine=vit_tiny_patch16_224@{file}", "ViT-B=vit_tiny_patch16_224"]
+    models = chosen_models(names)
+    settings = {"epochs": 2, "classes": None, "mask_model": "m", "self_supervised": models[1]}
+    words = shlex.split(command_for("one", Data("/da ta", protocol="standard", models=models, settings=settings)))
+    assert words[3:7] == ["--data", "/da ta", "--out", "DIR"] and words[7:9] == ["--protocol", "standard"]
+    assert words[9:13] == ["--models", *names] and chosen_models(words[10:13]) == models
+    assert words[13:] == ["--epochs", "2", "--mask-model", "m", "--self-supervised", names[1]]
+    whole = Data("/data", models=PAPER_MODELS)
+    assert [name for name in shlex.split(command_for("one", whole)) if name.startswith("ViT")] == ["ViT-B", "ViT-L"]
 
 
 def test_verdicts_are_corrected_over_all_claims_of_the_page(

@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a claim: a paired difference over seeds with its 95% interval, and the verdict. p: two-sided, below 0.05 where
+    """What became of a claim: a paired difference over seeds (real data: models, of which `seeds` is the number) with its 95% interval, and the verdict. p: two-sided, below 0.05 where
     the verdict is settled (figures.py, `p_value`); None where nothing was tested. hypothesis: what is compared, the same text for
     the same comparison in other experiments; "" for one of its own."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -154,7 +155,7 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
         for row in own.rows
     ]
     atomic_write(out / "results.csv", table(rows, COLUMNS))
-    again = {name: f"relevit reproduce {name} --data {data.name} --out DIR" for name in filled}
+    again = {name: command_for(name, data) for name in filled}
     runs = [{"experiment": n, **run, "command": again[n]} for n, own in filled.items() for run in own.runs]
     atomic_write(out / "runs.csv", table(runs, RUN_COLUMNS))
     content: dict[str, Any] = {
@@ -188,6 +189,17 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
     }
     atomic_write(out / "results.json", json.dumps(content, indent=1) + "\n")
     atomic_write(out / "report.html", render(filled, content["about"], data, command, claims))
+
+
+def command_for(name: str, data: Data) -> str:
+    """The call that yields an experiment's figures on these data."""
+    words = ["relevit", "reproduce", name, "--data", data.name, "--out", "DIR"]
+    if data.name != "builtin":
+        words += ["--protocol", data.protocol]
+        words += ["--models", *(model.given for model in data.models)] if data.models else []
+        given = {key: getattr(value, "given", value) for key, value in data.settings.items() if value is not None}
+        words += [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    return shlex.join(words)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -42,6 +42,13 @@ class PaperModel:
         return known if self.file is None else {**known, "weights": digest(self.file)}
 
     @property
+    def given(self) -> str:
+        """As `--models` is told of it."""
+        if self.file is None and _NAMES.get(self.name) == self:
+            return self.name
+        return f"{self.name}={self.architecture}" + ("" if self.file is None else f"@{self.file}")
+
+    @property
     def need(self) -> str | None:
         """The name of the data that its weights are, where timm has none."""
         return f"weights of {self.name} ({self.weights})" if self.weights is not None else None

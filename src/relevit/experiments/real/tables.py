@@ -99,8 +99,8 @@ class AccuracyPlan:
         if alone and self.rows:
             sentences += [
                 "Each cell of a fine-tuned model is of one fine-tuning with one seed: its interval (Wilson's) and that of its change (a paired "
-                "bootstrap, or Bonett and Price's where few images differ) are over the images alone, and say nothing of how "
-                "much another seed would change."
+                "bootstrap, or Bonett and Price's where few images differ) are over the images alone, taken as independent, and say "
+                "nothing of how much another seed would change."
             ]
         if self.spread:
             sentences += [
