@@ -117,6 +117,9 @@ def test_a_page_of_claims() -> None:
     less = family({"one": [found("", 0.03), Finding("another", "a less b", 1, 0, 2, 5, "holds", 0.04)]})
     assert (less.different, less.settled, less.stay) == (2, 2, 0)  # of hypotheses without a name each is one of its own
     assert [standing.stays for standing in less.standings["one"]] == [False, False] and "(" not in less.sentence
+    assert "2 settled by the 95% interval alone, none of these also after Holm's correction over all 2" in less.sentence
+    open_ = family({"one": [found("v", 0.4, "not settled")]})
+    assert open_.sentence == "1 comparison was tested: none is settled by its 95% interval."
     assert family({"one": [found("v", None, "not run")]}).sentence == ""
 
 

@@ -46,9 +46,12 @@ class Family:
             return ""
         repeats = " (one that several experiments show counts once, where it has the most seeds)"
         comparisons = "different comparisons were" if self.tested > 1 else "comparison was"
+        start = f"{self.tested} {comparisons} tested{repeats if self.different < self.stated else ''}:"
+        if not self.settled:
+            return f"{start} none is settled by its 95% interval."
         return (
-            f"{self.tested} {comparisons} tested{repeats if self.different < self.stated else ''}: {self.settled} settled by the "
-            f"95% interval alone, {self.stay} of these also after Holm's correction over all {self.tested}."
+            f"{start} {self.settled} settled by the 95% interval alone, {self.stay or 'none'} of these also after Holm's "
+            f"correction over all {self.tested}."
         )
 
 

@@ -81,7 +81,7 @@ class AccuracyPlan:
                             if row.change is not None:
                                 changes.setdefault((name, benchmark, figure, group), {})[model.name] = row.change
                             runs += _runs(model, variants, own, key, set_a)
-        averages = list(self._averages(members, changes, data))
+        averages = list(self._averages(members, changes, outcomes, data))
         over = dict.fromkeys(model for own in changes.values() for model in own)
         notes = [*self.notes, *settings_note(data)]
         if averages and over:
@@ -189,14 +189,17 @@ class AccuracyPlan:
             title, **key, ours=means[0], low=100 * low, high=100 * high, published=paper, state=MEASURED, **moved
         )
 
-    def _averages(self, members: Mapping[str, list[Variant]], changes: Changes, data: Data) -> Iterator[Row]:
+    def _averages(
+        self, members: Mapping[str, list[Variant]], changes: Changes, outcomes: Mapping[str, Outcome], data: Data
+    ) -> Iterator[Row]:
         """Rows of the change, averaged over the models, the published ones over the same models; an interval over models where
         there are two or more."""
         from relevit.experiments.figures import over_seeds
 
         if not self.averages:
             return
-        known = [model.name for model in select(data, self.models)]
+        models = select(data, self.models)
+        known = [model.name for model in models]
         for figure in self.figures:
             for group in self.groups:
                 for name, variants in members.items():
@@ -209,7 +212,14 @@ class AccuracyPlan:
                         key: dict[str, Any] = {"column": benchmark, "figure": figure, "group": group}
                         title = f"average change, {name}"
                         if not own:
-                            yield Row(title, **key, published=paper, state="no model was measured before and after")
+                            needed = [
+                                outcomes[evaluation_key(model, variant, benchmark)]
+                                for model in models
+                                for variant in (None, *variants)
+                            ]
+                            why = next((state(outcome) for outcome in needed if outcome.state != "done"), None)
+                            why = why or "no model was measured before and after"
+                            yield Row(title, **key, published=paper, state=why)
                             continue
                         mean = over_seeds(list(own.values()))
                         yield Row(
@@ -332,7 +342,7 @@ def protocol_of(data: Data) -> str:
         "standard": "Protocol standard: each model's own preprocessing, the benchmarks' own classes.",
     }[data.protocol]
     return (
-        f"{how} Fine-tuning: {numbers['epochs']} epochs, batches of {numbers['batch_size']}, the best epoch by the loss on "
+        f"{how} Fine-tuning: {numbers['epochs']} epoch{'s' if numbers['epochs'] > 1 else ''}, batches of {numbers['batch_size']}, the best epoch by the loss on "
         "validation samples."
     )
 
