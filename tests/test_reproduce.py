@@ -188,6 +188,17 @@ def test_tables_say_what_was_measured_and_what_was_not(tiny: None, tmp_path: Pat
     assert content["about"]["jobs"] == {"done": 3, "failed": 1, "skipped": 1}
     runs = rows_of(tmp_path / "runs.csv")
     assert [run["experiment"] for run in runs] == ["two", "one"] and runs[0]["value"] == "2"
+    assert {row["protocol"] for row in rows_of(tmp_path / "results.csv")} == {"built-in"}
+    jobs = rows_of(tmp_path / "jobs.csv")
+    assert [job["state"] for job in jobs].count("done") == 3 and len(jobs) == 5
+    for job in jobs:
+        if job["state"] == "done":
+            kept = json.loads((tmp_path / "jobs" / f"{job['job']}.json").read_text())
+            assert float(job["seconds"]) == pytest.approx(kept["seconds"], rel=1e-4, abs=1e-6)
+            assert job["hardware"] == kept["hardware"] and f"torch {kept['versions']['torch']}" in job["versions"]
+            assert not job["reason"]
+        else:
+            assert not job["seconds"] and not job["versions"] and job["reason"]
 
 
 def test_the_command_of_a_run_names_all_that_its_figures_depend_on(tmp_path: Path) -> None:

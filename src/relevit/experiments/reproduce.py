@@ -20,8 +20,9 @@ from relevit.experiments.table import EXPERIMENTS, chosen, plan_for
 from relevit.files import atomic_write
 
 COLUMNS = (
-    "experiment row column group figure state ours low high seeds change change_low change_high published difference"
+    "experiment row column group figure state ours low high seeds change change_low change_high published difference protocol"
 ).split()
+JOB_COLUMNS = "job state seconds hardware versions reason".split()
 RUN_COLUMNS = "experiment row seed rate set group figure value pictures_per_object command".split()
 
 
@@ -73,7 +74,7 @@ def reproduce(
     say: Callable[[str], object] = print,
 ) -> dict[str, Filled]:
     """Do what is not done yet of the experiments, then fill their tables and write them to OUT: report.html, results.csv
-    (a row for each cell of a table), runs.csv (a row for each run and figure), results.json.
+    (a row for each cell of a table), runs.csv (a row for each run and figure), jobs.csv (a row for each job: time, hardware, versions), results.json.
 
     The same call goes on where it was stopped. A failed job stops no other; the cells that it leaves empty say so.
     Raises UserError as `run_jobs`, for unknown experiments, and where experiments of earlier calls, which the page goes on
@@ -148,9 +149,10 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
     from relevit.experiments.family import family
     from relevit.experiments.page import render
 
+    protocol = "built-in" if data.name == "builtin" else data.protocol
     claims = family({name: own.findings for name, own in filled.items()})
     rows = [
-        {"experiment": name, **asdict(row), "difference": row.difference}
+        {"experiment": name, **asdict(row), "difference": row.difference, "protocol": protocol}
         for name, own in filled.items()
         for row in own.rows
     ]
@@ -158,6 +160,7 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
     again = {name: command_for(name, data) for name in filled}
     runs = [{"experiment": n, **run, "command": again[n]} for n, own in filled.items() for run in own.runs]
     atomic_write(out / "runs.csv", table(runs, RUN_COLUMNS))
+    atomic_write(out / "jobs.csv", table([_job_row(key, outcome) for key, outcome in outcomes.items()], JOB_COLUMNS))
     content: dict[str, Any] = {
         "command": command,
         "data": data.name,
@@ -189,6 +192,14 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
     }
     atomic_write(out / "results.json", json.dumps(content, indent=1) + "\n")
     atomic_write(out / "report.html", render(filled, content["about"], data, command, claims))
+
+
+def _job_row(key: str, outcome: Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {"job": key, "state": outcome.state}
+    if outcome.record is not None:
+        row |= {"seconds": outcome.record.seconds, "hardware": outcome.record.hardware}
+        row["versions"] = ", ".join(f"{name} {number}" for name, number in outcome.record.versions.items())
+    return row | {"reason": outcome.reason.strip().splitlines()[-1] if outcome.reason.strip() else ""}
 
 
 def command_for(name: str, data: Data) -> str:
