@@ -107,6 +107,8 @@ def figures_table(values: Values, group: str, figures: set[str], across: list[st
     excludes zero."""
     places = [place for place in values if place[2] == group and place[3] in figures]
     rows = list(dict.fromkeys(place[0] for place in places))
+    if not rows:
+        return ["Not run."]
     lines = [f"| | {' | '.join(column(name) for name in across)} | seeds |", "| --- |" + " ---: |" * (len(across) + 1)]
     for row in rows:
         cells, seeds = [], 0
