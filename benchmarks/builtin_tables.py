@@ -17,7 +17,7 @@ from pathlib import Path
 
 from relevit.experiments.builtin_plan import GridPlan
 from relevit.experiments.family import family, hypothesis
-from relevit.experiments.figures import over_seeds, p_value, verdict
+from relevit.experiments.figures import SHARE, over_seeds, p_value, verdict
 from relevit.experiments.filled import Finding
 from relevit.experiments.grids import Contrast
 from relevit.experiments.measured_plan import MeasuredPlan
@@ -81,7 +81,7 @@ def _finding(claim: Contrast, values: Values, place: str, group: str, figure: st
     if claim.against == "original":
         theirs = dict.fromkeys(ours, theirs[None]) if theirs else {}
     both = sorted(seed for seed in ours if seed in theirs and seed is not None)
-    groups = "" if claim.group == "all" else f", {GROUPS[claim.group].lower()}"
+    groups = "" if claim.group == "all" else f", {GROUPS[claim.group].replace('C', 'c', 1).replace('T', 't', 1)}"
     within = f", within {claim.margin:g}" if claim.expects == "same" else ""
     compared = f"{readable(claim.arm)} less {readable(claim.against)}, {readable(claim.on)}{groups}{within}"
     tested = hypothesis(test, claim)
@@ -102,11 +102,14 @@ def claims_table(own: list[Finding], stays: Iterable[bool | None]) -> list[str]:
     return lines
 
 
-def figures_table(values: Values, group: str, figures: set[str], across: list[str], first: str) -> list[str]:
-    """Markdown: a row for each model, a column for each of `across`; changes in points, bold where their 95% interval over seeds
+def figures_table(
+    values: Values, group: str, figures: set[str], across: list[str], first: str, order: list[str]
+) -> list[str]:
+    """Markdown: a row for each model in the order of `order`, a column for each of `across`; changes in points, bold where their 95% interval over seeds
     excludes zero."""
     places = [place for place in values if place[2] == group and place[3] in figures]
-    rows = list(dict.fromkeys(place[0] for place in places))
+    there = {place[0] for place in places}
+    rows = [row for row in order if row in there] + sorted(there - set(order))
     if not rows:
         return ["Not run."]
     lines = [f"| | {' | '.join(column(name) for name in across)} | seeds |", "| --- |" + " ---: |" * (len(across) + 1)]
@@ -172,15 +175,19 @@ def document(values: Mapping[str, Values]) -> str:
             lines += ["", *claims_table(own[name], [standing.stays for standing in claims.standings[name]])]
         plan = experiment.builtin
         if isinstance(plan, MeasuredPlan):
-            lines += ["", *figures_table(values[name], "", set(plan.figures), list(plan.figures), "original")]
+            arms = ["original", *(arm.row for arm in plan.arms)]
+            lines += ["", *figures_table(values[name], "", set(plan.figures), list(plan.figures), "original", arms)]
         elif isinstance(plan, GridPlan):
+            each = "one picture" if plan.grid.views == 1 else f"{plan.grid.views} pictures"
+            lines += ["", " ".join([f"Measured on {each} of each test object.", *plan.grid.notes])]
+            arms = ["original", *(entry.row for entry in plan.grid.entries())]
             for figure in plan.grid.figures:
                 for group in plan.grid.groups:
                     heading = ", ".join(filter(None, (column(figure), GROUPS[group])))
                     several = len(plan.grid.figures) * len(plan.grid.groups) > 1
                     lines += ["", f"{heading}:"] if several else []
-                    sets = list(plan.grid.sets)
-                    lines += ["", *figures_table(values[name], group, {figure, "share"}, sets, "original")]
+                    sets = [name for name in plan.grid.sets if group == "all" or name != SHARE]
+                    lines += ["", *figures_table(values[name], group, {figure, "share"}, sets, "original", arms)]
         else:
             lines += ["", *classes_table(values[name])]
     return "\n".join(lines) + "\n"

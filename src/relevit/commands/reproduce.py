@@ -31,7 +31,7 @@ def reproduce(
     """Run the paper's experiments and show them next to its published figures.
 
     Each experiment is a grid of runs whose results are kept in OUT/jobs: the same call goes on where it was stopped, what is done is
-    not done again, and a run that failed is tried again. OUT/report.html, results.csv and runs.csv hold the tables. A cell without
+    not done again, and a run that failed is tried again. OUT/report.html, results.csv, runs.csv and jobs.csv hold the tables. A cell without
     data says so.
 
     Args:

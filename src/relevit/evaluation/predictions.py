@@ -255,7 +255,9 @@ def _from_columns(columns: dict[str, list[Any]]) -> Predictions:
 def _read_parquet(path: Path) -> dict[str, list[Any]]:
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(path.read_bytes())).to_pydict()
+    # Without Arrow's threads: they read through Python's objects, and the interpreter may end before they do.
+    with pq.ParquetFile(io.BytesIO(path.read_bytes()), pre_buffer=False) as file:
+        return file.read(use_threads=False).to_pydict()
 
 
 def _cell(value: Any) -> str:

@@ -33,7 +33,7 @@ class GridPlan:
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
         from relevit.data.digits import test_set
-        from relevit.experiments.figures import of_original, over_seeds, value
+        from relevit.experiments.figures import SHARE, of_original, over_seeds, value
 
         grid, seeds = self.grid, range(min(self.grid.seeds, data.seeds or self.grid.seeds))
         first_key = figures_key(grid.start)
@@ -43,6 +43,8 @@ class GridPlan:
         for figure in grid.figures:
             for group in grid.groups:
                 for name in grid.sets:
+                    if name == SHARE and (figure, group) != (grid.figures[0], grid.groups[0]):
+                        continue  # of all pictures
                     key: dict[str, Any] = {"column": name, "figure": figure, "group": group}
                     if start is None:
                         rows.append(Row("original", **key, state=_state([outcomes[first_key]])))

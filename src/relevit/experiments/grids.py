@@ -195,16 +195,16 @@ GRIDS: dict[str, Grid] = {
         (SWAP, RELEVANCE, LABEL_FREE, *BEYOND),
         (*EVERY, "foreground_share"),
         tuple(
-            Contrast(f"{arm.name} does better than the paper's loss", arm.name, "relevance")
+            Contrast(f"{arm.name.replace('_', ' ')} does better than the paper's loss", arm.name, "relevance")
             for arm in (LABEL_FREE, *BEYOND)
         )
         + tuple(
-            Contrast(f"{arm.name} raises accuracy on shifted sets", arm.name, "original")
+            Contrast(f"{arm.name.replace('_', ' ')} raises accuracy on shifted sets", arm.name, "original")
             for arm in (LABEL_FREE, *BEYOND)
         )
         + tuple(
             Contrast(
-                f"{arm.name}, without labels, does as well as background swap with them",
+                f"{arm.name.replace('_', ' ')}, without labels, does as well as background swap with them",
                 arm.name,
                 "background_swap",
                 expects="same",
@@ -213,7 +213,7 @@ GRIDS: dict[str, Grid] = {
         )
         + tuple(
             Contrast(
-                f"{arm.name} does better than the paper's loss on the classes without samples",
+                f"{arm.name.replace('_', ' ')} does better than the paper's loss on the classes without samples",
                 arm.name,
                 "relevance",
                 group="rest",
@@ -274,14 +274,14 @@ GRIDS: dict[str, Grid] = {
         EVERY,
         tuple(
             Contrast(
-                f"{n} sample{'s' if n > 1 else ''} of each of {of} classes raise accuracy on shifted sets",
+                f"{n} sample{'s' if n > 1 else ''} of each of {of} classes raise{'' if n > 1 else 's'} accuracy on shifted sets",
                 arm.row,
                 "original",
             )
             for arm, (of, n) in zip(BY_SAMPLES, ((of, n) for of in CLASSES for n in SAMPLES), strict=True)
         )
         + tuple(
-            Contrast(f"with {arm.per_class} of each of 10 classes, {who} gain too", arm.row, "original", group=group)
+            Contrast(f"with {arm.per_class} of each of 10 classes, {who} gain", arm.row, "original", group=group)
             for arm in BY_SAMPLES
             if arm.classes == 10
             for who, group in (("these classes", "set_a"), ("the other classes", "rest"))

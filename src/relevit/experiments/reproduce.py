@@ -74,7 +74,7 @@ def reproduce(
     say: Callable[[str], object] = print,
 ) -> dict[str, Filled]:
     """Do what is not done yet of the experiments, then fill their tables and write them to OUT: report.html, results.csv
-    (a row for each cell of a table), runs.csv (a row for each run and figure), jobs.csv (a row for each job: time, hardware, versions), results.json.
+    (a row for each cell of a table), runs.csv (a row for each run and figure), jobs.csv (a row for each job; of those done, time, hardware, versions), results.json.
 
     The same call goes on where it was stopped. A failed job stops no other; the cells that it leaves empty say so.
     Raises UserError as `run_jobs`, for unknown experiments, and where experiments of earlier calls, which the page goes on
@@ -176,7 +176,7 @@ def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Pa
                         **asdict(finding),
                         "p_holm": standing.p,
                         "stays": standing.stays,
-                        "counted": standing.counted or name,
+                        "counted": None if standing.p is None else standing.counted or name,
                     }
                     for finding, standing in zip(own.findings, claims.standings[name], strict=True)
                 ],
