@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from relevit.experiments.builtin_plan import GridPlan
-from relevit.experiments.family import family, hypothesis
-from relevit.experiments.figures import SHARE, over_seeds, p_value, verdict
+from relevit.experiments.family import family
+from relevit.experiments.figures import SHARE, finding, over_seeds
 from relevit.experiments.filled import Finding
 from relevit.experiments.grids import Contrast
 from relevit.experiments.measured_plan import MeasuredPlan
@@ -81,30 +81,22 @@ def _finding(claim: Contrast, values: Values, place: str, group: str, figure: st
     if claim.against == "original":
         theirs = dict.fromkeys(ours, theirs[None]) if theirs else {}
     both = sorted(seed for seed in ours if seed in theirs and seed is not None)
-    groups = "" if claim.group == "all" else f", {GROUPS[claim.group].replace('C', 'c', 1).replace('T', 't', 1)}"
-    within = f", within {claim.margin:g}" if claim.expects == "same" else ""
-    compared = f"{readable(claim.arm)} less {readable(claim.against)}, {readable(claim.on)}{groups}{within}"
-    tested = hypothesis(test, claim)
-    if not both:
-        return Finding(claim.says, compared, None, None, None, 0, "not run", None, tested)
-    found = over_seeds([ours[seed] - theirs[seed] for seed in both])
-    judged, p = verdict(claim.expects, claim.margin, found), p_value(claim.expects, claim.margin, found)
-    return Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)
+    return finding(claim, test, [ours[seed] - theirs[seed] for seed in both])
 
 
 def claims_table(own: list[Finding], stays: Iterable[bool | None]) -> list[str]:
     """Markdown."""
     lines = ["| claim or question | compared | points | seeds | here it |", "| --- | --- | ---: | ---: | --- |"]
-    for finding, kept in zip(own, stays, strict=True):
-        points = "" if finding.mean is None else f"{finding.mean:+.1f} ({finding.low:+.1f} to {finding.high:+.1f})"
+    for claim, kept in zip(own, stays, strict=True):
+        points = "" if claim.mean is None else f"{claim.mean:+.1f} ({claim.low:+.1f} to {claim.high:+.1f})"
         after = {True: ", after Holm too", False: ", not after Holm", None: ""}[kept]
-        lines.append(f"| {finding.says} | {finding.compared} | {points} | {finding.seeds} | {finding.verdict}{after} |")
+        lines.append(
+            f"| {claim.says} | {readable(claim.compared)} | {points} | {claim.seeds} | {claim.verdict}{after} |"
+        )
     return lines
 
 
-def figures_table(
-    values: Values, group: str, figures: set[str], across: list[str], first: str, order: list[str]
-) -> list[str]:
+def figures_table(values: Values, group: str, figures: set[str], across: list[str], order: list[str]) -> list[str]:
     """Markdown: a row for each model in the order of `order`, a column for each of `across`; changes in points, bold where their 95% interval over seeds
     excludes zero."""
     places = [place for place in values if place[2] == group and place[3] in figures]
@@ -123,7 +115,7 @@ def figures_table(
                 continue
             start = values.get(("original", *place[1:]), {}).get(None)
             seeds = max(seeds, sum(seed is not None for seed in own))
-            cells.append(_cell(list(own.values()), None if row == first or start is None else start))
+            cells.append(_cell(list(own.values()), None if row == "original" else start))
         lines.append(f"| {readable(row)} | {' | '.join(cells)} | {seeds or ''} |")
     return lines
 
@@ -176,7 +168,7 @@ def document(values: Mapping[str, Values]) -> str:
         plan = experiment.builtin
         if isinstance(plan, MeasuredPlan):
             arms = ["original", *(arm.row for arm in plan.arms)]
-            lines += ["", *figures_table(values[name], "", set(plan.figures), list(plan.figures), "original", arms)]
+            lines += ["", *figures_table(values[name], "", set(plan.figures), list(plan.figures), arms)]
         elif isinstance(plan, GridPlan):
             each = "one picture" if plan.grid.views == 1 else f"{plan.grid.views} pictures"
             lines += ["", " ".join([f"Measured on {each} of each test object.", *plan.grid.notes])]
@@ -187,7 +179,7 @@ def document(values: Mapping[str, Values]) -> str:
                     several = len(plan.grid.figures) * len(plan.grid.groups) > 1
                     lines += ["", f"{heading}:"] if several else []
                     sets = [name for name in plan.grid.sets if group == "all" or name != SHARE]
-                    lines += ["", *figures_table(values[name], group, {figure, "share"}, sets, "original", arms)]
+                    lines += ["", *figures_table(values[name], group, {figure, "share"}, sets, arms)]
         else:
             lines += ["", *classes_table(values[name])]
     return "\n".join(lines) + "\n"

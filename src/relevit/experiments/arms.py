@@ -59,15 +59,12 @@ NEAR_RATES = tuple(
 )
 OTHER_CLASSES = replace(RELEVANCE, name="relevance_other_classes", rate_of=RELEVANCE, draws=True, views=1)
 SAMPLES, CLASSES = (1, 3, 10, 20), (5, 10)
-HEADED = tuple(
-    Arm(f"{name}_from_linear_head", method, masks=masks, start="linear-head", cost=cost)
-    for name, method, masks, cost in (
-        ("relevance", "relevance", "exact", 1.0),
-        ("relevance_with_automatic_masks", "relevance", "automatic", 1.0),
-        ("control", "control", "exact", 0.7),
-    )
+_HEADED = Arm("relevance_from_linear_head", "relevance", start="linear-head")
+HEADED = (
+    _HEADED,
+    replace(_HEADED, name="relevance_with_automatic_masks_from_linear_head", masks="automatic", rate_of=_HEADED),
+    Arm("control_from_linear_head", "control", start="linear-head", cost=0.7),
 )
-HEADED = (HEADED[0], replace(HEADED[1], rate_of=HEADED[0]), HEADED[2])
 BY_SAMPLES = tuple(
     RELEVANCE if (n, of) == (3, 10) else with_samples(RELEVANCE, n, of) for of in CLASSES for n in SAMPLES
 )

@@ -12,7 +12,7 @@ from relevit.experiments.grids import Contrast, Entry, Grid
 from relevit.experiments.jobs import Job, Outcome
 
 if TYPE_CHECKING:
-    from relevit.experiments.figures import Estimate
+    pass
 
 PROTOCOL = (
     "Built-in benchmark: {samples} of each of 10 classes unless the row says otherwise, 50 epochs, batches of 8; learning "
@@ -126,22 +126,13 @@ def _state(outcomes: list[Outcome]) -> str:
 
 def _finding(claim: Contrast, start: Any, done: Mapping[str, Mapping[int, Any]], grid: Grid) -> Finding:
     """A claim's paired difference over the seeds that both arms have."""
-    from relevit.experiments.family import hypothesis
-    from relevit.experiments.figures import over_seeds, p_value, value, verdict
+    from relevit.experiments.figures import finding, value
 
-    group = "" if claim.group == "all" else {"set_a": ", classes of set A", "rest": ", other classes"}[claim.group]
-    within = f", within {claim.margin:g}" if claim.expects == "same" else ""
-    compared = f"{claim.arm} less {claim.against}, {claim.on}{group}{within}"
-    tested = hypothesis("accuracy", claim)
     ours = done[claim.arm]
     theirs = dict.fromkeys(ours, start) if claim.against == "original" else done[claim.against]
-    both = sorted(set(ours) & set(theirs))
-    if not both or start is None:
-        return Finding(claim.says, compared, None, None, None, 0, "not run", None, tested)
+    both = sorted(set(ours) & set(theirs)) if start is not None else []
     how = (claim.on, grid.views, claim.figure, claim.group)
-    found: Estimate = over_seeds([value(ours[seed], *how) - value(theirs[seed], *how) for seed in both])
-    judged, p = verdict(claim.expects, claim.margin, found), p_value(claim.expects, claim.margin, found)
-    return Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)
+    return finding(claim, "accuracy", [value(ours[seed], *how) - value(theirs[seed], *how) for seed in both])
 
 
 def _runs(grid: Grid, start: Any, done: Mapping[str, Mapping[int, Any]]) -> list[dict[str, Any]]:

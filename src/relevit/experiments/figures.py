@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -13,6 +13,11 @@ from scipy import stats
 from relevit.data.digits import SET_A, TEST_SETS, test_set
 from relevit.evaluation.intervals import cluster_bootstrap
 from relevit.experiments.cells import unpacked
+from relevit.experiments.family import hypothesis
+from relevit.experiments.filled import Finding
+
+if TYPE_CHECKING:
+    from relevit.experiments.grids import Contrast
 
 SHIFTED = TEST_SETS[1:]  # every set but the usual one
 GROUPS = ("all", "set_a", "rest")
@@ -112,3 +117,16 @@ def p_value(expects: str, margin: float, found: Estimate) -> float | None:
         return 1.0 if verdict(expects, margin, found) == "not settled" else 0.0
     beyond = abs(found.mean) - margin if expects == "same" else found.mean
     return float(2 * stats.t.sf(abs(beyond) / error, found.seeds - 1))
+
+
+def finding(claim: Contrast, test: str, differences: Sequence[float]) -> Finding:
+    """What became of a declared claim, by its differences in points, one a seed; "not run" without any. test: what is measured, the
+    same text for the same measurement (family.py)."""
+    group = {"all": "", "set_a": ", classes of set A", "rest": ", other classes"}[claim.group]
+    within = f", within {claim.margin:g}" if claim.expects == "same" else ""
+    compared, tested = f"{claim.arm} less {claim.against}, {claim.on}{group}{within}", hypothesis(test, claim)
+    if not differences:
+        return Finding(claim.says, compared, None, None, None, 0, "not run", None, tested)
+    found = over_seeds(differences)
+    judged, p = verdict(claim.expects, claim.margin, found), p_value(claim.expects, claim.margin, found)
+    return Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relevit.experiments.cells import Arm, cell_job, cell_key, original_job, rate_jobs
-from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
+from relevit.experiments.filled import MEASURED, Data, Filled, Row
 from relevit.experiments.grids import Contrast
 from relevit.experiments.jobs import Job, Outcome
 
@@ -53,8 +53,7 @@ class MeasuredPlan:
         return found
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
-        from relevit.experiments.family import hypothesis
-        from relevit.experiments.figures import over_seeds, p_value, verdict
+        from relevit.experiments.figures import finding, over_seeds
 
         start = outcomes[self._key(None)]
         values: dict[str, dict[int, Mapping[str, float]]] = {}
@@ -101,17 +100,8 @@ class MeasuredPlan:
             ours = values[claim.arm]
             theirs = dict.fromkeys(ours, start.result) if claim.against == "original" else values[claim.against]
             both = sorted(seed for seed in ours if theirs.get(seed) is not None)
-            within = f", within {claim.margin:g}" if claim.expects == "same" else ""
-            compared = f"{claim.arm} less {claim.against}, {claim.on}{within}"
-            tested = hypothesis(f"{self.test} on {self.data}", claim)
-            if not both:
-                findings.append(Finding(claim.says, compared, None, None, None, 0, "not run", None, tested))
-                continue
-            found = over_seeds([ours[seed][claim.on] - theirs[seed][claim.on] for seed in both])
-            judged, p = verdict(claim.expects, claim.margin, found), p_value(claim.expects, claim.margin, found)
-            findings.append(
-                Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)
-            )
+            differences = [ours[seed][claim.on] - theirs[seed][claim.on] for seed in both]
+            findings.append(finding(claim, f"{self.test} on {self.data}", differences))
         protocol = (
             f"{self.test.replace('_', ' ').capitalize()} on {self.limit} pictures of {self.data.replace('_', ' ')}, drawn once; "
             "models of the cells of 3 samples a class. Intervals (95%): over seeds (Student's t)."

@@ -8,14 +8,14 @@ from typing import Any
 
 from relevit.experiments.family import Family, Standing
 from relevit.experiments.filled import MEASURED, Data, Filled, Row
-from relevit.experiments.table import EXPERIMENTS
+from relevit.experiments.table import EXPERIMENTS, TEST_FIGURES
 from relevit.report.plots import COLOURS
 from relevit.report.results import readable, signed
 from relevit.report.templating import template_environment
 
 GROUPS = {"all": "", "set_a": "Classes of set A", "rest": "The other classes"}
 FIGURES = {"r1": "R@1", "r5": "R@5"}
-WRITTEN = {"objectnet": "ObjectNet", "miou": "mIoU", "map": "mAP", **FIGURES}
+WRITTEN = {"objectnet": "ObjectNet", **TEST_FIGURES, **FIGURES}
 
 
 def render(filled: Mapping[str, Filled], about: Mapping[str, Any], data: Data, command: str, claims: Family) -> str:

@@ -39,13 +39,7 @@ class Planned:
 def plan(names: Sequence[str], data: Data, out: str | Path) -> list[Planned]:
     """The jobs of some experiments, each once and in order, with what is known of them: "done", "failed before", "no
     data: NAME", "not needed: ..." (`lacks`), or "to do". Nothing is run or written."""
-    first: dict[str, tuple[str, Job]] = {}
-    wanted: set[str] = set()
-    for name in chosen(names, data.name):
-        own = in_order(_plan(name, data).jobs(data))
-        wanted |= ends(own)
-        for job in own:
-            first.setdefault(job.key, (name, job))
+    first, wanted = _jobs_of(chosen(names, data.name), data)
     jobs = [job for _, job in first.values()]
     records = read_records(out, jobs)
     lacking = lacks(in_order(jobs), records, data.missing, wanted)
@@ -82,27 +76,33 @@ def reproduce(
     """
     experiments = chosen(names, data.name)
     before = _before(Path(out), data)
-    jobs: dict[str, Job] = {}
-    wanted: set[str] = set()
-    for name in experiments:
-        own = _plan(name, data).jobs(data)
-        wanted |= ends(own)
-        for job in own:
-            if jobs.setdefault(job.key, job) != job:
-                raise ValueError(f"two experiments have different jobs called {job.key}")
+    first, wanted = _jobs_of(experiments, data)
+    jobs = [job for _, job in first.values()]
     shown = chosen([*before, *experiments], data.name)
     _known(shown, data, out)  # what the page shows of earlier calls was done with these settings, too
     if data.name != "builtin":
         backbone = data.settings.get("self_supervised")
         with locked(Path(out)):  # the jobs of another program that is at work here read it
             write_places(out, data.found, [*data.models, *([backbone] if backbone else [])])
-    outcomes = run_jobs(
-        list(jobs.values()), out, engine, workers, say, missing=data.missing, wanted=wanted, options=options
-    )
+    outcomes = run_jobs(jobs, out, engine, workers, say, missing=data.missing, wanted=wanted, options=options)
     known = {**_known(shown, data, out), **outcomes}
     filled = {name: _plan(name, data).fill(known, data) for name in shown}
     write(filled, known, Path(out), data, command)
     return {name: filled[name] for name in experiments}
+
+
+def _jobs_of(experiments: Sequence[str], data: Data) -> tuple[dict[str, tuple[str, Job]], set[str]]:
+    """The jobs of some experiments by key, each with the experiment that wants it first and behind those that it is after, and the
+    keys of those that tables are made of (`ends`). Raises ValueError for two different jobs of one key."""
+    first: dict[str, tuple[str, Job]] = {}
+    wanted: set[str] = set()
+    for name in experiments:
+        own = in_order(_plan(name, data).jobs(data))
+        wanted |= ends(own)
+        for job in own:
+            if first.setdefault(job.key, (name, job))[1] != job:
+                raise ValueError(f"two experiments have different jobs called {job.key}")
+    return first, wanted
 
 
 def _before(out: Path, data: Data) -> list[str]:

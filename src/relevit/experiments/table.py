@@ -25,14 +25,14 @@ class Experiment:
     builtin: Plan | None = None
 
 
-WRITTEN = {"pixel_accuracy": "pixel accuracy", "miou": "mIoU", "map": "mAP"}
+TEST_FIGURES = {"pixel_accuracy": "pixel accuracy", "miou": "mIoU", "map": "mAP"}
 SEGMENTATION = MeasuredPlan(
     "segmentation",
     MAIN,
     ("pixel_accuracy", "miou", "map"),
     limit=200,
     contrasts=tuple(
-        Contrast(f"ours raises {WRITTEN[figure]} of the maps as segmentation", "relevance", against, figure)
+        Contrast(f"ours raises {TEST_FIGURES[figure]} of the maps as segmentation", "relevance", against, figure)
         for against in ("original", "control")
         for figure in ("pixel_accuracy", "miou", "map")
     ),
