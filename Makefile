@@ -10,7 +10,7 @@ PYTEST := env OMP_NUM_THREADS=1 MPLBACKEND=Agg $(RUN) -m pytest
 
 help:
 	@echo "make demo       fine-tune and measure a small ViT on the built-in benchmark, offline; writes runs/demo"
-	@echo "make test       ruff, mypy and the quick tests"
+	@echo "make test       ruff, mypy, the arrows between rooms and the quick tests"
 	@echo "make test-slow  the slow tests"
 	@echo "make bench      speed and memory of a training step, speed of automatic masks"
 	@echo "make format     format the code"
@@ -29,6 +29,7 @@ test: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
 	$(PYTEST) -m "not slow" -n 2
 
 test-slow: $(STAMP)

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from relevit.experiments.builtin_plan import GridPlan
-from relevit.experiments.family import family
 from relevit.experiments.figures import SHARE, finding, over_seeds
 from relevit.experiments.filled import Finding
 from relevit.experiments.grids import Contrast
 from relevit.experiments.measured_plan import MeasuredPlan
+from relevit.experiments.multiple_testing import family
 from relevit.experiments.page import GROUPS, column, title
 from relevit.experiments.reproduce import RUN_COLUMNS, table
 from relevit.experiments.table import EXPERIMENTS, ORDER

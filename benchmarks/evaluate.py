@@ -32,9 +32,9 @@ from timm.data import create_dataset, create_loader, resolve_model_data_config
 from torch import nn
 
 from relevit.data.benchmarks import ClassFolders
-from relevit.data.transforms import evaluation_view
 from relevit.evaluation import evaluate
-from relevit.models import data_config
+from relevit.models.loading import data_config
+from relevit.models.view import evaluation_view
 
 CLASSES = 8
 

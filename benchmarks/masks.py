@@ -25,9 +25,9 @@ from scipy import ndimage
 
 from published_masks import published_cut, published_refinement
 from relevit.images import list_images, read_image
-from relevit.masks.bilateral_solver import refine_mask
-from relevit.masks.features import patch_features
-from relevit.masks.tokencut import tokencut
+from relevit.masking.bilateral_solver import refine_mask
+from relevit.masking.features import patch_features
+from relevit.masking.tokencut import tokencut
 from step import processor
 
 MODELS = ["vit_small_patch16_224", "vit_base_patch16_224"]

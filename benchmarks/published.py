@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relevit.attention import capture, token_layout
 from relevit.explainers import scale_to_unit
-from relevit.losses import confidence_loss, relevance_loss, total_loss
+from relevit.models.attention import capture, token_layout
+from relevit.training.losses import confidence_loss, relevance_loss, total_loss
 
 
 def published_relevance(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ group.init_process_group("gloo", init_method="file://{file}", rank=0, world_size
 @pytest.mark.parametrize(
     ("before", "state"),
     [
-        ("from relevit.process_group import leave_at_exit; leave_at_exit(); leave_at_exit()", "left"),
-        ("from relevit.process_group import leave_at_exit; leave_at_exit(); group.destroy_process_group()", "left"),
+        ("from relevit.processes import leave_at_exit; leave_at_exit(); leave_at_exit()", "left"),
+        ("from relevit.processes import leave_at_exit; leave_at_exit(); group.destroy_process_group()", "left"),
         ("", "initialised"),
     ],
 )

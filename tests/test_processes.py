@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from relevit.models import load
-from relevit.training import finetune
+from relevit.models.loading import load
+from relevit.training.loop import finetune
 from tiny_run import TinySamples, arguments, tiny_model
+
+SUPPORT = Path(__file__).parents[0] / "support"
 
 PROGRAM = """
 import sys
 import leaving
 from accelerate import PartialState
 from tiny_run import TinySamples, arguments, tiny_model
-from relevit.training import finetune
+from relevit.training.loop import finetune
 
 PartialState(cpu=True)
 changed = arguments(batch_size=2, accumulation=2, epochs=2)
@@ -39,7 +41,7 @@ def test_two_processes_train_as_one(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path]),
         "OMP_NUM_THREADS": "1",
     }
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_free_port()}"]

@@ -8,17 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from relevit.versions import RELEVIT
+
 if TYPE_CHECKING:
-    from relevit.attention import capture
     from relevit.errors import UserError
     from relevit.evaluation import evaluate
     from relevit.explainers import forward_with_relevance, relevance
-    from relevit.losses import background_loss, confidence_loss, foreground_loss, relevance_loss, total_loss
-    from relevit.masks.tokencut import tokencut
-    from relevit.models import load, save_checkpoint
-    from relevit.training import finetune
+    from relevit.masking.tokencut import tokencut
+    from relevit.models.attention import capture
+    from relevit.models.loading import load, save_checkpoint
+    from relevit.training.loop import finetune
+    from relevit.training.losses import background_loss, confidence_loss, foreground_loss, relevance_loss, total_loss
 
-__version__ = "0.1.0"
+
+__version__ = RELEVIT
 
 __all__ = [
     "UserError",
@@ -39,19 +42,19 @@ __all__ = [
 
 _HOMES = {
     "UserError": "errors",
-    "background_loss": "losses",
-    "capture": "attention",
-    "confidence_loss": "losses",
+    "background_loss": "training.losses",
+    "capture": "models.attention",
+    "confidence_loss": "training.losses",
     "evaluate": "evaluation",
-    "finetune": "training",
-    "foreground_loss": "losses",
+    "finetune": "training.loop",
+    "foreground_loss": "training.losses",
     "forward_with_relevance": "explainers",
-    "load": "models",
+    "load": "models.loading",
     "relevance": "explainers",
-    "relevance_loss": "losses",
-    "save_checkpoint": "models",
-    "tokencut": "masks.tokencut",
-    "total_loss": "losses",
+    "relevance_loss": "training.losses",
+    "save_checkpoint": "models.loading",
+    "tokencut": "masking.tokencut",
+    "total_loss": "training.losses",
 }
 
 

@@ -15,24 +15,24 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
-from relevit import __version__
-from relevit.commands.audit import audit
-from relevit.commands.compose import compose
-from relevit.commands.convert import convert
-from relevit.commands.demo import demo
-from relevit.commands.doctor import doctor
-from relevit.commands.effects import effects
-from relevit.commands.evaluate import evaluate
-from relevit.commands.explain import explain
-from relevit.commands.finetune import finetune
-from relevit.commands.info import info
-from relevit.commands.interpolate import interpolate
-from relevit.commands.masks import masks
-from relevit.commands.measure import measure
-from relevit.commands.probe import probe
-from relevit.commands.reproduce import reproduce
-from relevit.commands.split import split
+from relevit.api.audit import audit
+from relevit.api.compose import compose
+from relevit.api.convert import convert
+from relevit.api.demo import demo
+from relevit.api.doctor import doctor
+from relevit.api.effects import effects
+from relevit.api.evaluate import evaluate
+from relevit.api.explain import explain
+from relevit.api.finetune import finetune
+from relevit.api.info import info
+from relevit.api.interpolate import interpolate
+from relevit.api.masks import masks
+from relevit.api.measure import measure
+from relevit.api.probe import probe
+from relevit.api.reproduce import reproduce
+from relevit.api.split import split
 from relevit.errors import UserError
+from relevit.versions import RELEVIT
 
 MORE = "`relevit COMMAND --help` lists the options of a command"
 ABOUT = "Fine-tune vision transformers so that their relevance maps lie on the object, and measure what that does."
@@ -137,7 +137,7 @@ class _Parser(ArgumentParser):
 
 def build_parser() -> ArgumentParser:
     """The parser of `relevit`, made of the functions above: names, types and defaults of their signatures, help of their docstrings."""
-    parser = _Parser(prog="relevit", description=ABOUT, version=__version__, formatter_class=_Formatter)
+    parser = _Parser(prog="relevit", description=ABOUT, version=RELEVIT, formatter_class=_Formatter)
     subcommands = parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", description=MORE)
     for command, function in COMMANDS.items():
         subcommands.add_subcommand(command, _subparser(command, function), help=_summary(function))

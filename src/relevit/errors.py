@@ -1,5 +1,78 @@
 """Errors that a user can mend: the command line prints them as one line and exits with code 2."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+Kind = Literal[
+    "unreadable image",
+    "missing mask",
+    "unreadable mask",
+    "empty mask",
+    "mask of another size",
+    "unknown class",
+    "no images",
+    "one mask for several images",
+    "several masks for one image",
+    "missing image",
+    "no masks",
+    "several objects in one mask",
+    "wrong class id",
+    "bad annotation",
+    "bad manifest",
+    "bad sample",
+]
+
 
 class UserError(ValueError):
     """Something in the arguments or the files given is wrong; the message names it and says what to do."""
+
+
+REMEDIES: dict[str, str] = {
+    "unreadable image": "replace or remove the files",
+    "missing mask": "add a PNG of the same name to the folder of masks, or remove the image",
+    "unreadable mask": "write masks as grey PNG, 0 for background and 255 for object",
+    "empty mask": "mark the object (255), or remove the image",
+    "mask of another size": "give masks the size of their images",
+    "unknown class": "name class folders by wnid or class index, or give a class map",
+    "no images": "put images into the folder, or remove it",
+    "one mask for several images": "give each image of a folder a name of its own",
+    "several masks for one image": "keep one of the masks",
+    "missing image": "add the image, or remove what refers to it",
+    "no masks": "put masks into the folder, or remove it",
+    "several objects in one mask": "keep the id of the folder's class, set the other object to 0 or to 1000 (ignore)",
+    "wrong class id": "move the file to the folder of its class, or mend its ids",
+    "bad annotation": "mend or remove the annotation",
+    "bad manifest": "mend its lines: each image once, for training or validation, of the label of its class or -1",
+    "bad sample": "mend or leave out the samples",
+}
+
+
+class Fault(NamedTuple):
+    """One thing wrong with the data: its kind, the file or folder, and the details (may be empty)."""
+
+    kind: Kind
+    file: str
+    detail: str = ""
+
+
+class FaultsError(UserError):
+    """The data has faults; the message groups them by kind, `.faults` is the full list."""
+
+    def __init__(self, faults: Sequence[Fault], shown: int = 20):
+        super().__init__(describe(faults, shown))
+        self.faults = list(faults)
+
+
+def describe(faults: Sequence[Fault], shown: int = 20) -> str:
+    """Faults grouped by kind: a heading with the count and the remedy, then at most `shown` files."""
+    count = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}"
+    lines = [f"The samples have {count}; mend them, or leave the bad samples out with --skip-bad (skip_bad=True)."]
+    for kind in dict.fromkeys(fault.kind for fault in faults):
+        group = [fault for fault in faults if fault.kind == kind]
+        lines.append(f"{kind} ({len(group)}): {REMEDIES[kind]}")
+        lines += [f"  {fault.file}" + (f" ({fault.detail})" if fault.detail else "") for fault in group[:shown]]
+        if len(group) > shown:
+            lines.append(f"  ... and {len(group) - shown} more")
+    return "\n".join(lines)

@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 from torch import nn
 from torch.utils.data import Dataset
 
-from relevit.data.checks import Fault, FaultsError, Progress, check_pair, in_parallel
+from relevit.data.checks import Progress, check_pair, in_parallel
 from relevit.data.classes import ClassMap, match_classes
-from relevit.data.items import Sample
 from relevit.data.manifest import Row
+from relevit.data.sample import Sample
+from relevit.errors import Fault, FaultsError
 from relevit.images import list_images, read_alpha, read_image, read_mask
 
 _NO_CLASS = -1

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from relevit.data.checks import Fault, read_pair
+from relevit.data.checks import read_pair
+from relevit.errors import Fault
 
 _ORIENTATION = 0x0112  # of EXIF
 _PLAIN = (0.05, 0.95)  # outside these a mask's value is background or foreground, between them it is soft

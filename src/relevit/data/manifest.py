@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch.utils.data import Subset
 
-from relevit.data.items import as_sample
+from relevit.data.sample import as_sample
 from relevit.errors import UserError
 from relevit.files import atomic_write
 

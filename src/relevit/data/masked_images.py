@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
+from relevit.data.benchmarks.gtsegs import GtSegs
+from relevit.data.builtin.digits import CLASSES, TEST_SETS, test_set, training_samples
 from relevit.data.classes import ClassMap, match_classes
-from relevit.data.digits import CLASSES, TEST_SETS, test_set, training_samples
-from relevit.data.gtsegs import GtSegs
 from relevit.data.samples import Sample
 from relevit.errors import UserError
 from relevit.images import has_alpha, list_images, read_alpha, read_image, read_mask
@@ -98,7 +98,7 @@ class MaskedImages(Dataset[Sample]):
 
 
 class BuiltinPictures(Dataset[Sample]):
-    """A set of the built-in benchmark (`relevit.data.digits`): one of TEST_SETS, or "train", 60 training pictures of each class.
+    """A set of the built-in benchmark (`relevit.data.builtin.digits`): one of TEST_SETS, or "train", 60 training pictures of each class.
 
     The labels suit the built-in model and those fine-tuned from it. Pictures of one object share it in `objects`. Raises UserError
     for another name.

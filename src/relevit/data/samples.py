@@ -6,12 +6,12 @@ from typing import Any
 
 from torch.utils.data import Subset
 
-from relevit.data.checks import Fault, FaultsError, Progress, has_object, in_parallel
+from relevit.data.checks import Progress, has_object, in_parallel
 from relevit.data.classes import class_index
 from relevit.data.folder import FolderSamples
-from relevit.data.items import Sample, as_sample
 from relevit.data.manifest import Row, Split, apply_manifest, read_manifest, split_samples, write_manifest
-from relevit.errors import UserError
+from relevit.data.sample import Sample, as_sample
+from relevit.errors import Fault, FaultsError, UserError
 
 __all__ = [
     "Fault",

@@ -6,7 +6,7 @@ engine.py (the pass over the images), shards.py, predictions.py (the rows), fold
 rows to figures).
 """
 
-from relevit.evaluation.predictions import Predictions, read_predictions
+from relevit.evaluation.accuracy.predictions import Predictions, read_predictions
 from relevit.evaluation.run import evaluate
 from relevit.evaluation.summary import Report
 

@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from relevit.data.transforms import EvaluationView
 from relevit.errors import UserError
-from relevit.evaluation.answers import first_five, hits
-from relevit.evaluation.predictions import Predictions, Unreadable
+from relevit.evaluation.accuracy.answers import first_five, hits
+from relevit.evaluation.accuracy.predictions import Predictions, Unreadable
 from relevit.evaluation.shards import STREAM, shard_ranges
 from relevit.evaluation.sources import Source, as_text
+from relevit.models.view import EvaluationView
 
 Transform = Callable[[Image.Image], Tensor]
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -19,7 +19,14 @@ from typing import Any
 from urllib.parse import quote
 
 from relevit.errors import UserError
-from relevit.evaluation.predictions import Predictions, known_parts, part_count, part_name, read_predictions, write_part
+from relevit.evaluation.accuracy.predictions import (
+    Predictions,
+    known_parts,
+    part_count,
+    part_name,
+    read_predictions,
+    write_part,
+)
 from relevit.files import atomic_write
 
 CONFIG, RESULTS, ROWS = "config.json", "results.json", "predictions"

@@ -11,8 +11,8 @@ import numpy as np
 from relevit.evaluation.engine import Runner, Transform, view_facts
 from relevit.evaluation.folder import ResultsFolder
 from relevit.evaluation.sources import Source
-from relevit.runfolder import fingerprint
-from relevit.surroundings import versions
+from relevit.models.fingerprints import of_weights as fingerprint
+from relevit.versions import versions
 
 
 def settings_of(

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from relevit.data.transforms import EvaluationView
 from relevit.errors import UserError
-from relevit.evaluation.map_batches import Advance, Item, LeftOut
+from relevit.evaluation.maps.map_batches import Advance, Item, LeftOut
+from relevit.models.view import EvaluationView
 
 
 @dataclass(frozen=True)

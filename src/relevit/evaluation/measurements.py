@@ -19,13 +19,13 @@ from relevit.data.benchmarks.timm_sets import is_timm_string
 from relevit.data.classes import ClassMap
 from relevit.data.masked_images import BUILTIN, open_masked
 from relevit.errors import UserError
-from relevit.evaluation.insertion_deletion import insertion_deletion
-from relevit.evaluation.knn import knn
-from relevit.evaluation.localization import localization
-from relevit.evaluation.perturbation import perturbation
-from relevit.evaluation.segmentation import segmentation
+from relevit.evaluation.frozen.knn import knn
+from relevit.evaluation.maps.insertion_deletion import insertion_deletion
+from relevit.evaluation.maps.localization import localization
+from relevit.evaluation.maps.perturbation import perturbation
+from relevit.evaluation.maps.segmentation import segmentation
+from relevit.evaluation.maps.sufficient_subsets import sufficient_subsets
 from relevit.evaluation.sources import resolve
-from relevit.evaluation.sufficient_subsets import sufficient_subsets
 
 COMMON = ("batch_size", "seed", "progress")
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from relevit.evaluation.map_batches import LeftOut
-from relevit.evaluation.resampling import plain, weighted_mean
+from relevit.evaluation.maps.map_batches import LeftOut
+from relevit.statistics.resampling import plain, weighted_mean
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from jaxtyping import Bool
 from torch import nn
 
 from relevit.data.benchmarks.backgrounds_challenge import NAME as BACKGROUNDS_CHALLENGE
-from relevit.data.transforms import evaluation_view
 from relevit.errors import UserError
-from relevit.evaluation.class_sets import ClassSet, classes_of, in_set, indices_of, read_class_set
+from relevit.evaluation.accuracy.class_sets import ClassSet, classes_of, in_set, indices_of, read_class_set
+from relevit.evaluation.accuracy.predictions import FORMATS, Format, Predictions, concatenate
 from relevit.evaluation.engine import (
     PRECISIONS,
     Runner,
@@ -28,12 +28,12 @@ from relevit.evaluation.engine import (
 )
 from relevit.evaluation.folder import RESULTS, ResultsFolder
 from relevit.evaluation.identity import digest_of, settings_of, told_settings
-from relevit.evaluation.predictions import FORMATS, Format, Predictions, concatenate
-from relevit.evaluation.processes import Processes
 from relevit.evaluation.shards import shard_ranges
 from relevit.evaluation.sources import Source, open_sources
 from relevit.evaluation.summary import Report, Rows, summarise
-from relevit.models import data_config, load
+from relevit.models.loading import data_config, load
+from relevit.models.view import evaluation_view
+from relevit.processes import Processes
 
 Model = nn.Module | tuple[nn.Module, Transform] | str | Path
 Benchmark = str | Path | Any  # a folder, or anything with __len__ and __getitem__

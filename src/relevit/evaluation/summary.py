@@ -13,11 +13,11 @@ from jaxtyping import Bool
 from relevit.data.benchmarks.imagenet_c import NAME as IMAGENET_C
 from relevit.data.benchmarks.imagenet_c import CorruptionErrors, mean_corruption_error
 from relevit.errors import UserError
-from relevit.evaluation.accuracy import Accuracy
-from relevit.evaluation.background_gap import BackgroundGap, background_gaps
-from relevit.evaluation.calibration import Calibration, calibration
-from relevit.evaluation.comparison import Comparison, compare
-from relevit.evaluation.predictions import Predictions
+from relevit.evaluation.accuracy.background_gap import BackgroundGap, background_gaps
+from relevit.evaluation.accuracy.calibration import Calibration, calibration
+from relevit.evaluation.accuracy.comparison import Comparison, compare
+from relevit.evaluation.accuracy.predictions import Predictions
+from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.files import atomic_write
 
 if TYPE_CHECKING:

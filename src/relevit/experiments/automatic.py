@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from relevit.data.digits import Pictures
-from relevit.masks.automatic import automatic_masks
+from relevit.data.builtin.digits import Pictures
+from relevit.masking.make import automatic_masks
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relevit.data.digits import (
+from relevit.data.builtin.digits import (
     SET_A,
     TEST_SETS,
     Pictures,
@@ -25,11 +25,12 @@ from relevit.data.digits import (
     training_samples,
     validation_samples,
 )
-from relevit.evaluation.intervals import cluster_bootstrap
 from relevit.experiments.automatic import with_automatic_masks
 from relevit.explainers import forward_with_relevance
-from relevit.losses import confidence_loss, foreground_share
-from relevit.training import FinetuneResult, finetune
+from relevit.explainers.foreground_share import foreground_share
+from relevit.statistics.intervals import cluster_bootstrap
+from relevit.training.loop import FinetuneResult, finetune
+from relevit.training.losses import confidence_loss
 
 METHODS = ("relevance", "control", "background_swap", "relevance+background_swap")
 AUTOMATIC = {

@@ -32,7 +32,7 @@ class GridPlan:
         return self.grid.jobs(data.seeds)
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
-        from relevit.data.digits import test_set
+        from relevit.data.builtin.digits import test_set
         from relevit.experiments.figures import SHARE, of_original, over_seeds, value
 
         grid, seeds = self.grid, range(min(self.grid.seeds, data.seeds or self.grid.seeds))

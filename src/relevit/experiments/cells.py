@@ -16,7 +16,7 @@ from relevit.experiments.jobs import Job
 if TYPE_CHECKING:
     from torch import nn
 
-    from relevit.data.digits import Pictures
+    from relevit.data.builtin.digits import Pictures
 
 RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)  # the grid of the rule
 TUNING_SEED = 100  # of the samples for the choice of the rate, of no seed that is reported
@@ -30,7 +30,7 @@ _STEP = 0.09  # seconds of an optimiser step with maps on one core
 class Arm:
     """A way to fine-tune the built-in model.
 
-    name: in the tables and in the jobs' keys, of one arm only. method: of relevit.methods.METHODS. masks: "exact" or
+    name: in the tables and in the jobs' keys, of one arm only. method: of relevit.training.methods.METHODS. masks: "exact" or
     "automatic". explainer: whose maps train. per_class: samples of each of `classes` classes of set A. draws: whether
     every seed draws classes of its own, from all, in place of set A's. factor: times the rate that the rule chooses. rate_of:
     the arm whose rate it takes, None for its own. rates: the grid of the rule. views: pictures of each test object, 1 to 3. start: the
@@ -147,7 +147,7 @@ def chosen_classes(classes: int = 10, choice: int | None = None) -> tuple[int, .
     `choice`, as many of all classes, drawn by that seed."""
     import numpy as np
 
-    from relevit.data.digits import CLASSES, SET_A
+    from relevit.data.builtin.digits import CLASSES, SET_A
 
     if choice is not None:
         drawn = np.random.default_rng((301, choice)).permutation(len(CLASSES))[:classes]
@@ -160,7 +160,7 @@ def chosen_classes(classes: int = 10, choice: int | None = None) -> tuple[int, .
 
 @cache
 def _start(name: str, folder: Path) -> nn.Module:
-    from relevit.models import load
+    from relevit.models.loading import load
 
     return load("builtin" if name == "original" else str(folder / "starts" / name))[0]
 
@@ -202,7 +202,7 @@ def trial(rate: float | None, folder: Path, **spec: Any) -> dict[str, float]:
 
 def choose(trials: Mapping[str, str], after: Mapping[str, Any], start: str = "original") -> dict[str, Any]:
     """The paper's rule, on the results of the trials (rate to key)."""
-    from relevit.rates import choose_rate
+    from relevit.training.learning_rate import choose_rate
 
     own = {float(rate): after[key] for rate, key in trials.items()}
     before = after[f"{start}-rate"]
@@ -221,7 +221,7 @@ def cell(
     import time
 
     from relevit.experiments.builtin import mask_figures
-    from relevit.models import save_checkpoint
+    from relevit.models.loading import save_checkpoint
 
     (choice,) = after.values()
     rate, began = choice["rate"] * factor, time.monotonic()
@@ -238,7 +238,7 @@ def cell(
 def measured(model: nn.Module, views: int) -> dict[str, Any]:
     """Hits on every test set as packed bits in hexadecimal, {set: {"r1": ..., "r5": ...}}, and the share of relevance on
     the foreground in percent."""
-    from relevit.data.digits import TEST_SETS, test_set
+    from relevit.data.builtin.digits import TEST_SETS, test_set
     from relevit.experiments.builtin import share_on_foreground, share_pictures
 
     hits = {name: hits_of(model, test_set(name, "test", views)) for name in TEST_SETS}

@@ -27,7 +27,7 @@ class ClassPlan:
         return [original_job(), *rate_jobs(self.arm), *(cell_job(self.arm, seed) for seed in self._seeds(data))]
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
-        from relevit.data.digits import CLASSES, SET_A, test_set
+        from relevit.data.builtin.digits import CLASSES, SET_A, test_set
         from relevit.experiments.figures import hits, over_seeds
 
         start = outcomes["original"].result

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from relevit.data.digits import SET_A, TEST_SETS, test_set
-from relevit.evaluation.intervals import cluster_bootstrap
+from relevit.data.builtin.digits import SET_A, TEST_SETS, test_set
 from relevit.experiments.cells import unpacked
-from relevit.experiments.family import hypothesis
 from relevit.experiments.filled import Finding
+from relevit.experiments.multiple_testing import hypothesis
+from relevit.statistics.intervals import cluster_bootstrap
 
 if TYPE_CHECKING:
     from relevit.experiments.grids import Contrast

@@ -27,13 +27,13 @@ from relevit.experiments.builtin import (
 from relevit.experiments.figures import over_seeds
 from relevit.experiments.jobs import Job, run_jobs
 from relevit.files import atomic_write
-from relevit.rates import choose_rate
+from relevit.training.learning_rate import choose_rate
 
 Cell = dict[str, Any]
 
 
 def _original() -> Any:
-    from relevit.models import load
+    from relevit.models.loading import load
 
     return load("builtin")[0]
 

@@ -17,7 +17,7 @@ KINDS = ("corrected", "unchanged", "ruined")
 
 def model_of(name: str | None, folder: Path) -> nn.Module:
     """The model that the cell `name` left in the output folder; the original for None."""
-    from relevit.models import is_checkpoint, load
+    from relevit.models.loading import is_checkpoint, load
 
     if name is None:
         return load("builtin")[0]
@@ -38,9 +38,9 @@ def measure(
 ) -> dict[str, float]:
     """A test of relevit.evaluation.measurements, by name, of the model of a cell on `limit` pictures of a set (drawn once): its
     figures by name."""
-    from relevit.data.part import limited
+    from relevit.data.subset import limited
     from relevit.evaluation.measurements import measurement, open_data
-    from relevit.models import load
+    from relevit.models.loading import load
 
     row = measurement(test, options)
     pictures, more = open_data(row, data, train=train)
@@ -69,7 +69,7 @@ def pictures(name: str, test_set_name: str, each: int, folder: Path) -> dict[str
     in the set, both answers (class, probability), and both maps of the class that is answered, as bytes in hexadecimal."""
     import numpy as np
 
-    from relevit.data.digits import test_set
+    from relevit.data.builtin.digits import test_set
     from relevit.experiments.builtin import maps_of, measure
 
     before, after = model_of(None, folder), model_of(name, folder)

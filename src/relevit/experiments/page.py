@@ -6,8 +6,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relevit.experiments.family import Family, Standing
 from relevit.experiments.filled import MEASURED, Data, Filled, Row
+from relevit.experiments.multiple_testing import Family, Standing
 from relevit.experiments.table import EXPERIMENTS, TEST_FIGURES
 from relevit.report.plots import COLOURS
 from relevit.report.results import readable, signed

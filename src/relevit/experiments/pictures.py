@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from relevit.data.digits import CLASSES, SIZE, test_set
+from relevit.data.builtin.digits import CLASSES, SIZE, test_set
 from relevit.experiments.filled import Picture
 from relevit.report.pictures import overlay
 from relevit.report.results import readable

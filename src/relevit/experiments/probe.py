@@ -15,8 +15,8 @@ PER_CLASS, SEED = (
 def linear_head(name: str, folder: Path) -> dict[str, Any]:
     """The built-in model with a new head, trained by `train_linear_probe` on shortcut pictures of the training objects of all classes,
     in the folder's starts/NAME. The other weights stay."""
-    from relevit.linear_probe import train_linear_probe
-    from relevit.models import is_checkpoint, load
+    from relevit.evaluation.frozen.linear_probe import train_linear_probe
+    from relevit.models.loading import is_checkpoint, load
 
     out = folder / "starts" / name
     if is_checkpoint(out):  # its result was not written: it was interrupted just before
@@ -29,7 +29,7 @@ def _pictures(out: Path) -> Path:
     """The pictures in class folders whose names sort as the benchmark's classes are numbered."""
     from PIL import Image
 
-    from relevit.data.digits import CLASSES, training_samples
+    from relevit.data.builtin.digits import CLASSES, training_samples
     from relevit.files import atomic_folder
 
     if not out.exists():

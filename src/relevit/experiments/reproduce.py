@@ -146,7 +146,7 @@ def _plan(name: str, data: Data) -> Any:
 
 def write(filled: Mapping[str, Filled], outcomes: Mapping[str, Outcome], out: Path, data: Data, command: str) -> None:
     """The page, the tables, and JSON of filled experiments, in `out`. They are made of the jobs' results, and replaced."""
-    from relevit.experiments.family import family
+    from relevit.experiments.multiple_testing import family
     from relevit.experiments.page import render
 
     protocol = "built-in" if data.name == "builtin" else data.protocol

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relevit.attention import patch_size, token_layout
 from relevit.errors import UserError
 from relevit.explainers import (
     attention_gradcam,
@@ -28,6 +27,7 @@ from relevit.explainers import (
     rollout,
     smoothgrad,
 )
+from relevit.models.attention import patch_size, token_layout
 
 
 @dataclass(frozen=True)

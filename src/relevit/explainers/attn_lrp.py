@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from relevit.explainers.attention_maps import check_images, check_logits, explaining, pick_target, score_of
 from relevit.explainers.input_x_gradient import evidence
-from relevit.explainers.linearised import linearised
-from relevit.explainers.setting import check_images, check_logits, explaining, pick_target, score_of
+from relevit.explainers.lrp_trace import linearised
 
 
 def explain(

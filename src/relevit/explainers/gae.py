@@ -13,9 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relevit.attention import TokenLayout, capture, composed_attention, prepare_attention
-from relevit.explainers.lean import LeanBlock, lean_attention, lean_carry, logit_backward
-from relevit.explainers.setting import (
+from relevit.explainers.attention_maps import (
     check_images,
     check_logits,
     check_maps,
@@ -24,6 +22,8 @@ from relevit.explainers.setting import (
     readout_rows,
     score_of,
 )
+from relevit.explainers.frugal_attention import LeanBlock, lean_attention, lean_carry, logit_backward
+from relevit.models.attention import TokenLayout, capture, composed_attention, prepare_attention
 
 
 def explain(

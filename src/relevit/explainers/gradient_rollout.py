@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from relevit.explainers.attention_maps import attentions_with_gradients, check_images, explaining, on_grid
 from relevit.explainers.rollout import roll_out
-from relevit.explainers.setting import attentions_with_gradients, check_images, explaining, on_grid
 
 
 def explain(

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relevit.attention import capture
-from relevit.explainers.setting import check_images, check_logits, explaining, pick_target, score_of
+from relevit.explainers.attention_maps import check_images, check_logits, explaining, pick_target, score_of
+from relevit.models.attention import capture
 
 
 def explain(

@@ -6,7 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relevit.explainers.setting import check_images, check_logits, explaining, no_parameter_gradients, pick_target
+from relevit.explainers.attention_maps import (
+    check_images,
+    check_logits,
+    explaining,
+    no_parameter_gradients,
+    pick_target,
+)
 
 _AT_ONCE = 16
 """Pictures in one forward pass, where the batch has fewer."""

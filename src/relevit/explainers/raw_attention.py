@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relevit.explainers.setting import check_images, explaining, mean_attentions, on_grid, readout_rows
+from relevit.explainers.attention_maps import check_images, explaining, mean_attentions, on_grid, readout_rows
 
 
 def explain(

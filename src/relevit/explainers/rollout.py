@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relevit.attention import TokenLayout
-from relevit.explainers.setting import check_images, explaining, mean_attentions, on_grid, readout_rows
+from relevit.explainers.attention_maps import check_images, explaining, mean_attentions, on_grid, readout_rows
+from relevit.models.attention import TokenLayout
 
 
 def explain(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from relevit.data.digits import CLASSES, TEST_SETS, test_set
+from relevit.data.builtin.digits import CLASSES, TEST_SETS, test_set
 from relevit.errors import UserError
 
 BUILTIN = "builtin"

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from relevit.data.benchmarks.image_set import LabelledImage
 from relevit.data.benchmarks.listing import class_tree
 from relevit.data.classes import ClassMap, class_index
-from relevit.data.composed import CONFIG, MANIFEST, missing, picture_paths, read_config, read_manifest
+from relevit.data.composition.composed_sets import CONFIG, MANIFEST, missing, picture_paths, read_config, read_manifest
 from relevit.errors import UserError
 from relevit.images import read_image
 

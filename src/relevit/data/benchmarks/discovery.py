@@ -14,7 +14,7 @@ from relevit.data.benchmarks.indexed_set import IndexedSet
 from relevit.data.benchmarks.listing import has_image, holds_classes, subfolders
 from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
 from relevit.data.benchmarks.tar_files import has_tars, open_tars
-from relevit.data.composed import CONFIG, read_config
+from relevit.data.composition.composed_sets import CONFIG, read_config
 from relevit.errors import UserError
 
 _DEPTH = 3  # folders are looked at down to so many below the root

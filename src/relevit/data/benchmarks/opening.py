@@ -18,7 +18,7 @@ from relevit.data.benchmarks.listing import holds_classes
 from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
 from relevit.data.benchmarks.tar_files import has_tars, open_tars
 from relevit.data.benchmarks.timm_sets import PACKAGES, is_timm_string, open_timm
-from relevit.data.composed import CONFIG
+from relevit.data.composition.composed_sets import CONFIG
 from relevit.errors import UserError
 
 AnySet = ImageSet | ClassFolders | IndexedSet | StreamSet

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from relevit.checkpoints import WEIGHTS
 from relevit.errors import UserError
+from relevit.models.checkpoints import WEIGHTS
 
 ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 

@@ -28,13 +28,13 @@ def effects(
     folder: Path,
 ) -> dict[str, Any]:
     """The page OUT/effects/NAME/effects.html from the rows of two evaluations; how many images and classes changed."""
-    from relevit.data.transforms import evaluation_view
-    from relevit.effects import PAGE, write_effects
+    from relevit.class_effects.effects import PAGE, write_effects
     from relevit.evaluation import read_predictions
     from relevit.evaluation.folder import ResultsFolder
     from relevit.experiments.real.places import open_set
     from relevit.experiments.real.work import _model, _normalization
-    from relevit.models import data_config
+    from relevit.models.loading import data_config
+    from relevit.models.view import evaluation_view
 
     before, after = f"{model['name']} original", f"{model['name']} {variant}"
     nets = {before: _model(model, None, protocol, folder), after: _model(model, run, protocol, folder)}

@@ -140,7 +140,7 @@ class AccuracyPlan:
         return found | {row: [by_name[name] for name in names] for row, names in together.items()}
 
     def _original(self, model: PaperModel, outcome: Outcome, values: np.ndarray | None, key: Mapping[str, Any]) -> Row:
-        from relevit.evaluation.intervals import wilson
+        from relevit.statistics.intervals import wilson
 
         name = f"{model.name} original"
         paper = cell(self.table, model.name, "original", "none", key["column"], key["figure"], key["group"])
@@ -160,9 +160,9 @@ class AccuracyPlan:
         key: Mapping[str, Any],
         set_a: SetA | None,
     ) -> Row:
-        from relevit.evaluation.comparison import paired_interval
-        from relevit.evaluation.intervals import wilson
+        from relevit.evaluation.accuracy.comparison import paired_interval
         from relevit.experiments.figures import over_seeds
+        from relevit.statistics.intervals import wilson
 
         title = f"{model.name} {name}"
         method, masks = variant.published or ("", "")
@@ -284,7 +284,7 @@ def hits(outcome: Outcome, figure: str, group: str, set_a: SetA | None) -> np.nd
     """The hits of a done evaluation, bool (images of the group,); None where it was not done, or the group is not known."""
     import numpy as np
 
-    from relevit.evaluation.class_sets import classes_of
+    from relevit.evaluation.accuracy.class_sets import classes_of
     from relevit.experiments.cells import unpacked
 
     if outcome.state != "done" or (group != "all" and set_a is None):

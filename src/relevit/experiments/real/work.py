@@ -29,7 +29,7 @@ CANDIDATES = 10  # pictures of each class that get automatic masks, where there 
 
 def annotated_masks(protocol: str, folder: Path) -> dict[str, Any]:
     """ImageNet-S in our own layout, in OUT/masks/annotated. In the protocol `paper` ignored pixels count as background."""
-    from relevit.data.convert import convert_masks
+    from relevit.data.annotations.convert import convert_masks
 
     out = folder / "masks" / "annotated"
     if not out.exists():  # written in one step
@@ -44,9 +44,9 @@ def annotated_masks(protocol: str, folder: Path) -> dict[str, Any]:
 def automatic_masks(backbone: str, size: int | None, folder: Path) -> dict[str, Any]:
     """TokenCut's masks in OUT/masks/automatic: those as published where they are there, else made by the backbone of the protocol,
     of the pictures that have annotated masks, or of the first pictures of each class."""
-    from relevit.data.convert import convert_masks
-    from relevit.mask_run import make_masks
-    from relevit.models import load
+    from relevit.data.annotations.convert import convert_masks
+    from relevit.masking.run.mask_run import make_masks
+    from relevit.models.loading import load
 
     out = folder / "masks" / "automatic"
     if has(folder, PUBLISHED_MASKS):
@@ -76,8 +76,8 @@ def samples(
     folder: Path,
 ) -> dict[str, Any]:
     """The paper's split of the masks, or another choice by seed, in OUT/splits/NAME.csv."""
-    from relevit.data.imagenet_s import paper_split
     from relevit.data.manifest import TRAINING, write_manifest
+    from relevit.data.splits import paper_split
 
     root = folder / "masks" / masks
     least = 520 if masks == "automatic" else None
@@ -116,7 +116,7 @@ def train(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One fine-tuning, in OUT/runs/NAME; its best checkpoint is what is measured."""
-    from relevit.training import finetune
+    from relevit.training.loop import finetune
 
     root = folder / "masks" / masks
     ignore = root / "ignore"
@@ -160,10 +160,10 @@ def evaluate(
     import numpy as np
 
     from relevit.evaluation import evaluate as measure
-    from relevit.models import data_config
+    from relevit.models.loading import data_config
 
     net = _model(model, run, protocol, folder)
-    from relevit.data.transforms import evaluation_view
+    from relevit.models.view import evaluation_view
 
     view = evaluation_view(data_config(net, _normalization(protocol)))
     report = measure(
@@ -194,10 +194,10 @@ def measure(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A test of relevit.evaluation.measurements of a run's model, or of the original: its figures by name."""
-    from relevit.data.part import limited
-    from relevit.data.transforms import evaluation_view
+    from relevit.data.subset import limited
     from relevit.evaluation.measurements import measurement, open_data
-    from relevit.models import data_config
+    from relevit.models.loading import data_config
+    from relevit.models.view import evaluation_view
 
     net = _model(model, run, protocol, folder)
     view = evaluation_view(data_config(net, _normalization(protocol)))
@@ -216,9 +216,9 @@ def measure(
 
 def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> dict[str, Any]:
     """A linear head for a self-supervised backbone, on ImageNet's training pictures (appendix L), in OUT/probes/NAME."""
-    from relevit.data.transforms import evaluation_view
-    from relevit.linear_probe import train_linear_probe
-    from relevit.models import data_config, is_checkpoint
+    from relevit.evaluation.frozen.linear_probe import train_linear_probe
+    from relevit.models.loading import data_config, is_checkpoint
+    from relevit.models.view import evaluation_view
 
     out = folder / "probes" / name
     if is_checkpoint(out):
@@ -230,7 +230,7 @@ def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> d
 
 def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
     """A model before fine-tuning."""
-    from relevit.models import load
+    from relevit.models.loading import load
 
     if model.get("probe"):
         return load(str(folder / "probes" / model["name"]), normalization=_normalization(protocol))[0]
@@ -239,7 +239,7 @@ def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module
 
 def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
     """By timm's name with its weights, with a file of weights, or from a checkpoint folder."""
-    from relevit.models import load
+    from relevit.models.loading import load
 
     file = weights_path(folder, model["name"])
     if file is not None and Path(file).is_dir():
@@ -249,7 +249,7 @@ def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
 
 def _model(model: Mapping[str, Any], run: str | None, protocol: str, folder: Path) -> nn.Module:
     """The best checkpoint of a run, or the original; on the GPU if there is one."""
-    from relevit.models import load
+    from relevit.models.loading import load
 
     if run is None:
         net = original(model, protocol, folder)

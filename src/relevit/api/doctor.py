@@ -1,0 +1,139 @@
+"""`relevit doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from relevit.errors import UserError
+from relevit.terminal import counting, model_arguments, stdout
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from relevit.diagnosis import Finding
+
+_SHOWN = 3  # examples in the table; all are in the JSON file
+_TITLES = {"fault": "Faults: a run would stop", "warning": "Warnings: worth a look", "note": "Notes: handled"}
+
+
+def doctor(
+    images: str,
+    model: str,
+    masks: str | None = None,
+    checkpoint: str | None = None,
+    num_classes: int | None = None,
+    model_args: dict[str, Any] | None = None,
+    class_map: str | None = None,
+    ignore: str | None = None,
+    manifest: str | None = None,
+    normalization: Literal["model", "paper"] = "model",
+    workers: int = 0,
+    out: str | None = None,
+    progress: bool = True,
+) -> int:
+    """Check a data set and a model before a run: all faults at once, what deserves a look, and the preprocessing.
+
+    Every image and mask is read in full, once. Nothing is trained, changed or downloaded. The exit code is 1 if anything would stop a run,
+    else 0.
+
+    Args:
+        images: the folder of class folders with images, DIR/<class>/<image>.
+        model: a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
+        masks: the folder of masks; by default the alpha channel of the images.
+        checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
+        num_classes: number of classes, where it differs from the model's own.
+        model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
+        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
+        ignore: a folder as that of the masks, white where pixels are neither object nor background.
+        manifest: a CSV file that names the images of the run (relevit split; a run's split.csv); no others are read.
+        normalization: preprocessing that the run is to have, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
+        workers: threads that read images; 0 reads in this one.
+        out: a JSON file for all findings, with every file's name.
+        progress: shows a progress bar.
+    """
+    from relevit.diagnosis import LEVELS, Weights, examine_data, examine_model
+    from relevit.files import atomic_write
+    from relevit.models.loading import load
+
+    if out is not None and Path(out).exists():
+        raise UserError(f"{out} is there already: give another --out, or remove it")
+    weights: Weights = "file" if checkpoint is not None else "checkpoint" if _is_local(model) else "timm"
+    pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
+    arguments = model_arguments(num_classes, model_args)
+    net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, **arguments)
+    of_model = examine_model(net, normalization=normalization, weights=weights, name=model)
+    with counting("reading", progress) as step:
+        of_data = examine_data(
+            images,
+            masks,
+            model=net,
+            class_map=class_map,
+            ignore=ignore,
+            manifest=manifest,
+            normalization=normalization,
+            workers=workers,
+            progress=step,
+        )
+    findings = [*of_model.findings, *of_data.findings]
+    stops = of_model.stops or of_data.stops
+
+    console = stdout()
+    console.print(_facts(f"Model: {model}", of_model.facts))
+    console.print(_facts(f"Data: {images}", of_data.facts))
+    for level in LEVELS:
+        found = [finding for finding in findings if finding.level == level]
+        if found:
+            console.print(_table(_TITLES[level], found))
+    console.print(_verdict(findings), highlight=False, markup=False, soft_wrap=True)
+    if out is not None:
+        report = {"model": of_model.as_json(), "data": of_data.as_json(), "stops": stops}
+        atomic_write(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        console.print(f"all findings: {out}", highlight=False, markup=False, soft_wrap=True)
+    return int(stops)
+
+
+def _is_local(model: str) -> bool:
+    """Whether a model is one whose weights lie on this machine, as `load` takes it."""
+    from timm.models import is_model
+
+    return model == "builtin" or (Path(model.removeprefix("local-dir:")).exists() and not is_model(model))
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    for name, value in facts.items():
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def _table(title: str, findings: list[Finding]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_lines=True)
+    table.add_column("kind", max_width=34)
+    table.add_column("count", justify="right")
+    table.add_column("examples", overflow="fold", ratio=3)
+    table.add_column("what to do", ratio=2)
+    for finding in findings:
+        lines = [where.file + (f" ({where.detail})" if where.detail else "") for where in finding.where[:_SHOWN]]
+        if len(finding.where) > _SHOWN:
+            lines.append(f"... and {len(finding.where) - _SHOWN} more")
+        cells = (finding.kind, str(len(finding.where)), "\n".join(lines), finding.remedy)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _verdict(findings: list[Finding]) -> str:
+    """The last line: whether a run would start."""
+    faults = sum(len(finding.where) for finding in findings if finding.level == "fault")
+    warnings = sum(finding.level == "warning" for finding in findings)
+    look = f"{warnings} kind{'s' * (warnings != 1)} of warnings" if warnings else "no warnings"
+    if not faults:
+        return f"Nothing would stop a run; {look}."
+    return f"{faults} fault{'s' * (faults != 1)} would stop a run (finetune --skip-bad leaves bad samples out); {look}."

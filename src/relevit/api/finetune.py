@@ -1,0 +1,154 @@
+"""`relevit finetune`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from relevit.terminal import model_arguments, stdout
+
+
+def _trials(rows: list[dict[str, Any]]) -> Any:
+    """The trials of learning rates as a table."""
+    from rich.table import Table
+
+    table = Table("learning rate", "accuracy", "change", "L_cls", "change", "by the rule", title="trials")
+    for row in rows:
+        if "failed" in row:
+            table.add_row(f"{row['lr']:g}", "", "", "", "", "failed: not finite")
+            continue
+        allowed = row["keeps_accuracy"], row["loss_does_not_rise"]
+        verdict = "allowed" if all(allowed) else "L_cls rises" if allowed[0] else "accuracy falls"
+        table.add_row(
+            f"{row['lr']:g}",
+            f"{row['accuracy']:.1f}",
+            f"{row['accuracy_change']:+.1f}",
+            f"{row['classification_loss']:.4f}",
+            f"{row['classification_loss_change']:+.4f}",
+            verdict + (", chosen" if row["chosen"] else ""),
+        )
+    if not any(row.get("keeps_accuracy") and row.get("loss_does_not_rise") for row in rows):
+        table.caption = "L_cls rises wherever accuracy is kept: accuracy decides alone"
+    return table
+
+
+def finetune(
+    model: str,
+    images: str,
+    out: str,
+    masks: str | None = None,
+    validation: str | None = None,
+    validation_masks: str | None = None,
+    ignore: str | None = None,
+    manifest: str | None = None,
+    method: str = "relevance",
+    explainer: str = "gae",
+    trainable: str = "all",
+    target: Literal["label", "predicted"] = "label",
+    class_map: str | None = None,
+    skip_bad: bool = False,
+    epochs: int = 50,
+    batch_size: int = 8,
+    lr: float | Literal["auto"] = 3e-6,
+    rates: list[float] | None = None,
+    weight_decay: float = 1e-4,
+    lr_decay: float = 0.85,
+    lr_decay_epochs: int = 2,
+    max_steps: int | None = None,
+    temperature: float = 1.0,
+    lambda_bg: float = 2.0,
+    lambda_fg: float = 0.3,
+    lambda_relevance: float | None = None,
+    lambda_classification: float | None = None,
+    options: dict[str, float] | None = None,
+    second_order: bool = False,
+    accumulation: int = 1,
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no",
+    resize: float = 256 / 224,
+    flip: float = 0.5,
+    normalization: Literal["model", "paper"] = "model",
+    checkpoint: str | None = None,
+    num_classes: int | None = None,
+    model_args: dict[str, Any] | None = None,
+    seed: int = 0,
+    validation_every: int = 1,
+    validation_batch_size: int | None = None,
+    previews: int = 4,
+    workers: int = 0,
+    tensorboard: bool = True,
+    progress: bool = True,
+    checkpoint_seconds: float = 30.0,
+) -> None:
+    """Fine-tune a ViT by its relevance maps (or another method) on your own images and masks.
+
+    Images lie in class folders, DIR/<class>/<name>.jpg; masks under the same relative names as PNG, 255 on the object. Everything is
+    checked before training starts. Stopped at any moment, the same command goes on where it was.
+
+    Args:
+        model: a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
+        images: the folder of class folders with images.
+        out: the folder of the run.
+        masks: the folder of masks; by default the alpha channel of the images.
+        validation: a folder of class folders for choosing the best epoch; by default classes held out of the images.
+        validation_masks: the folder of masks of the validation images; by default their alpha channel.
+        ignore: a folder as that of the masks, white where pixels are neither object nor background; for images that have such a region.
+        manifest: a CSV file that names the images for training and for validation (relevit split; a run's split.csv); no others are used.
+        method: what is minimised; relevance is the paper's, control plain cross-entropy; relevance_label_free, relevance_share, consistency and distillation need no labels; with_labels, without_background and so on are the paper's ablations; gradmask and rrr its baselines.
+        explainer: whose maps are trained; gae is the paper's.
+        trainable: the weights that move: all, attention, last:K (the last K blocks), or lora:R (low-rank adapters of rank R on the attention's projections, merged into the checkpoints).
+        target: the class whose map is used, the label or (label-free) the predicted class.
+        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
+        skip_bad: goes on without the images and masks that are found to be faulty.
+        epochs: passes over the samples.
+        batch_size: samples in a step, of each process.
+        lr: learning rate of AdamW; auto makes a run for each rate of a grid and keeps the one that the paper's rule chooses on the validation samples.
+        rates: the grid of --lr auto, such as '[1e-6, 2e-6]'; by default one for the model's size.
+        weight_decay: weight decay of AdamW.
+        lr_decay: the factor on the learning rate every lr_decay_epochs epochs.
+        lr_decay_epochs: epochs between two decays of the learning rate.
+        max_steps: stops after so many optimiser steps.
+        temperature: divides the logits in the classification term.
+        lambda_bg: weight of the background term (Eq. 3).
+        lambda_fg: weight of the foreground term (Eq. 3).
+        lambda_relevance: weight of the relevance terms (Eq. 5); by default the method's own.
+        lambda_classification: weight of the classification term (Eq. 5); by default the method's own.
+        options: further numbers of the method, such as '{swap_probability: 0.5}'.
+        second_order: lets gradients pass through the attention's gradients, too; slower.
+        accumulation: batches whose gradients make one step.
+        mixed_precision: number format of the forward pass.
+        resize: size of the training view before the random crop, as a factor on the model's input size.
+        flip: probability of a horizontal flip.
+        normalization: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
+        checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
+        num_classes: number of classes; another one than the model's gives a new, untrained head.
+        model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
+        seed: of the order of samples, their views and the split.
+        validation_every: epochs between two validations.
+        validation_batch_size: samples in a batch of validation; by default batch_size.
+        previews: number of validation samples whose maps are drawn before and after.
+        workers: processes that read images; 0 reads in this one.
+        tensorboard: writes the metrics for TensorBoard, too.
+        progress: shows a progress display.
+        checkpoint_seconds: seconds between two savings of the state.
+    """
+    arguments = dict(locals())
+    from relevit.models.loading import load
+    from relevit.training.loop import finetune as train
+
+    own = {name: arguments.pop(name) for name in ("checkpoint", "num_classes", "model_args")}
+    source: Any = arguments.pop("model")
+    if any(value is not None for value in own.values()):
+        source = load(
+            source,
+            checkpoint=own["checkpoint"],
+            normalization=normalization,
+            **model_arguments(own["num_classes"], own["model_args"]),
+        )[0]
+    result = train(source, arguments.pop("images"), arguments.pop("out"), **arguments)
+    console = stdout()
+    if "trials" in result.metrics:
+        console.print(_trials(result.metrics.pop("trials")))
+    for name, value in result.metrics.items():
+        if name == "history":  # it is in epochs.csv
+            continue
+        console.print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}", highlight=False)
+    console.print(f"best checkpoint: {result.checkpoint}", highlight=False, soft_wrap=True)

@@ -1,0 +1,182 @@
+"""`relevit interpolate`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from relevit.errors import UserError
+from relevit.models.named import load_named
+from relevit.terminal import pick_device, stdout
+
+_ALPHAS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+_LAST = "interpolation.json"  # written when all is done
+_ROWS = "evaluation"
+_BUILTIN = "builtin"
+
+
+def interpolate(
+    original: str,
+    tuned: str,
+    data: list[str],
+    shifted: list[str],
+    out: str,
+    alphas: list[float] = _ALPHAS,
+    budget: float = 1.0,
+    protocol: Literal["standard", "paper"] = "standard",
+    class_map: str | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str | None = None,
+    precision: Literal["float32", "bf16", "fp16"] = "float32",
+    progress: bool = True,
+) -> None:
+    """Mix the weights of a model and of one fine-tuned from it (WiSE-FT), and keep the mixture that a budget allows.
+
+    Models with the weights (1 - alpha) ORIGINAL + alpha FINETUNED are measured in distribution and on shifted sets, in one pass over the
+    images. The one with the highest mean R@1 on the shifted sets, among those that lose no more than the budget in distribution, is
+    saved in OUT/best; the curve is in OUT/report.html, curve.png, curve.csv and interpolation.json. The choice is made on the images given
+    here: give validation images, and measure OUT/best on others. Stopped, the same command goes on.
+
+    Args:
+        original: the model before, as for `relevit evaluate`.
+        tuned: the model after fine-tuning, such as a run's folder.
+        data: images in distribution, as for `relevit evaluate`; or builtin, the demo's validation pictures (builtin/SET for another set).
+        shifted: images that are shifted, likewise; builtin stands for all of the demo's shifted sets.
+        out: the folder for the results.
+        alphas: which mixtures, 0 for the original to 1 for the fine-tuned; 0 is always among them.
+        budget: points of R@1 in distribution (mean over --data) that may be lost against the original.
+        protocol: standard, or paper (mean and std 0.5, short side 256, crop 224), as for `relevit evaluate`.
+        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
+        batch_size: images in one forward pass.
+        workers: processes that read images; 0 reads in this one.
+        device: where to run, such as cuda; by default the GPU if there is one.
+        precision: of the forward pass; bf16 and fp16 by autocast.
+        progress: shows a progress bar.
+    """
+    from relevit.evaluation.interpolation import check_line, interpolation_curve
+    from relevit.evaluation.interpolation_page import render_interpolation
+    from relevit.models.interpolation import check_mixable
+    from relevit.models.interpolation import interpolate as mix
+    from relevit.models.loading import checkpoint_config, data_config, save_checkpoint
+    from relevit.versions import versions
+
+    folder = Path(out)
+    _check_place(folder)
+    check_line(alphas, budget)
+    normalization: Literal["model", "paper"] = "paper" if protocol == "paper" else "model"
+    before, view = load_named(original, normalization)
+    after, _ = load_named(tuned, normalization)
+    check_mixable(before, after)
+    config = data_config(before, normalization)
+    _check_views(config, data_config(after, normalization))
+    checkpoint_config(before)  # whether it can be saved is known before long work
+    near, far = _sets(data, protocol, shifted=False), _sets(shifted, protocol, shifted=True)
+    curve = interpolation_curve(
+        before,
+        after,
+        view,
+        near,
+        far,
+        alphas=alphas,
+        budget=budget,
+        class_map=class_map,
+        protocol=protocol,
+        out=folder / _ROWS,
+        batch_size=batch_size,
+        workers=workers,
+        device=pick_device(device),
+        precision=precision,
+        progress=progress and sys.stderr.isatty(),
+    )
+    best, start = curve.best, curve.points[0]
+    about = {"original": original, "tuned": tuned, "data": data, "shifted": shifted, "protocol": protocol}
+    kept = {"interpolation": {"original": original, "tuned": tuned, "alpha": best.alpha, "budget": budget}}
+    save_checkpoint(folder / "best", mix(before, after, best.alpha), extra=kept, data_config=config)
+    summary = [
+        f"The mixture at {best.alpha:g} has {best.shifted_mean:.1f} % on the shifted sets, where the original has "
+        f"{start.shifted_mean:.1f} %, and {best.in_distribution_mean:.1f} % in distribution, where it has "
+        f"{start.in_distribution_mean:.1f} %.",
+        f"Of the mixtures that lose no more than {budget:g} points in distribution it is the best on the shifted sets; it is "
+        "saved as best.",
+    ]
+    setup = {
+        "original": original,
+        "fine-tuned": tuned,
+        "protocol": protocol,
+        "command": shlex.join(["relevit", *sys.argv[1:]]),
+        "versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
+    }
+    notes = [
+        "The mixture was chosen on these images: its figures here are better than they would be on others. Measure it on others.",
+        "Weights are mixed one by one: (1 - alpha) original + alpha fine-tuned (Wortsman et al. 2022).",
+    ]
+    (folder / "report.html").unlink(missing_ok=True)  # of this command, stopped before it was done
+    render_interpolation(folder, curve.to_dict(), summary, setup, notes)
+    curve.save(folder, {**about, "versions": versions()})
+    stdout().print(_table(curve))
+    for line in summary:
+        stdout().print(line, highlight=False, soft_wrap=True, markup=False)
+    stdout().print(
+        f"the mixture: {folder / 'best'}; the curve: {folder / 'report.html'}", highlight=False, soft_wrap=True
+    )
+
+
+def _check_place(folder: Path) -> None:
+    """Raises UserError for a folder that holds anything but what this command left when it was stopped."""
+    if (folder / _LAST).exists():
+        raise UserError(f"{folder / _LAST} is there already: give another --out, or move it away")
+    if folder.exists() and not (folder / _ROWS).is_dir() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds other files: give a new folder as --out")
+
+
+def _check_views(one: dict[str, Any], other: dict[str, Any]) -> None:
+    differing = [f"{key} {one[key]} and {other[key]}" for key in one if one[key] != other.get(key)]
+    if differing:
+        raise UserError(
+            f"the models take differently prepared images ({'; '.join(differing)}): no one preparation fits both; "
+            "--protocol paper prepares them alike"
+        )
+
+
+def _sets(given: Sequence[str], protocol: str, *, shifted: bool) -> dict[str, Any]:
+    """The benchmarks by name, opened; the built-in ones of the validation objects."""
+    from relevit.evaluation.sources import resolve
+
+    sets: dict[str, Any] = {}
+    for each in given:
+        if each == _BUILTIN or each.startswith(f"{_BUILTIN}/"):
+            found = _builtin(each, shifted)
+        else:
+            found = {name: opener() for name, opener in resolve(each, protocol).openers.items()}
+        twice = sorted(found.keys() & sets.keys())
+        if twice:
+            raise UserError(f"there are two sets called {twice[0]}: give one of them")
+        sets |= found
+    return sets
+
+
+def _builtin(name: str, shifted: bool) -> dict[str, Any]:
+    from relevit.data.builtin.digits import TEST_SETS, test_set
+
+    home, *others = TEST_SETS
+    wanted = [name.partition("/")[2]] if "/" in name else (others if shifted else [home])
+    if wanted[0] not in TEST_SETS:
+        raise UserError(f"there is no built-in set {wanted[0]!r}; there are: {', '.join(TEST_SETS)}")
+    return {f"{_BUILTIN}/{each}": test_set(each, "validation") for each in wanted}
+
+
+def _table(curve: Any) -> Any:
+    from rich.table import Table
+
+    table = Table(title="R@1 in percent, means over sets", title_justify="left")
+    for column in ("alpha", "in distribution", "shifted"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for point in curve.points:
+        said = "chosen" if point is curve.best else "" if curve.within(point) else "beyond the budget"
+        table.add_row(f"{point.alpha:g}", f"{point.in_distribution_mean:.1f}", f"{point.shifted_mean:.1f}", said)
+    return table

@@ -1,0 +1,197 @@
+"""From answers to figures: accuracy with each background, what the background's class does, where the relevance lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from relevit.auditing.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER, OWN, Donors
+from relevit.auditing.measure import Observed
+from relevit.evaluation.accuracy.recall import Accuracy
+from relevit.statistics.intervals import cluster_bootstrap
+from relevit.statistics.paired import Estimate, paired_difference
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What the class of the background does: the same objects on backgrounds of their own and of another class.
+
+    own, other, original: accuracy in percent over the pictures of which both versions exist; difference: own minus other.
+    """
+
+    own: float
+    other: float
+    original: float
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Excess:
+    """How often something was answered, how often that would be by chance (both percent), and the difference."""
+
+    rate: float
+    chance: float
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class: how many pictures, accuracy in percent by condition (None where there is none), the fall from a background
+    of its own class to another class's (where there is no own one: from the picture as it is), share of relevance and area
+    of the background in percent."""
+
+    name: str
+    pictures: int
+    accuracy: dict[str, float | None]
+    fall: Estimate
+    share: float | None
+    area: float
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """Everything that an audit measures of one model; percent and percentage points.
+
+    accuracy: by condition. falls: accuracy as they are minus accuracy in the condition, over the same pictures. contrast:
+    own class's background minus another's; None where no class has two pictures. pull: answering the class that an exchanged
+    background belongs to. alone: naming the right class from the background alone. share, area: of relevance and of the
+    picture, on the background; share None for a model without maps. flat: maps without any relevance, which have no share.
+    """
+
+    accuracy: dict[str, Accuracy]
+    falls: dict[str, Estimate]
+    contrast: Contrast | None
+    pull: Excess
+    alone: Excess
+    share: Estimate | None
+    area: Estimate
+    more: Estimate | None
+    flat: int
+    classes: list[ClassFigures]
+
+
+def figures(
+    seen: Observed, targets: np.ndarray, classes: Sequence[str], donors: Donors, objects: np.ndarray | None = None
+) -> ModelFigures:
+    """The figures of one model on n pictures.
+
+    targets: the model's class of each picture (n,). classes: their names. objects: what each shows (n,).
+    """
+    groups = np.asarray(classes)
+    shown = np.arange(len(targets)) if objects is None else np.asarray(objects)
+    hit = {key: matches(seen.predicted[key], targets) for key in CONDITIONS}
+    accuracy = {}
+    for key in CONDITIONS:
+        there = seen.possible[key]
+        own = None if objects is None else shown[there]
+        accuracy[key] = Accuracy(hit[key][there], hit[key][there], groups[there], own)
+    falls = {}
+    for key in CONDITIONS:
+        there = seen.possible[key]
+        fall = paired_difference(hit[ORIGINAL][there].astype(float) - hit[key][there], shown[there])
+        if key != ORIGINAL and fall is not None:
+            falls[key] = fall
+    share, more = None, None
+    if seen.share is not None:
+        known = ~np.isnan(seen.share)
+        share = average(seen.share[known], shown[known])
+        more = average(seen.share[known] - seen.area[known], shown[known])
+    area = average(seen.area, shown)
+    if area is None:
+        raise ValueError("no pictures to count")
+    return ModelFigures(
+        accuracy,
+        falls,
+        contrast(hit, seen.possible, shown),
+        pull(seen.predicted[OTHER], targets, donors, shown),
+        background_alone(seen.predicted[ALONE], targets, shown),
+        share,
+        area,
+        more,
+        0 if seen.share is None else int(np.isnan(seen.share).sum()),
+        by_class(hit, seen, groups, shown),
+    )
+
+
+def matches(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Whether the answer is the class, bool (n,). -1 is no answer and no class: it matches nothing, itself included."""
+    return (predicted == targets) & (predicted >= 0)
+
+
+def average(values: np.ndarray, shown: np.ndarray) -> Estimate | None:
+    """The mean in percent of values that differ from picture to picture, with a bootstrap over objects; None of none."""
+    if not len(values):
+        return None
+    low, high = cluster_bootstrap(values, shown)
+    return Estimate(100.0 * float(values.mean()), 100.0 * low, 100.0 * high, len(np.unique(shown)))
+
+
+def contrast(hit: Mapping[str, np.ndarray], possible: Mapping[str, np.ndarray], shown: np.ndarray) -> Contrast | None:
+    """The pictures that have both versions; None where there is none."""
+    both = possible[OWN] & possible[OTHER]
+    values = hit[OWN][both].astype(float) - hit[OTHER][both]
+    difference = paired_difference(values, shown[both])
+    if difference is None:
+        return None
+    own, other, original = (100.0 * float(hit[key][both].mean()) for key in (OWN, OTHER, ORIGINAL))
+    return Contrast(own, other, original, difference)
+
+
+def pull(predicted: np.ndarray, targets: np.ndarray, donors: Donors, shown: np.ndarray) -> Excess:
+    """How often the answer to an object on another class's background is that background's class.
+
+    By chance: the background's class was drawn among all other classes with the same chance for each, so a model that does
+    not look at it names it in 1 / (classes - 1) of the cases in which it names a wrong one of them.
+    """
+    known = np.unique(targets)
+    there = donors.other >= 0
+    behind = np.where(there, targets[donors.other], -1)
+    wrong = np.isin(predicted, known) & (predicted != targets) & (predicted >= 0)
+    chance = np.where(wrong, 1.0 / max(1, len(known) - 1), 0.0)[there]
+    named = (matches(predicted, behind) & there).astype(float)[there]
+    return _excess(named, chance, shown[there])
+
+
+def background_alone(predicted: np.ndarray, targets: np.ndarray, shown: np.ndarray) -> Excess:
+    """How often the picture without its object is named by the class of the object that was there.
+
+    By chance: the answer meets the class of another picture, drawn among all others with the same chance.
+    """
+    classes, place = np.unique(targets, return_inverse=True)
+    number = np.bincount(place)
+    where = np.searchsorted(classes, predicted).clip(0, len(classes) - 1)
+    of_answer = np.where(matches(predicted, classes[where]), number[where], 0)  # pictures of the class that was named
+    right = matches(predicted, targets)
+    chance = (of_answer - right) / max(1, len(targets) - 1)
+    return _excess(right.astype(float), chance, shown)
+
+
+def _excess(values: np.ndarray, chance: np.ndarray, shown: np.ndarray) -> Excess:
+    difference = paired_difference(values - chance, shown)
+    if difference is None:
+        raise ValueError("no pictures to count")
+    return Excess(100.0 * float(values.mean()), 100.0 * float(chance.mean()), difference)
+
+
+def by_class(hit: dict[str, np.ndarray], seen: Observed, groups: np.ndarray, shown: np.ndarray) -> list[ClassFigures]:
+    """Each class alone; first those whose fall is surely the largest: by the lower end of its interval, so that a class of
+    few pictures does not come first by luck."""
+    found = []
+    for name in sorted(set(groups.tolist())):
+        own = groups == name
+        rates: dict[str, float | None] = {}
+        for key in CONDITIONS:
+            there = own & seen.possible[key]
+            rates[key] = 100.0 * float(hit[key][there].mean()) if there.any() else None
+        before = OWN if (own & seen.possible[OWN]).any() else ORIGINAL
+        both = own & seen.possible[before] & seen.possible[OTHER]
+        fall = paired_difference(hit[before][both].astype(float) - hit[OTHER][both], shown[both])
+        if fall is None:
+            continue
+        share = None
+        if seen.share is not None and not np.isnan(seen.share[own]).all():
+            share = 100.0 * float(np.nanmean(seen.share[own]))
+        found.append(ClassFigures(name, int(own.sum()), rates, fall, share, 100.0 * float(seen.area[own].mean())))
+    return sorted(found, key=lambda each: (-each.fall.low, -each.fall.points, each.name))

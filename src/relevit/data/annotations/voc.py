@@ -1,0 +1,70 @@
+"""Pascal VOC segmentation by class: palette PNG whose index is the class, 255 void, beside flat JPEG pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from relevit.data.annotations.listing import Entry, Foreground, Listing, Problem, class_folder, folder_of, once, stem_of
+from relevit.errors import UserError
+from relevit.images import VOID, list_images, read_labels
+
+CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
+    "sofa train tvmonitor"
+).split()
+
+
+def list_voc(source: Path, images: Path | None, class_list: Sequence[str] | None) -> Listing:
+    """SOURCE/SegmentationClass/NAME.png and SOURCE/JPEGImages/NAME.jpg, or the folder of PNG files and `images`.
+
+    One entry for each picture and class in it: pixels of the class are object, void is ignored, all others are
+    background. `class_list` names the classes 1, 2, ... where they are not the 20 of Pascal VOC.
+    """
+    root = folder_of(source)
+    masks = root / "SegmentationClass" if (root / "SegmentationClass").is_dir() else root
+    if images is None:
+        images = masks.parent / "JPEGImages"
+        if not images.is_dir():
+            raise UserError(f"There is no folder {images}: give the folder of pictures by --images (images=...).")
+    pictures: dict[str, list[Path]] = {}
+    for file in list_images(images):
+        pictures.setdefault(stem_of(file.relative_to(images)), []).append(file)
+    names = list(class_list) if class_list is not None else CLASSES
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    blank = 0
+    for path in list_images(masks, {".png"}):
+        found = pictures.get(stem_of(path.relative_to(masks)), [])
+        if len(found) != 1:
+            kind = "one mask for several images" if found else "missing image"
+            problems.append(
+                Problem(kind, str(path), ", ".join(map(str, found)) or f"no picture of its name in {images}")
+            )
+            continue
+        try:
+            present = np.unique(read_labels(path))
+        except UserError as error:
+            problems.append(Problem("unreadable mask", str(path), str(error).removeprefix(f"{path} ").rstrip(".")))
+            continue
+        indices = [int(index) for index in present if index not in (0, VOID)]
+        blank += not indices
+        for index in indices:
+            if index > len(names):
+                problems.append(Problem("wrong class id", str(path), f"index {index} of {len(names)} classes"))
+                continue
+            folder = class_folder(names[index - 1], index)
+            name = f"{folder}/{found[0].relative_to(images).as_posix()}"
+            entries.append(Entry(folder, name, found[0], path, _reader(path, index)))
+    return once(entries, problems, [f"{blank} pictures show none of the classes"] if blank else [])
+
+
+def _reader(path: Path, index: int) -> Callable[[], Foreground]:
+    def read() -> Foreground:
+        labels = read_labels(path)
+        void = labels == VOID
+        return Foreground(labels == index, void if void.any() else None)
+
+    return read

@@ -1,0 +1,349 @@
+"""The folder of composed sets: SET/images/CLASS/NAME.png, SET/masks/CLASS/NAME.png, compose.json and manifest.csv.
+
+compose.json is written first and makes the folder ours; pictures follow one by one, each whole or absent, a mask before
+its picture; manifest.csv comes last. The same call goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from relevit.data.checks import Progress, in_parallel
+from relevit.data.composition.shift_tests import (
+    SI_SCORE,
+    Composition,
+    Grid,
+    Sources,
+    chosen_sets,
+    plan_set,
+    render,
+    scale_of_object,
+)
+from relevit.data.folder import FolderSamples
+from relevit.errors import Fault, FaultsError, UserError
+from relevit.files import atomic_write
+from relevit.images import list_images, read_image
+
+CONFIG, MANIFEST = "compose.json", "manifest.csv"
+_BATCH = 256  # compositions handed to the threads at a time
+_NUMBERS = ("x", "y", "area", "scale", "angle")
+
+
+class Prepared(NamedTuple):
+    """What is to be composed: all compositions in order, their sources, the configuration for compose.json, the number
+    of compositions of each set, the faults of what was left out (`skip_bad`), and remarks for the user."""
+
+    compositions: list[Composition]
+    sources: Sources
+    config: dict[str, Any]
+    counts: dict[str, int]
+    faults: list[Fault]
+    remarks: list[str]
+
+
+def prepare(
+    images: str | os.PathLike[str],
+    backgrounds: str | os.PathLike[str] | None = None,
+    masks: str | os.PathLike[str] | None = None,
+    *,
+    sets: Sequence[str] = ("all",),
+    seed: int = 0,
+    size: int = 224,
+    repeats: int = 1,
+    limit: int | None = None,
+    grid: Grid | None = None,
+    suffix: str = ".png",
+    skip_bad: bool = False,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Reads and checks every object and background, and plans the sets; nothing is written.
+
+    images: class folders of pictures, with `masks` of the same names (as for `FolderSamples`); without masks, cut-outs
+    with alpha. backgrounds: a folder of scenes, for location, size and rotation. See `shift_tests` for the sets.
+
+    Raises FaultsError with all faults (with `skip_bad`, if nothing is left), and UserError for arguments out of range and
+    for sets that cannot be made of what there is.
+    """
+    grid = grid or Grid()
+    _check_arguments(size, repeats, limit, seed, suffix, grid)
+    names = chosen_sets(sets, masks is None, backgrounds is not None)
+    scenes, faults = _scenes(backgrounds if set(names) & set(SI_SCORE) else None, workers, progress)
+    root = Path(images)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: give a folder that holds one folder of images per class")
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    numbers = {folder: number for number, folder in enumerate(folders)}
+    try:
+        samples = FolderSamples(root, masks, classes=numbers, skip_bad=skip_bad, workers=workers, progress=progress)
+    except FaultsError as error:
+        raise FaultsError([*error.faults, *faults]) from None
+    if faults and (not skip_bad or not scenes):
+        raise FaultsError(faults)
+    sources = Sources(samples, None if backgrounds is None else Path(backgrounds), size, masks is None)
+    scale_of = scale_of_object(sources)
+    plans = {
+        name: plan_set(
+            name, sources, scenes, seed=seed, repeats=repeats, limit=limit, grid=grid, suffix=suffix, scale_of=scale_of
+        )
+        for name in names
+    }
+    compositions = [one for plan in plans.values() for one in plan]
+    _check_names(compositions)
+    remarks = _remarks(plans, samples)
+    for name in [name for name, plan in plans.items() if not plan]:
+        if "all" not in sets:
+            raise UserError(f"no {name} can be made: {_NEEDS[name]}; add pictures, or leave it out of --sets")
+        remarks = [f"no {name} can be made: {_NEEDS[name]}", *remarks]
+        del plans[name]
+    config = {
+        "sets": list(plans),
+        "seed": seed,
+        "size": size,
+        "repeats": repeats,
+        "limit": limit,
+        "suffix": suffix,
+        **{key: list(value) if isinstance(value, Sequence) else value for key, value in grid._asdict().items()},
+        "cut_outs": masks is None,
+        **_fingerprints(sources, scenes, workers, progress),
+        "about": {
+            "images": str(images),
+            "masks": masks and str(masks),
+            "backgrounds": backgrounds and str(backgrounds),
+        },
+    }
+    counts = {name: len(plan) for name, plan in plans.items()}
+    return Prepared(compositions, sources, config, counts, [*samples.faults, *faults], remarks)
+
+
+_NEEDS = {
+    "mixed_same": "it needs two pictures of a class",
+    "mixed_rand": "it needs two pictures",
+    "mixed_next": "it needs two classes",
+}
+
+
+def _check_arguments(size: int, repeats: int, limit: int | None, seed: int, suffix: str, grid: Grid) -> None:
+    for name, value, least in (("size", size, 8), ("repeats", repeats, 1), ("limit", limit, 1), ("seed", seed, 0)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if suffix not in (".png", ".jpg"):
+        raise UserError(f"pictures are written as .png or .jpg, not as {suffix!r}")
+    for name, values in (("positions", grid.positions), ("areas", grid.areas), ("angles", grid.angles)):
+        if not values or len({f"{value:g}" for value in values}) < len(values):
+            raise UserError(f"{name} must be one or several different numbers, not {list(values)}")
+    for name, values, above in (("positions", grid.positions, -1e-9), ("areas", (*grid.areas, grid.area), 0.0)):
+        wrong = [value for value in values if not above < value <= 1]
+        if wrong:
+            low = "0 to 1" if name == "positions" else "above 0 and at most 1"
+            raise UserError(f"{name} are shares of the picture, {low}, not {wrong[0]:g}")
+    if not all(np.isfinite(angle) for angle in grid.angles):
+        raise UserError(f"angles must be degrees, not {list(grid.angles)}")
+
+
+def _scenes(
+    folder: str | os.PathLike[str] | None, workers: int, progress: Progress | None
+) -> tuple[list[str], list[Fault]]:
+    """The readable pictures of a folder of backgrounds, and the faults of the others."""
+    if folder is None:
+        return [], []
+    files = list_images(folder)
+    if not files:
+        return [], [Fault("no images", str(folder), "expected pictures of scenes")]
+
+    def check(path: Path) -> Fault | None:
+        try:
+            read_image(path)
+        except UserError as error:
+            return Fault("unreadable image", str(path), str(error).removeprefix(f"{path} ").rstrip("."))
+        return None
+
+    faults = in_parallel(check, files, workers, progress)
+    readable = [path for path, fault in zip(files, faults, strict=True) if fault is None]
+    return [path.relative_to(folder).as_posix() for path in readable], [fault for fault in faults if fault is not None]
+
+
+def _fingerprints(
+    sources: Sources, scenes: Sequence[str], workers: int, progress: Progress | None
+) -> dict[str, dict[str, Any] | None]:
+    """Of images, masks and backgrounds: how many files, and a hash of their names and contents; None where there are none."""
+    names = [row.name for row in sources.samples.manifest]
+    files = [sources.samples.files(index) for index in range(len(names))]
+    kinds: dict[str, list[tuple[str, Path]]] = {
+        "images": [(name, image) for name, (image, _, _) in zip(names, files, strict=True)],
+        "masks": [(name, mask) for name, (_, mask, _) in zip(names, files, strict=True) if mask is not None],
+        "backgrounds": [(name, (sources.root or Path()) / name) for name in scenes],
+    }
+
+    def content(path: Path) -> bytes:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+
+    every = [path for pairs in kinds.values() for _, path in pairs]
+    digests = dict(zip(every, in_parallel(content, every, workers, progress), strict=True))
+    found: dict[str, dict[str, Any] | None] = {}
+    for kind, pairs in kinds.items():
+        whole = hashlib.blake2b(digest_size=8)
+        for name, path in pairs:
+            whole.update(f"{name}\0".encode() + digests[path])
+        found[kind] = {"count": len(pairs), "fingerprint": whole.hexdigest()} if pairs else None
+    return found
+
+
+def _check_names(compositions: Sequence[Composition]) -> None:
+    """Two objects must not be written to one file, whatever the case of its letters."""
+    seen: dict[tuple[str, str], str] = {}
+    for one in compositions:
+        other = seen.setdefault((one.set, one.file.casefold()), one.object)
+        if other != one.object:
+            raise UserError(f"{other} and {one.object} would give pictures of the same name: rename one of them")
+
+
+def _remarks(plans: Mapping[str, Sequence[Composition]], samples: FolderSamples) -> list[str]:
+    """What a set leaves out."""
+    counts = Counter(row.class_name for row in samples.manifest)
+    alone = sorted(name for name, count in counts.items() if count == 1)
+    if not plans.get("mixed_same") or not alone:
+        return []
+    shown = ", ".join(alone[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+    return [f"mixed_same leaves out classes of a single picture: {shown}"]
+
+
+def check_place(out: Path, config: Mapping[str, Any] | None = None) -> None:
+    """Raise UserError where `out` is no place for composed sets: a file, a folder of other things, or one made with
+    another configuration (`config` None: not compared), with the differences. The entry "about" is not compared."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose a folder for the sets")
+    if not (out / CONFIG).exists():
+        if out.is_dir() and any(not entry.name.startswith(f".{CONFIG}.tmp-") for entry in out.iterdir()):
+            raise UserError(
+                f"{out} is not empty and holds no composed sets: choose another --out, nothing is overwritten"
+            )
+        return
+    old = read_config(out)
+    now = old if config is None else json.loads(json.dumps(config))
+    differences = [
+        f"{key}: {old.get(key)!r} in the folder, {now.get(key)!r} now"
+        for key in {**old, **now}
+        if key != "about" and old.get(key) != now.get(key)
+    ]
+    if differences:
+        raise UserError(
+            f"{out} holds sets of another configuration: {'; '.join(differences)}. Choose another --out, or give the "
+            "same options to go on with it"
+        )
+
+
+def check_apart(out: Path, **folders: str | os.PathLike[str] | None) -> None:
+    """Raise UserError where `out` lies in a folder that is read (`folders`, by what they hold), or is one of them: what
+    is composed would be read as an input by the next call."""
+    for kind, folder in folders.items():
+        if folder is not None and out.resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(f"{out} lies in the folder of {kind} {folder}: choose an --out of its own, beside it")
+
+
+def read_config(out: Path) -> dict[str, Any]:
+    try:
+        return json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out / CONFIG} cannot be read ({error}): compose the sets anew in another folder") from error
+
+
+def picture_paths(out: Path, composition: Composition) -> tuple[Path, Path]:
+    """The files of a composition's picture and mask."""
+    mask = composition.file[: len(composition.file) - len(Path(composition.file).suffix)] + ".png"
+    return out / composition.set / "images" / composition.file, out / composition.set / "masks" / mask
+
+
+def missing(out: Path, compositions: Sequence[Composition]) -> list[Composition]:
+    """Those whose picture or mask is not there yet."""
+    return [one for one in compositions if not all(path.exists() for path in picture_paths(out, one))]
+
+
+def write_compositions(
+    out: Path,
+    compositions: Sequence[Composition],
+    sources: Sources,
+    config: Mapping[str, Any],
+    *,
+    workers: int = 0,
+    advance: Callable[[], object] | None = None,
+) -> int:
+    """Make what is missing below `out`, in `workers` threads, then the manifest; the number of pictures made.
+
+    `config` is written to compose.json first; an `out` of another one is refused (`check_place`), and one in a folder
+    of the sources (`check_apart`). `advance` is called after each picture.
+    """
+    check_place(out, config)
+    check_apart(out, images=sources.samples.root, masks=sources.samples.mask_root, backgrounds=sources.root)
+    if not (out / CONFIG).exists():
+        atomic_write(out / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    left = missing(out, compositions)
+
+    def make(composition: Composition) -> None:
+        picture, mask = render(composition, sources)
+        to_picture, to_mask = picture_paths(out, composition)
+        atomic_write(to_mask, _encoded(np.round(mask * 255).astype(np.uint8), ".png"))
+        atomic_write(to_picture, _encoded(picture, to_picture.suffix))
+        if advance is not None:
+            advance()
+
+    if workers > 1:
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for start in range(0, len(left), _BATCH):
+                list(pool.map(make, left[start : start + _BATCH]))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    else:
+        for one in left:
+            make(one)
+    write_manifest(out / MANIFEST, compositions)
+    return len(left)
+
+
+def write_manifest(path: Path, compositions: Sequence[Composition]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Composition._fields)
+    writer.writerows(compositions)
+    if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
+        atomic_write(path, text.getvalue())
+
+
+def read_manifest(path: Path) -> list[Composition]:
+    """The rows of a manifest. Raises UserError for a file that is none."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [_composition(row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read as a manifest of compositions ({error}): run relevit compose again"
+        ) from error
+
+
+def _composition(row: Mapping[str, str]) -> Composition:
+    values: dict[str, Any] = dict(row)
+    values |= {key: float(row[key]) if row[key] else None for key in _NUMBERS}
+    return Composition(**values | {"repeat": int(row["repeat"])})
+
+
+def _encoded(values: np.ndarray, suffix: str) -> bytes:
+    stream = io.BytesIO()
+    if suffix == ".png":
+        Image.fromarray(values).save(stream, "PNG")
+    else:
+        Image.fromarray(values).save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()

@@ -1,0 +1,152 @@
+"""The paper's split: 3 samples each of the first 500 classes for training (set A), one each of the other 414 for
+validation, written to a manifest; and other choices of classes and samples (appendices F and H).
+
+The published setup takes "first" from an unsorted directory listing; here it is sorted, or seeded. Merged classes are left
+out (protocol, "Training data"). Automatic masks of fewer than 520 pixels are skipped and the next image of the class is
+taken (protocol, "Automatic masks"); annotated masks are taken whatever their size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from relevit.data.annotations import MERGED, Entry, list_masks
+from relevit.data.annotations.convert import examine, fewest_pixels
+from relevit.data.checks import Progress, in_parallel
+from relevit.data.classes import ClassMap, match_classes
+from relevit.data.manifest import TRAINING, VALIDATION, Row, rank
+from relevit.errors import Fault, FaultsError, UserError
+
+
+class PaperSplit(NamedTuple):
+    """The rows (training first, by class, then by sample, each in its order); how many candidates were left out by
+    reason; classes with fewer samples than wanted, with their number; faults that were skipped; notes."""
+
+    rows: list[Row]
+    left_out: dict[str, int]
+    short: dict[str, int]
+    faults: list[Fault]
+    notes: list[str]
+
+
+class _Chosen(NamedTuple):
+    entries: list[Entry]
+    left_out: list[str]
+    faults: list[Fault]
+
+
+def paper_split(
+    masks: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None = None,
+    *,
+    format: str = "imagenet-s",
+    classes: int = 500,
+    per_class: int = 3,
+    validation_classes: int | None = None,
+    validation_per_class: int = 1,
+    seed: int | None = None,
+    class_seed: int | None = None,
+    min_pixels: int | None = None,
+    class_list: str | os.PathLike[str] | Sequence[str] | None = None,
+    class_map: ClassMap | None = None,
+    skip_bad: bool = False,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> PaperSplit:
+    """Choose the samples for training and validation from masks of any format of masks.formats.
+
+    The first `classes` classes give `per_class` samples each for training; the last `validation_classes` (None: all the
+    others; 0: none) give `validation_per_class` each. Classes are in the order of their names, or in one that
+    `class_seed` and the names determine; the samples of a class likewise by `seed`. Masks of fewer than `min_pixels`
+    object pixels are skipped (None: 520 for the format tokencut, none for others). Merged wnids are left out. A row's label is the class index of the folder (by wnid, by
+    number, or by `class_map`), -1 where that is not known. Only the candidates that are needed are read, by class.
+
+    Raises FaultsError for what is wrong with the tree or the candidates (with `skip_bad`, the next is taken), and
+    UserError where there are too few classes.
+    """
+    least = fewest_pixels(format, min_pixels)
+    _check_numbers(classes, per_class, validation_classes, validation_per_class, least)
+    wanted = Path(class_list) if isinstance(class_list, str | os.PathLike) else class_list
+    listing = list_masks(format, Path(masks), None if images is None else Path(images), wanted)
+    notes = list(listing.notes)
+    groups: dict[str, list[Entry]] = {}
+    for entry in sorted(listing.entries, key=lambda entry: rank(entry.name, seed)):
+        groups.setdefault(entry.class_name, []).append(entry)
+    merged = sorted(MERGED & groups.keys())
+    if merged:  # the reader of ImageNet-S has left them out already
+        notes.append(f"{len(merged)} merged classes are left out: {' '.join(merged)}")
+    order = sorted(groups.keys() - MERGED, key=lambda name: rank(name, class_seed))
+    held = len(order) - classes if validation_classes is None else validation_classes
+    faults = [Fault(*cast(Any, problem)) for problem in listing.problems]
+    if held < (1 if validation_classes is None else 0) or classes + held > len(order):
+        if faults and not skip_bad:
+            raise FaultsError(faults)
+        raise UserError(
+            f"{masks} has {len(order)} classes with masks, too few for {classes} of training"
+            + (f" and {held} of validation" if validation_classes is not None else " and at least one of validation")
+            + ": give other --classes and --validation-classes."
+        )
+    parts = [(TRAINING, name) for name in order[:classes]] + [(VALIDATION, name) for name in order[len(order) - held :]]
+    counts = {TRAINING: per_class, VALIDATION: validation_per_class}
+
+    def choose(part: tuple[str, str]) -> _Chosen:
+        return _first(groups[part[1]], counts[part[0]], least)
+
+    outcome = in_parallel(choose, parts, workers, progress)
+    faults += [fault for chosen in outcome for fault in chosen.faults]
+    if faults and not skip_bad:
+        raise FaultsError(faults)
+    matched = match_classes(order, None, class_map)
+    if matched.unknown:
+        notes.append(
+            f"{len(matched.unknown)} classes have no known index: their label is -1, and told by the model later"
+        )
+    rows = [
+        Row(entry.name, name, matched.classes.get(name, -1), split)
+        for (split, name), chosen in zip(parts, outcome, strict=True)
+        for entry in chosen.entries
+    ]
+    for split in (TRAINING, VALIDATION)[: 1 + (held > 0)]:
+        if all(row.split != split for row in rows):
+            raise UserError(f"No sample of {masks} is usable for {split}: all are too small (--min-pixels) or faulty.")
+    short = {
+        name: len(chosen.entries)
+        for (split, name), chosen in zip(parts, outcome, strict=True)
+        if len(chosen.entries) < counts[split]
+    }
+    left_out = Counter(reason for chosen in outcome for reason in chosen.left_out)
+    return PaperSplit(rows, dict(left_out), short, faults, notes)
+
+
+def _first(candidates: Sequence[Entry], count: int, min_pixels: int) -> _Chosen:
+    """The first `count` usable candidates of a class."""
+    chosen = _Chosen([], [], [])
+    for entry in candidates:
+        if len(chosen.entries) == count:
+            break
+        found = examine(entry, min_pixels)
+        if found.fault is not None:
+            chosen.faults.append(found.fault)
+        elif found.foreground is None:
+            chosen.left_out.append(found.left_out)
+        else:
+            chosen.entries.append(entry)
+    return chosen
+
+
+def _check_numbers(
+    classes: int, per_class: int, validation_classes: int | None, validation_per_class: int, min_pixels: int
+) -> None:
+    for name, value, least in (
+        ("classes", classes, 1),
+        ("per_class", per_class, 1),
+        ("validation_classes", validation_classes, 0),
+        ("validation_per_class", validation_per_class, 1),
+        ("min_pixels", min_pixels, 0),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {value}.")

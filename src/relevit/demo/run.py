@@ -1,0 +1,247 @@
+"""`relevit demo`: fine-tune the built-in model by several methods, measure before and after, and write a report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+
+from relevit.data.builtin.digits import CLASSES, RELIABILITY, SET_A, TEST_SETS, Pictures, test_set
+from relevit.demo.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
+from relevit.errors import UserError
+from relevit.experiments.builtin import (
+    EPOCHS,
+    METHODS,
+    fine_tune,
+    maps_of,
+    measure,
+    share_on_foreground,
+    share_pictures,
+)
+from relevit.files import atomic_write
+from relevit.models.loading import is_checkpoint, load, save_checkpoint
+from relevit.report.page import render_page
+from relevit.report.pictures import Case
+from relevit.report.readme import render_readme_picture
+from relevit.report.results import Interval, Results, Values, terminal_table
+from relevit.statistics.intervals import cluster_bootstrap
+
+PER_CLASS = 3
+VIEWS = 1  # of the three pictures of each object in the test sets
+CASES_SET, CASES_EACH = "background_shuffled", 4
+ROW = ("original", *METHODS)
+
+
+def demo(out: str | Path | None = None, full: bool = False, seed: int = 0) -> Path:
+    """Run the built-in benchmark and return the report's path.
+
+    out: the folder to write to; None for runs/demo, or runs/demo-full. A finished one is left alone: it says where it
+    is. An interrupted one goes on. full: the whole grid, five seeds and two numbers of samples a class, in place of one
+    seed.
+    """
+    folder = Path(out) if out is not None else Path("runs/demo-full" if full else "runs/demo")
+    report, console = folder / "report.html", Console()
+    if report.exists():
+        console.print(f"The demo was run before: its report is {report}, its figures are {folder / 'metrics.json'}.")
+        console.print(
+            f"To run it again: relevit demo{' --full' if full else ''} --out {folder}-2   (or remove {folder})"
+        )
+        return report
+    if folder.exists() and any(folder.iterdir()) and not (folder / "demo.json").exists():
+        raise UserError(f"{folder} holds other files: name another folder with --out")
+    request = json.dumps({"full": full, "seed": seed}) + "\n"
+    if (folder / "demo.json").exists() and (folder / "demo.json").read_text() != request:
+        raise UserError(f"{folder} holds an unfinished demo with other settings: name another folder with --out")
+    atomic_write(folder / "demo.json", request)
+    if full:
+        from relevit.demo.full import run_full
+
+        return run_full(folder, console)
+    return _run_one(folder, seed, console)
+
+
+def _run_one(folder: Path, seed: int, console: Console) -> Path:
+    began = time.monotonic()
+    rates = read_rates()
+    original, _ = load("builtin")
+    console.print(
+        f"[bold]relevit demo[/bold]: a small vision transformer that reads the background is fine-tuned in "
+        f"{len(METHODS)} ways,\neach on the same {PER_CLASS * len(SET_A)} samples, then measured on "
+        f"{len(TEST_SETS)} test sets. Seed {seed}."
+    )
+    models: dict[str, nn.Module] = {"original": original}
+    for number, method in enumerate(METHODS, 1):
+        rate = rates[f"{method}-{PER_CLASS}"]
+        seconds = time.monotonic() - began
+        text = f"[{number}/{len(METHODS)}] {seconds:4.0f} s  {method}, learning rate {rate:g}, {EPOCHS} epochs"
+        console.print(text, markup=False, highlight=False)
+        models[method] = _fine_tuned(original, method, seed, rate, folder / "models" / method)
+    console.print("Measuring ...")
+    results = measure_all(models)
+    cases = choose_cases(original, models[LEAD], test_set(CASES_SET, "test", VIEWS))
+    seconds = time.monotonic() - began
+    setup = {
+        "command": f"relevit demo --seed {seed}",
+        "model": "timm VisionTransformer, 48 x 48 pixels, 8 x 8 patches, 6 blocks of 128",
+        "fine-tuning": f"{PER_CLASS} samples of each of {len(SET_A)} classes, {EPOCHS} epochs, batches of 8, AdamW",
+        "learning rates": ", ".join(f"{m}: {rates[f'{m}-{PER_CLASS}']:g}" for m in METHODS),
+        "test pictures": f"{len(test_set(TEST_SETS[0], 'test', VIEWS))} of each set (a fixed third of it)",
+        "seed": str(seed),
+        "versions": versions(),
+        "seconds": f"{seconds:.0f}",
+    }
+    write_metrics(folder / "metrics.json", setup, results)
+    render_readme_picture(folder / "summary.png", results, cases, overwrite=True)
+    report = render_page(
+        folder / "report.html",
+        "Does the model look at the object?",
+        verdict(results),
+        setup,
+        results,
+        cases,
+        [
+            *NOTES,
+            "Intervals (95%) are of the test pictures, drawn by object; they do not tell how another draw of training "
+            "samples would do: relevit demo --full does, over five seeds.",
+        ],
+        rules=RULES,
+        definitions=DEFINITIONS,
+        behaviour="background_shuffled",
+        compared=LEAD,
+    )
+    show(console, results, verdict(results))
+    console.print(f"\n{seconds:.0f} seconds. Report: {report}\nFigures: {folder / 'metrics.json'}", highlight=False)
+    return report
+
+
+def _fine_tuned(original: nn.Module, method: str, seed: int, rate: float, folder: Path) -> nn.Module:
+    """The fine-tuned model, also as a checkpoint in `folder`; read from there if an interrupted demo made it before.
+
+    On one thread: at this size a second one gains little, and the result is the same on any number of cores.
+    """
+    if is_checkpoint(folder):
+        return load(str(folder))[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = fine_tune(original, method, PER_CLASS, seed, rate).model
+    finally:
+        torch.set_num_threads(threads)
+    save_checkpoint(folder, model)
+    return model
+
+
+def read_rates() -> dict[str, float]:
+    """The learning rates that the rule chose, from `relevit demo --full`: `"<method>-<n>"` to rate."""
+    return json.loads((Path(__file__).parent / "rates.json").read_text())
+
+
+def versions() -> str:
+    """Of what the figures depend on."""
+    import timm
+
+    return f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
+
+
+def measure_all(models: dict[str, nn.Module]) -> Results:
+    """Every model on every test set, with intervals clustered by object and paired differences from the original."""
+    values: Values = {name: {} for name in models}
+    groups: dict[str, Values] = {
+        "Classes seen in fine-tuning": {name: {} for name in models},
+        "Classes held out": {name: {} for name in models},
+    }
+    differences: Values = {name: {} for name in models if name != "original"}
+    for set_name in TEST_SETS:
+        pictures = test_set(set_name, "test", VIEWS)
+        in_a = np.isin(pictures.labels, SET_A)
+        hits = {name: measure(model, pictures).hits for name, model in models.items()}
+        for name, own in hits.items():
+            values[name][set_name] = _interval(own, pictures.objects)
+            for title, chosen in zip(groups, (in_a, ~in_a), strict=True):
+                groups[title][name][set_name] = _interval(own[chosen], pictures.objects[chosen])
+            if name != "original":
+                gained = own.astype(float) - hits["original"]
+                differences[name][set_name] = _interval(gained, pictures.objects)
+    pictures = share_pictures(VIEWS)
+    share = {name: _interval(share_on_foreground(model, pictures), pictures.objects) for name, model in models.items()}
+    return Results(list(models), list(TEST_SETS), values, "original", groups, share, differences)
+
+
+def _interval(values: np.ndarray, objects: np.ndarray) -> Interval:
+    low, high = cluster_bootstrap(values, objects)
+    return Interval(100 * float(np.mean(values)), 100 * low, 100 * high)
+
+
+def choose_cases(before: nn.Module, after: nn.Module, pictures: Pictures) -> dict[str, list[Case]]:
+    """Corrected, unchanged and ruined pictures by a fixed rule: the set in an order shuffled once, the first four of
+    each kind, no class twice."""
+    first, second = measure(before, pictures), measure(after, pictures)
+    kinds = {
+        "corrected": ~first.hits & second.hits,
+        "unchanged": first.predicted == second.predicted,
+        "ruined": first.hits & ~second.hits,
+    }
+    order = np.random.default_rng(0).permutation(len(pictures))
+    cases: dict[str, list[Case]] = {}
+    for kind, members in kinds.items():
+        chosen: list[int] = []
+        for i in order[members[order]]:
+            if len(chosen) < CASES_EACH and pictures.labels[i] not in pictures.labels[chosen]:
+                chosen.append(int(i))
+        cases[kind] = [] if not chosen else _cases(before, after, first, second, pictures, chosen)
+    return cases
+
+
+def _cases(
+    before: nn.Module, after: nn.Module, first: Any, second: Any, pictures: Pictures, chosen: list[int]
+) -> list[Case]:
+    some = pictures.subset(np.array(chosen))
+    maps_before, maps_after = maps_of(before, some).numpy(), maps_of(after, some).numpy()
+    return [
+        Case(
+            some.images[k],
+            some.masks[k],
+            maps_before[k],
+            maps_after[k],
+            CLASSES[pictures.labels[i]],
+            CLASSES[first.predicted[i]],
+            min(1.0, float(first.confidence[i])),
+            CLASSES[second.predicted[i]],
+            min(1.0, float(second.confidence[i])),
+            pictures.name,
+        )
+        for k, i in enumerate(chosen)
+    ]
+
+
+def write_metrics(path: Path, setup: dict[str, Any], results: Results) -> None:
+    """`{"setup": ..., "models": {model: {set: percent}}, "intervals": ..., "foreground_share": ..., "groups": ...}`."""
+
+    def numbers(values: Values) -> dict[str, dict[str, float]]:
+        return {m: {s: round(v.mean, 2) for s, v in row.items()} for m, row in values.items()}
+
+    content = {
+        "setup": {**setup, "reliability": RELIABILITY},
+        "models": numbers(results.values),
+        "foreground_share": {m: round(v.mean, 2) for m, v in results.foreground_share.items()},
+        "intervals": {
+            m: {s: [round(x, 2) for x in v.ends] for s, v in row.items()} for m, row in results.values.items()
+        },
+        "groups": {title: numbers(values) for title, values in results.groups.items()},
+    }
+    atomic_write(path, json.dumps(content, indent=1) + "\n")
+
+
+def show(console: Console, results: Results, summary: Sequence[str]) -> None:
+    """The table and the verdict on the terminal."""
+    console.print(terminal_table(results), highlight=False)
+    for line in summary:
+        console.print(line, highlight=False)

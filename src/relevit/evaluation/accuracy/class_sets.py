@@ -1,0 +1,79 @@
+"""Set A, the classes whose samples were used for fine-tuning, against the rest (Fig. 4 and appendix I of the paper)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from torch import nn
+
+from relevit.data.classes import match_classes
+from relevit.data.manifest import COLUMNS, TRAINING, read_manifest
+from relevit.errors import UserError
+from relevit.evaluation.accuracy.predictions import Predictions
+
+ClassSet = str | os.PathLike[str] | Collection[str]
+
+
+def read_class_set(given: ClassSet) -> list[str]:
+    """Names of classes, sorted: wnids, class indices, the model's own names, or folders' names.
+
+    given: the names; a text file with one a line; or a run's `split.csv`, whose training classes are taken. Raises
+    UserError for a file that cannot be read or names no class.
+    """
+    if not isinstance(given, str | os.PathLike):
+        names = [str(each) for each in given]
+    else:
+        path = Path(given)
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"{path} cannot be read ({reason}): give a file with a class a line, or a run's split.csv"
+            ) from error
+        if lines and lines[0].strip() == ",".join(COLUMNS):
+            names = [row.class_name for row in read_manifest(path) if row.split == TRAINING]
+        else:
+            names = [line.split("#")[0].strip() for line in lines]
+    found = sorted({name for name in names if name})
+    if not found:
+        raise UserError(f"{given} names no class: expected a class a line, or a run's split.csv with training samples")
+    return found
+
+
+def indices_of(names: Iterable[str], model: nn.Module, class_map: Any = None) -> dict[str, int]:
+    """The model's class of each name that has one."""
+    return match_classes(names, model, class_map).classes
+
+
+def in_set(
+    predictions: Predictions,
+    names: Collection[str],
+    indices: Collection[int],
+    classes: Mapping[str, int] | None = None,
+) -> Bool[np.ndarray, " images"]:
+    """Whether an image is of set A: one of `names`, or of the model's `indices`.
+
+    That is told by the image's own class, its group: by its name, or by its index where `classes` (see `classes_of`) has one.
+    Of a group that is neither, the first right answer tells, also where several would be right.
+    """
+    chosen = set(indices)
+    known = {} if classes is None else classes
+    named = {name: True for name in names} | {
+        name: index in chosen for name, index in known.items() if name not in names
+    }
+    rows = zip(predictions.groups.tolist(), predictions.answers, strict=True)
+    return np.array([named.get(group, bool(right) and right[0] in chosen) for group, right in rows], dtype=bool)
+
+
+def classes_of(groups: Iterable[str], model: nn.Module | None = None, class_map: Any = None) -> dict[str, int]:
+    """The class of each group whose name tells it: a wnid, a class index, one of the model's names, or in the class map.
+
+    Names that are folders in sorted order tell nothing (`class_map` "sorted").
+    """
+    return {} if class_map == "sorted" else match_classes(groups, model, class_map).classes

@@ -1,0 +1,168 @@
+"""Relevance maps of picture files as pictures: what the model sees on the left, its relevance map over it on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from relevit.errors import UserError
+from relevit.explainers import on_patches, on_pixels, scale_to_unit, unscaled
+from relevit.files import atomic_write
+from relevit.images import list_images, read_image
+from relevit.models.view import EvaluationView
+from relevit.report.pictures import enlarged, overlay, png
+
+_SMALLEST = 192  # smaller views are enlarged by whole pixels to about this many
+
+
+class Explained(NamedTuple):
+    """One picture: its file, the overlay's file, the predicted class with its probability, the class that the map explains.
+
+    `map_file` holds the relevance of each patch, not scaled, as float32 (rows, columns); None if not asked for. Where the
+    picture could not be read, `fault` says why and nothing was written.
+    """
+
+    source: Path
+    overlay: Path
+    map_file: Path | None = None
+    predicted: int = -1
+    probability: float = 0.0
+    target: int = -1
+    fault: str | None = None
+
+
+class Job(NamedTuple):
+    """A picture file and the overlay file that it is to become."""
+
+    source: Path
+    overlay: Path
+
+
+def overlay_jobs(pictures: Sequence[str | Path], out: str | Path) -> list[Job]:
+    """Which file becomes which overlay below `out`: `cat.jpg` becomes `cat.png`, and of a folder the tree is kept.
+
+    With several folders, each one's tree goes into a folder of its name. Two pictures that differ only in their suffix get it
+    into the name (`cat_jpg.png`). Raises UserError for a path that does not exist, a folder without pictures, and two pictures
+    that would become the same overlay.
+    """
+    out, folders = Path(out), sum(Path(path).is_dir() for path in pictures)
+    pairs: list[tuple[Path, Path]] = []  # (file, name below out without suffix)
+    for path in map(Path, pictures):
+        if path.is_dir():
+            files = list_images(path)
+            if not files:
+                raise UserError(f"the folder {path} holds no pictures")
+            top = Path(path.resolve().name) if folders > 1 else Path()
+            pairs += [(file, top / file.relative_to(path).with_suffix("")) for file in files]
+        elif path.is_file():
+            pairs.append((path, Path(path.stem)))
+        else:
+            raise UserError(f"there is no picture or folder {path}")
+    pairs = list(dict.fromkeys(pairs))
+    stems = [name for _, name in pairs]
+    jobs: dict[Path, Path] = {}  # overlay -> file
+    for file, name in pairs:
+        if stems.count(name) > 1:
+            name = name.with_name(f"{name.name}_{file.suffix[1:].lower()}")
+        target = out / f"{name}.png"
+        if target in jobs and jobs[target].resolve() != file.resolve():
+            raise UserError(
+                f"{jobs[target]} and {file} would both become {target}: explain them one after the other, with two --out"
+            )
+        if target.resolve() == file.resolve():
+            raise UserError(f"the overlay of {file} would overwrite the picture itself: choose another --out")
+        jobs[target] = file
+    return [Job(file, target) for target, file in jobs.items()]
+
+
+def write_overlays(
+    model: nn.Module,
+    view: EvaluationView,
+    jobs: Sequence[Job],
+    *,
+    target: int | None = None,
+    method: str = "gae",
+    raw: bool = False,
+    overwrite: bool = False,
+    batch_size: int = 8,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Iterator[Explained]:
+    """Writes an overlay for each picture, and yields what the model says of it.
+
+    Args:
+        model, view: as `relevit.load` gives them; the map lies on the part of the picture that the view cuts out.
+        jobs: from `overlay_jobs`.
+        target: the class whose map is shown; None for the predicted class of each picture.
+        method: a name in `relevit.explainers.EXPLAINERS`.
+        raw: writes the relevance of each patch, not scaled, beside each overlay as .npy, too.
+        overwrite: replaces files that are there.
+        batch_size: pictures in one forward pass.
+        advance: called with a number of pictures that are done.
+
+    Raises:
+        UserError: before the first forward pass, if a file to be written is there already and `overwrite` is false; if the model
+            is not supported or has no class `target`.
+    """
+    planned = [path for job in jobs for path in (job.overlay, *([job.overlay.with_suffix(".npy")] if raw else []))]
+    present = [path for path in planned if path.exists()]
+    if present and not overwrite:
+        more = f" and {len(present) - 1} more files are" if len(present) > 1 else " is"
+        raise UserError(f"{present[0]}{more} there already: choose another --out, or give --overwrite to replace them")
+    return _written(model, view, jobs, target, method, raw, batch_size, advance)
+
+
+def _save_array(values: np.ndarray, file: BinaryIO) -> None:
+    np.save(file, values)
+
+
+def _written(
+    model: nn.Module,
+    view: EvaluationView,
+    jobs: Sequence[Job],
+    target: int | None,
+    method: str,
+    raw: bool,
+    batch_size: int,
+    advance: Callable[[int], object],
+) -> Iterator[Explained]:
+    device = next(model.parameters()).device
+    for start in range(0, len(jobs), batch_size):
+        batch, views = [], []
+        for job in jobs[start : start + batch_size]:
+            try:
+                views.append(view(read_image(job.source)))
+                batch.append(job)
+            except UserError as error:
+                yield Explained(job.source, job.overlay, fault=str(error))
+                advance(1)
+        if not batch:
+            continue
+        images = torch.stack(views).to(device)  # (batch, 3, height, width)
+        with torch.no_grad():
+            logits, found = unscaled(model, images, target, method)
+        patches = on_patches(found, model, images)
+        maps = scale_to_unit(on_pixels(found, images))
+        best = logits.float().softmax(dim=1).max(dim=1)
+        for i, job in enumerate(batch):
+            atomic_write(job.overlay, png(side_by_side(view.restore(images[i]), maps[i].float().cpu().numpy())))
+            map_file = job.overlay.with_suffix(".npy") if raw else None
+            if map_file is not None:
+                values = patches[i].float().cpu().numpy()
+                atomic_write(map_file, partial(_save_array, values))
+            predicted = int(best.indices[i])
+            wanted = predicted if target is None else target
+            yield Explained(job.source, job.overlay, map_file, predicted, float(best.values[i]), wanted)
+            advance(1)
+
+
+def side_by_side(image: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    """The image, uint8 (height, width, 3), and beside it the image under its map in [0, 1], (height, width); small ones enlarged."""
+    gap = np.full((image.shape[0], max(1, image.shape[1] // 56), 3), 255, np.uint8)
+    pair = np.concatenate([image, gap, overlay(image, relevance)], axis=1)
+    return enlarged(pair, max(1, round(_SMALLEST / max(image.shape[:2]))))

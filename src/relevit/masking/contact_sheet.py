@@ -1,0 +1,129 @@
+"""The contact sheet of automatic masks: one row an image, the most doubtful first, to look through in a minute.
+
+The pages hold everything that they show. A picture is in its row once; what is drawn over it are small transparent PNG
+files, so that a row takes some ten kilobytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool
+from markupsafe import Markup, escape
+from PIL import Image
+
+from relevit.files import atomic_write
+from relevit.masking.quality import Quality
+from relevit.report.templating import template_environment
+
+TILE = 160  # pixels of a tile's long side
+PAGE = 1000  # rows on a page
+_CLEAR, _VEIL, _EDGE, _HALO = range(4)
+_PALETTE = [0, 0, 0, 128, 128, 128, 255, 255, 255, 0, 0, 0]
+_OPACITY = bytes([0, 205, 255, 170])  # of the four colours above
+
+
+class Entry(NamedTuple):
+    """A row: the image's name, what became of it, its mask's quality and size in pixels, and its upright size.
+
+    excludable: a mask was written, or was left out at the user's wish: the row has a box to tick. `tiles` gives the
+    bytes of the picture (JPEG) and of the two drawings (PNG), by their names picture.jpg, coarse.png, refined.png.
+    """
+
+    name: str
+    outcome: str
+    quality: Quality
+    pixels: int
+    width: int
+    height: int
+    excludable: bool
+    tiles: Callable[[], Mapping[str, bytes]]
+
+
+def tile_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of the tile of a picture; small pictures are enlarged."""
+    factor = TILE / max(width, height)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def picture_tile(picture: Image.Image) -> bytes:
+    """A small JPEG of a picture (RGB)."""
+    buffer = io.BytesIO()
+    small = picture.resize(tile_size(*picture.size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    small.save(buffer, "JPEG", quality=72, optimize=True)
+    return buffer.getvalue()
+
+
+def mask_tile(mask: Bool[np.ndarray, "height width"]) -> bytes:
+    """What is laid over a picture's tile: a veil outside of the mask, and its outline, a white line inside a dark one."""
+    size = tile_size(mask.shape[1], mask.shape[0])
+    inside = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) >= 128
+    wide = inside.astype(np.uint8)
+    thinner, thicker = (change(wide, np.ones((3, 3), np.uint8)) > 0 for change in (cv2.erode, cv2.dilate))
+    drawing = np.where(inside, _CLEAR, _VEIL).astype(np.uint8)
+    drawing[inside & ~thinner] = _EDGE
+    drawing[thicker & ~inside] = _HALO
+    image = Image.frombytes("P", size, drawing.tobytes())
+    image.putpalette(_PALETTE)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=_OPACITY, bits=2, optimize=True)
+    return buffer.getvalue()
+
+
+def write_sheets(
+    folder: Path, entries: Sequence[Entry], unreadable: Mapping[str, str], *, title: str, page: int = PAGE
+) -> list[Path]:
+    """Write contact_sheet.html, and contact_sheet_2.html, ... where there are more than `page` rows; returns their paths.
+
+    Rows with a mask come first, those of low confidence before the others; then those without an object; then a list of
+    the images that could not be read, by name -> reason. Sheets that are there already are replaced, those that are too
+    many removed.
+    """
+    masked = sorted((e for e in entries if e.pixels), key=lambda e: (e.quality.confidence, e.name))
+    empty = sorted((e for e in entries if not e.pixels), key=lambda e: e.name)
+    rows = [*masked, *empty]
+    pages = [rows[start : start + page] for start in range(0, len(rows), page)] or [[]]
+    paths = [folder / _page_name(number) for number in range(1, len(pages) + 1)]
+    environment = template_environment(percent=_percent, uri=_uri, breakable=_breakable)
+    template = environment.get_template("contact_sheet.html")
+    for number, (path, shown) in enumerate(zip(paths, pages, strict=True), start=1):
+        html = template.render(
+            title=title,
+            rows=shown,
+            first=(number - 1) * page + 1,
+            total=len(entries),
+            number=number,
+            names=[path.name for path in paths],
+            unreadable=unreadable if number == len(paths) else {},
+            tile_size=tile_size,
+            colours=[],
+        )
+        atomic_write(path, html)
+    for left in folder.glob("contact_sheet_*.html"):
+        if re.fullmatch(r"contact_sheet_\d+\.html", left.name) and left not in paths:
+            left.unlink()
+    return paths
+
+
+def _page_name(number: int) -> str:
+    return "contact_sheet.html" if number == 1 else f"contact_sheet_{number}.html"
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after a `/` or a `_`."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(name))))
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

@@ -1,0 +1,190 @@
+"""Patch features of a timm vision transformer: keys, queries, values or tokens of one block, for images of any size."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.layers import AttentionRope
+from timm.models.eva import EvaAttention
+from torch import Tensor, nn
+
+from relevit.errors import UserError
+from relevit.models.attention import attention_modules, capture, check_channels, patch_grid, unwrap
+
+Kind = Literal["key", "query", "value", "token"]
+KINDS = ("key", "query", "value", "token")
+
+
+def patch_features(
+    model: nn.Module, images: Float[Tensor, "batch channels height width"], *, kind: Kind = "key", block: int = -1
+) -> tuple[Float[Tensor, "batch patches dim"], tuple[int, int]]:
+    """The features of one block at the patches (batch, patches, dim), row by row, and the patch grid (rows, columns).
+
+    model: any model that `relevit.models.attention` supports, with or without a classifier. images: normalised as the model wants
+    it; of the size that it accepts (`accept_size` makes it accept another).
+
+    kind: "key", "query" and "value" are what the attention of the block gets, the heads side by side, the key and query after
+    the model's normalisation of them, if it has one, and before the rotation that EVA-02 and DINOv3 give them: rotated ones
+    of like patches differ with their distance. "token" is the block's output, before the model's last norm. block: counted
+    from 0, or from the end if negative. TokenCut takes the keys of the last block.
+
+    The forward pass ends at that block, runs in evaluation mode and without gradients, with the fused attention. The model is
+    as before afterwards, also after an exception.
+
+    Raises UserError for an unsupported model, another kind, a block that the model has not, images of another size or
+    number of channels.
+    """
+    if kind not in KINDS:
+        raise UserError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    modules = attention_modules(model, readout=False)
+    inner: Any = unwrap(model)
+    depth = len(inner.blocks)
+    if not -depth <= block < depth:
+        raise UserError(f"block is {block}, but the model has {depth} blocks: 0 to {depth - 1}, or -{depth} to -1")
+    if images.ndim != 4 or not images.is_floating_point():
+        raise UserError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}, but must be normalised floating-point numbers of "
+            "shape (batch, channels, height, width)"
+        )
+    check_channels(model, images.shape[1])
+    grid = patch_grid(model, *images.shape[-2:])
+    if min(grid) < 1:
+        raise UserError(f"images are {images.shape[-2]} x {images.shape[-1]} pixels, which is less than one patch")
+
+    found = _run_until(inner, images, kind, block % depth, modules[block % depth])  # (batch, tokens, dim)
+    return found[:, inner.num_prefix_tokens :].contiguous(), grid
+
+
+class _Reached(Exception):
+    """Ends the forward pass where the features are known."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+def _run_until(inner: Any, images: Tensor, kind: Kind, block: int, attention: Any) -> Tensor:
+    """The features of all tokens, (batch, tokens, dim)."""
+    met = 0
+
+    def attend(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        nonlocal met
+        if met == block and kind != "token":
+            given = dict(zip(("query", "key", "value"), args, strict=False), **kwargs)
+            raise _Reached(_side_by_side(given[kind]))
+        met += 1
+        return F.scaled_dot_product_attention(*args, **kwargs), None
+
+    def reached(module: nn.Module, args: Any, output: Tensor) -> None:
+        raise _Reached(output if kind == "token" else _side_by_side(output))
+
+    hooked = None
+    if kind == "token":
+        hooked = inner.blocks[block]
+    elif kind != "value" and isinstance(attention, (EvaAttention, AttentionRope)):
+        hooked = attention.k_norm if kind == "key" else attention.q_norm  # what is rotated next
+    with _evaluating(inner), capture(inner, attend=attend, readout=False), torch.no_grad():
+        handle = hooked.register_forward_hook(reached) if hooked is not None else None
+        try:
+            inner.forward_features(images)
+        except _Reached as end:
+            return end.features
+        finally:
+            if handle is not None:
+                handle.remove()
+    raise RuntimeError(f"the forward pass of {type(inner).__name__} did not come by block {block}")
+
+
+def _side_by_side(heads: Tensor) -> Tensor:
+    """(batch, heads, tokens, head_dim) to (batch, tokens, heads * head_dim)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradient checkpointing; each module's own mode is restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    checkpointing = getattr(model, "grad_checkpointing", None)
+    try:
+        model.eval()
+        if checkpointing:
+            model.grad_checkpointing = False  # type: ignore[assignment]
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        if checkpointing:
+            model.grad_checkpointing = checkpointing
+
+
+@contextmanager
+def accept_size(model: nn.Module, height: int, width: int) -> Iterator[None]:
+    """Within the context the model takes images of height x width pixels; afterwards it is as before.
+
+    timm's `set_input_size` resamples the position embedding or the tables of relative positions, and computes rotary ones
+    anew: all supported families have it. A model that was created with dynamic_img_size=True (as DINOv3 is) does the same
+    for each batch and is left alone. Parameters that are replaced within the context are put back, the same objects, so that
+    an optimizer keeps hold of them; what was changed in between on the resampled ones is lost.
+
+    Raises UserError for a size that is no multiple of the patch, and for a model that timm cannot resize.
+    """
+    attention_modules(model, readout=False)
+    inner: Any = unwrap(model)
+    fixed = getattr(inner.patch_embed, "img_size", None)
+    if getattr(inner, "dynamic_img_size", False) or (fixed is not None and tuple(fixed) == (height, width)):
+        patch_grid(model, height, width)
+        yield
+        return
+    patch = inner.patch_embed.patch_size
+    if min(height, width) < 1 or height % patch[0] or width % patch[1]:
+        raise UserError(
+            f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}"
+        )
+    before = [(module, _entries(module)) for module in inner.modules()]
+    try:
+        try:
+            with warnings.catch_warnings():  # BEiT's tables: timm indexes by lists, which torch finds slow
+                warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")
+                inner.set_input_size(img_size=(height, width))
+        except Exception as error:
+            raise UserError(
+                f"{type(inner).__name__} cannot be made to take images of {height} x {width} pixels ({error}): "
+                f"create it with img_size=({height}, {width})"
+            ) from error
+        finally:
+            changed = [(module, _changes(entries, _entries(module))) for module, entries in before]
+        yield
+    finally:
+        for module, changes in changed:
+            _put_back(module, changes)
+
+
+_MISSING = object()
+_Entries = dict[tuple[str, str], Any]  # (container, name): value; the container is "" for plain attributes
+
+
+def _entries(module: nn.Module) -> _Entries:
+    own = {("", name): value for name, value in vars(module).items() if name not in ("_parameters", "_buffers")}
+    parameters = {("_parameters", name): value for name, value in module._parameters.items()}
+    return {**own, **parameters, **{("_buffers", name): value for name, value in module._buffers.items()}}
+
+
+def _changes(before: _Entries, after: _Entries) -> _Entries:
+    """What to set for things to be as before."""
+    keys = {**before, **after}
+    return {key: before.get(key, _MISSING) for key in keys if before.get(key, _MISSING) is not after.get(key, _MISSING)}
+
+
+def _put_back(module: nn.Module, changes: _Entries) -> None:
+    for (container, name), value in changes.items():
+        place = vars(module)[container] if container else vars(module)
+        if value is _MISSING:
+            place.pop(name, None)
+        else:
+            place[name] = value

@@ -1,0 +1,114 @@
+"""What a run over image files is to do: the images with their names, their sizes, their batches, and the folder for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from relevit.errors import UserError
+from relevit.folders import differences
+from relevit.images import list_images
+from relevit.masking.run.publish import mask_name
+from relevit.masking.run.state import HIDDEN, Job, upright_size
+
+Size = tuple[int, int]
+_HEADERS = 8  # threads that read sizes
+
+
+def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
+    """The images to do, sorted by name; names as `make_masks` says.
+
+    Raises UserError for a path that is not there, a folder without images, and an `out` in which images lie.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    jobs: dict[str, Job] = {}
+    for path in paths:
+        if path.is_dir():
+            files = list_images(path)
+            if not files:
+                raise UserError(f"The folder {path} holds no images.")
+            if out.resolve().is_relative_to(path.resolve()):
+                raise UserError(f"{out} lies in the folder of images {path}: choose an --out of its own, beside it.")
+            top = Path(path.resolve().name) if len(folders) > 1 else Path()
+            pairs = [(file, top / file.relative_to(path)) for file in files]
+        elif path.is_file():
+            pairs = [(path, Path(path.name))]
+        else:
+            raise UserError(f"There is no image or folder {path}.")
+        for file, name in pairs:
+            other = jobs.setdefault(name.as_posix(), Job(file, name.as_posix()))
+            if other.source.resolve() != file.resolve():
+                raise UserError(
+                    f"{other.source} and {file} would have the same mask: give them one after the other, with two --out."
+                )
+            if not _can_be_listed(name.as_posix()):
+                raise UserError(
+                    f"The name {str(file)!r} holds characters that cannot be written down: rename the file."
+                )
+    return [jobs[name] for name in sorted(jobs)]
+
+
+def _can_be_listed(name: str) -> bool:
+    """Whether a name can stand in a line of a text file."""
+    return len(name.splitlines()) == 1 and not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def check_folder(out: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds masks of another configuration, or anything that no run of ours has put there."""
+    file = out / HIDDEN / "config.json"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose a folder for the masks.")
+    if not file.exists():
+        if out.is_dir() and any(entry.name != HIDDEN for entry in out.iterdir()):
+            raise UserError(
+                f"{out} is not empty and holds no masks of ours: choose another --out, nothing is overwritten."
+            )
+        return
+    try:
+        old = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read ({error}): choose another --out.") from error
+    differing = differences(old, json.loads(json.dumps(config)))
+    if differing:
+        raise UserError(
+            f"{out} holds masks of another configuration: {'; '.join(differing)}. Choose another --out, or call it with "
+            "these masks' own arguments to go on with them."
+        )
+
+
+def check_clashes(names: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(mask_name(name), name)
+        if other != name:
+            raise UserError(
+                f"{other} and {name} would have the same mask: give each image of a folder a name of its own."
+            )
+
+
+def read_sizes(jobs: Sequence[Job]) -> dict[str, Size | str]:
+    """Width and height of every image, upright, or why it cannot be read."""
+
+    def one(job: Job) -> Size | str:
+        try:
+            return upright_size(job.source)
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(_HEADERS) as pool:
+        return dict(zip([job.name for job in jobs], pool.map(one, jobs), strict=True))
+
+
+def make_batches(
+    jobs: Sequence[Job], sizes: Mapping[str, Size | str], batch_size: int, seen_at: Callable[[int, int], Size]
+) -> list[list[Job]]:
+    """Images of one size for the backbone, at most `batch_size` of them; those without a size come last."""
+    groups: dict[Size, list[Job]] = {}
+    for job in jobs:
+        size = sizes[job.name]
+        groups.setdefault((0, 0) if isinstance(size, str) else seen_at(*size), []).append(job)
+    ordered = [groups[key] for key in sorted(groups, key=lambda key: (key == (0, 0), key))]
+    return [group[i : i + batch_size] for group in ordered for i in range(0, len(group), batch_size)]

@@ -1,0 +1,247 @@
+"""Checkpoints on the disk: a folder with `model.safetensors` and a readable `config.json`, in timm's own format.
+
+`timm.create_model("local-dir:FOLDER", pretrained=True)` reads one. `config.json` holds `architecture`, `num_classes`,
+`model_args` (the keyword arguments that rebuild the model), `pretrained_cfg` (preprocessing) and `relevit` (ours:
+version and what the caller gives as `extra`). timm records the arguments on every model that `timm.create_model`
+builds; they are read from there, so that nothing has to be kept by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.models import get_model_args, get_model_input_config
+from torch import Tensor, nn
+
+from relevit.errors import UserError
+from relevit.files import atomic_folder
+from relevit.versions import RELEVIT
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_SOURCE_KEYS = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "label_offset"}
+_LABEL_KEYS = {"label_names", "label_descriptions"}
+_DATA_KEYS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint folder holds."""
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    data_config: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `model` to `folder`, atomically: a crash at any moment leaves the earlier checkpoint or the new one.
+
+    `extra` (what json can hold) is kept under "relevit" in `config.json`. `data_config` (as of
+    `relevit.models.loading.data_config`) is the preprocessing that goes with the weights where it differs from the model's own.
+    Files in `folder` that are not part of the checkpoint do not outlast it. Raises UserError when the disk is full (the
+    earlier checkpoint is unharmed), or when the model cannot be rebuilt from a config because `timm.create_model` did
+    not build it.
+    """
+    config = checkpoint_config(model, extra=extra, data_config=data_config)
+    weights = _own_tensors(model)
+    with atomic_folder(folder) as temporary:
+        safetensors.torch.save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def checkpoint_config(
+    model: nn.Module, *, extra: Mapping[str, Any] | None = None, data_config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of `config.json` for `model`; call it before long work to know that the model can be saved.
+
+    Raises UserError when the model does not come from `timm.create_model`, or was altered since, so that its config
+    would build a model with other weights.
+    """
+    source = getattr(model, "pretrained_cfg", None)
+    if not isinstance(source, Mapping) or not source.get("architecture") or not hasattr(model, "_model_args"):
+        raise UserError(
+            f"This {type(model).__name__} was not built by timm.create_model, so a checkpoint of it could not be "
+            "loaded: build it with timm.create_model or relevit.load, whose arguments change its size and depth."
+        )
+    known = getattr(model, "num_classes", None)
+    drop = _SOURCE_KEYS | (set() if known == source.get("num_classes") else _LABEL_KEYS)
+    cfg = {key: deepcopy(value) for key, value in source.items() if key not in drop}
+    inputs = get_model_input_config(model)
+    cfg.update(inputs, num_classes=known, custom_load=False)
+    if inputs["fixed_input_size"]:
+        cfg.pop("test_input_size", None)
+    cfg.update({key: data_config[key] for key in _DATA_KEYS if data_config and key in data_config})
+    if data_config and "crop_pct" in data_config:
+        cfg.pop("test_crop_pct", None)
+    config = {
+        "architecture": cfg.pop("architecture"),
+        "num_classes": known,
+        "model_args": get_model_args(model),
+        "pretrained_cfg": cfg,
+        "relevit": {"version": RELEVIT, **(extra or {})},
+    }
+    try:
+        config = json.loads(json.dumps(config))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"The checkpoint's config cannot be written as JSON ({error}): use plain values only."
+        ) from error
+    _check_rebuilds(config, model)
+    return config
+
+
+def read_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+    """Config and weights of a checkpoint folder, ours or one that timm wrote, as of one and the same save.
+
+    Raises UserError when a file is missing, cut short or no checkpoint.
+    """
+    folder = Path(folder)
+    for _ in range(5):  # again if a writer put a new checkpoint in its place between the two files
+        before = _identity(folder)
+        try:
+            checkpoint = Checkpoint(read_config(folder), read_weights(folder / WEIGHTS))
+        except UserError:
+            if _identity(folder) == before:
+                raise
+            continue
+        if _identity(folder) == before:
+            return checkpoint
+    raise UserError(f"{folder} is being rewritten all the time: try again when the writer has ended.")
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `config.json` of a checkpoint folder. Raises UserError when it is missing or none of a checkpoint."""
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"There is no {path}: a checkpoint is a folder with {WEIGHTS} and {CONFIG}.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): is it the config of a checkpoint?") from error
+    if not isinstance(config, dict) or "architecture" not in config:
+        raise UserError(f"{path} names no architecture, so it is not the config of a checkpoint.")
+    return config
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors by name in a `.safetensors`, `.pth`, `.pth.tar`, `.pt` or `.bin` file, on the CPU.
+
+    PyTorch's pickles are read with `weights_only=True`; one that needs more is refused. A wrapper such as
+    `{"state_dict": ...}` and the prefixes "module." (several processes) and "_orig_mod." (compiled) are taken off.
+    Raises UserError when the file is missing, cut short, or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no file {path} with weights.")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} cannot be read as plain weights: it is damaged, or holds Python objects that could run "
+            "code; those are refused. Save the state_dict alone with a program that you trust."
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as weights ({reason}): it may be cut short.") from error
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise UserError(f"{path} holds no weights: expected tensors by name, or {{'state_dict': ...}}.")
+    return {_bare(str(name)): value for name, value in content.items()}
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], source: object) -> None:
+    """Load `weights` into `model`, every one of them.
+
+    Raises UserError that names the first missing, unexpected and misshapen ones, and `source`.
+    """
+    own = model.state_dict()
+    problems = {
+        "missing": [name for name in own if name not in weights],
+        "unexpected": [name for name in weights if name not in own],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} in place of {tuple(own[name].shape)}"
+            for name in own
+            if name in weights and weights[name].shape != own[name].shape
+        ],
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in problems.items() if names)
+        raise UserError(
+            f"The weights in {source} do not fit the model {_name(model)}: {told}. "
+            "Check the architecture and its arguments."
+        )
+    model.load_state_dict(dict(weights))
+
+
+def _check_rebuilds(config: Mapping[str, Any], model: nn.Module) -> None:
+    """Build the model from its config without memory (the meta device) and compare the names and shapes of its
+    weights."""
+    with torch.device("meta"):
+        twin = timm.create_model(config["architecture"], pretrained=False, **config["model_args"])
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    built = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
+    if own != built:
+        differing = sorted(name for name in own.keys() | built.keys() if own.get(name) != built.get(name))
+        raise UserError(
+            f"The model was altered after timm built it, so a checkpoint of it could not be loaded "
+            f"({_first(differing)} differ): give the change as arguments of timm.create_model instead."
+        )
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict on the CPU, contiguous, no two tensors in one storage (safetensors writes each by itself)."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        storage = value.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != value.nbytes:
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        tensors[name] = value
+    return tensors
+
+
+def _bare(name: str) -> str:
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    try:
+        stat, weights = folder.stat(), (folder / WEIGHTS).stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, weights.st_ino
+
+
+def _first(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _name(model: nn.Module) -> str:
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    return cfg.get("architecture") or type(model).__name__

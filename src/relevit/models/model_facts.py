@@ -1,0 +1,123 @@
+"""What there is to know of a model before using it: its classes by name, its tokens, its readout, its preprocessing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
+
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import nn
+
+from relevit.errors import UserError
+from relevit.models.attention import token_layout, unsupported_reason
+from relevit.models.loading import data_config
+
+_READOUTS = {
+    "cls": "the row of the class token",
+    "distilled": "the mean of the rows of the class and the distillation token",
+    "mean": "the mean over the patches' rows",
+    "mean_all": "the mean over the rows of all tokens",
+    "attention_pool": "the row of the pooling attention, which counts as the last layer",
+}
+
+
+def class_name(model: nn.Module, index: int) -> str:
+    """A class with its index, for people: from the model's own labels, or timm's lists of ImageNet's classes."""
+    own = _own_labels(model)
+    if own is not None:
+        return f"{own[index]} ({index})" if own[index] != str(index) else str(index)
+    known = _imagenet(model)
+    if known is not None:
+        return f"{known.index_to_description(index).split(',')[0]} ({known.index_to_label_name(index)}, {index})"
+    return str(index)
+
+
+def class_number(model: nn.Module, name: str) -> int:
+    """The index of a class that is named by its index, its label (such as a wnid) or a name of it.
+
+    Raises UserError for a name that is no class of the model, or that several classes bear.
+    """
+    classes = int(getattr(model, "num_classes", 0))
+    own, known = _own_labels(model), _imagenet(model)
+    if own is not None and name in own:
+        return own.index(name)
+    if name.isdecimal():
+        if int(name) >= classes:
+            raise UserError(f"class {name} is outside the model's classes 0 to {classes - 1}")
+        return int(name)
+    if known is not None:
+        found = [
+            i
+            for i in range(classes)
+            if name == known.index_to_label_name(i)
+            or name.lower() in [word.strip().lower() for word in known.index_to_description(i).split(",")]
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(f"{name!r} names several classes ({', '.join(map(str, found))}): give the index of one")
+    raise UserError(
+        f"{name!r} is no class of the model: give a class index from 0 to {classes - 1}, or a label of the model"
+    )
+
+
+def model_facts(
+    model: nn.Module,
+    *,
+    input_size: tuple[int, int] | None = None,
+    normalization: Literal["model", "paper"] = "model",
+) -> Iterator[tuple[str, str]]:
+    """Pairs (name, value) for people; `input_size` is (height, width), by default the model's own."""
+    reason = unsupported_reason(model)
+    config = data_config(model, normalization)
+    height, width = input_size or config["input_size"][1:]
+    yield "supported", "yes" if reason is None else f"no: {reason}"
+    yield "class", type(model).__name__
+    yield "parameters", f"{sum(p.numel() for p in model.parameters()):,}"
+    yield "classes", str(getattr(model, "num_classes", "unknown"))
+    if reason is None:
+        try:
+            layout = token_layout(model, height, width)
+        except UserError as error:
+            yield "tokens", f"none for this size: {error}"
+        else:
+            rows, columns = layout.grid
+            yield "input", f"{height} x {width} pixels (height x width)"
+            yield "tokens", f"{layout.prefix} prefix + {rows} x {columns} patches = {layout.tokens}"
+            yield "readout", _READOUTS[layout.readout]
+        blocks = list(model.blocks)  # type: ignore[arg-type]
+        heads = next((m.num_heads for m in blocks[0].modules() if hasattr(m, "num_heads")), None)
+        yield "blocks", f"{len(blocks)} with {heads} heads"
+    yield "resize and crop", _crop(config)
+    yield "normalisation", f"mean {_numbers(config['mean'])}, standard deviation {_numbers(config['std'])}"
+
+
+def _crop(config: dict) -> str:
+    height, width = config["input_size"][1:]
+    share, mode = config["crop_pct"], config["crop_mode"]
+    before = f"{math.floor(height / share)} x {math.floor(width / share)}"
+    how = {"center": "short side to fill", "squash": "squashed to", "border": "long side to fit"}[mode]
+    return f"{how} {before} ({config['interpolation']}), centre crop {height} x {width}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _own_labels(model: nn.Module) -> list[str] | None:
+    """The labels that a checkpoint's config gives, if there is one for each class."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
+    return [str(name) for name in names] if names and len(names) == getattr(model, "num_classes", -1) else None
+
+
+def _imagenet(model: nn.Module) -> ImageNetInfo | None:
+    """timm's class list for a model of ImageNet (1k, 12k, 21k) by its number of classes."""
+    subset = infer_imagenet_subset(model)
+    return _class_list(subset) if subset else None
+
+
+@lru_cache
+def _class_list(subset: str) -> ImageNetInfo:
+    return ImageNetInfo(subset)

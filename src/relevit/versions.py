@@ -1,0 +1,15 @@
+"""The versions that a result depends on beside its settings."""
+
+from __future__ import annotations
+
+RELEVIT = "0.1.0"
+
+
+def versions() -> dict[str, str]:
+    """What the bits of a result depend on beside the arguments."""
+    import platform
+
+    import timm
+    import torch
+
+    return {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}

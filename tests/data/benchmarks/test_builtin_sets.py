@@ -1,0 +1,49 @@
+"""The built-in benchmark's sets as `relevit evaluate --data builtin` takes them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from relevit.data.benchmarks import builtin_sets
+from relevit.data.builtin import digits
+from relevit.data.builtin.digits import CLASSES, TEST_SETS
+from relevit.errors import UserError
+from relevit.evaluation.sources import resolve
+
+
+class Model(nn.Module):
+    num_classes = 20
+
+
+def test_names_stand_for_all_sets_or_one() -> None:
+    assert list(resolve("builtin", "standard").openers) == [f"builtin/{name}" for name in TEST_SETS]
+    assert list(resolve("builtin/size", "paper").openers) == ["builtin/size"]
+    assert builtin_sets("nowhere/size") is None and builtin_sets("builtins") is None
+    with pytest.raises(UserError, match=r"builtin/sizes is no set of the built-in benchmark.*background_shuffled"):
+        builtin_sets("builtin/sizes")
+
+
+def test_a_folder_of_that_name_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "builtin").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert builtin_sets("builtin") is None
+
+
+def test_pictures_answers_and_objects_are_those_of_the_set() -> None:
+    opened = resolve("builtin/rotation", "standard").openers["builtin/rotation"]()
+    pictures = digits.test_set("rotation", "test", 1)
+    assert len(opened) == len(pictures) == 800
+    assert opened.answers(Model()) == [(int(label),) for label in pictures.labels]
+    assert opened.candidates(Model()) is None
+    for index in (0, 101, 799):
+        assert np.array_equal(np.asarray(opened[index].image), np.asarray(pictures[index].image))
+        assert opened[index].label == opened.labels[index] == pictures.labels[index]
+        assert opened.folders[opened.labels[index]] == CLASSES[pictures.labels[index]]
+        assert opened.key(index) == f"rotation/{index:05d}"
+        assert opened.objects[index] == str(pictures.objects[index])
+    other = Model()
+    other.num_classes = 1000
+    with pytest.raises(UserError, match="has 20 classes, the model 1000"):
+        opened.answers(other)

@@ -1,0 +1,113 @@
+"""The demo from end to end on a few pictures, and what its report says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relevit.data.builtin import digits as bench
+from relevit.demo import run as quick
+from relevit.demo.text import LEAD, verdict
+from relevit.errors import UserError
+from relevit.experiments import builtin
+from relevit.models.loading import load
+from relevit.report.results import Interval, Results
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo on 1 sample a class, 1 epoch and 23 pictures of each set."""
+    whole = bench.test_set
+
+    def few(name: str, split: str = "test", views: int = 3) -> bench.Pictures:
+        return whole(name, split, 1).subset(np.arange(5, 800, 35))
+
+    for module in (quick, builtin):
+        monkeypatch.setattr(module, "test_set", few)
+    monkeypatch.setattr(quick, "PER_CLASS", 1)
+    monkeypatch.setattr(builtin, "EPOCHS", 1)
+    rates = {f"{method}-1": 1e-4 for method in builtin.METHODS}
+    monkeypatch.setattr(quick, "read_rates", lambda: rates)
+
+
+def test_demo_writes_figures_and_a_report_once(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "runs" / "demo"
+    report = quick.demo(out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["models"]) == ["original", *builtin.METHODS]
+    for row in metrics["models"].values():
+        assert list(row) == list(bench.TEST_SETS)
+        assert all(0 <= figure <= 100 for figure in row.values())
+    page = report.read_text()
+    assert f"{metrics['models']['original']['location']:.1f}" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    capsys.readouterr()
+
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    assert quick.demo(out) == report
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "report.html" in said and "--out" in said
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+def test_demo_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="other files"):
+        quick.demo(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_demo_refuses_to_go_on_with_another_seed(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text(json.dumps({"full": False, "seed": 1}) + "\n")
+    with pytest.raises(UserError, match="other settings"):
+        quick.demo(tmp_path, seed=2)
+
+
+def test_the_rates_are_there_for_every_method() -> None:
+    rates = quick.read_rates()
+    assert set(rates) == {f"{m}-{quick.PER_CLASS}" for m in builtin.METHODS}
+    assert set(rates.values()) <= set(builtin.RATES)
+    assert f"{LEAD}-{quick.PER_CLASS}" in rates
+
+
+def test_cases_are_what_their_names_say() -> None:
+    original = load("builtin")[0]
+    other = load("builtin")[0]
+    other.head.weight.data = other.head.weight.data.roll(1, 0)  # says the next class where the original says one
+    other.head.bias.data = other.head.bias.data.roll(1, 0)
+    pictures = bench.test_set("background_shuffled", "test", 1).subset(np.arange(0, 800, 7))
+    cases = quick.choose_cases(original, other, pictures)
+    assert len(cases["ruined"]) > 0
+    for case in cases["ruined"]:
+        assert case.prediction_before == case.label != case.prediction_after
+    for case in cases["corrected"]:
+        assert case.prediction_before != case.label == case.prediction_after
+    for case in cases["unchanged"]:
+        assert case.prediction_before == case.prediction_after
+    labels = [case.label for case in cases["ruined"]]
+    assert len(labels) == len(set(labels)) <= quick.CASES_EACH
+
+
+def test_the_verdict_names_the_figures() -> None:
+    models = ["original", *builtin.METHODS]
+    values = {m: {s: Interval(10.0 * i + j) for j, s in enumerate(bench.TEST_SETS)} for i, m in enumerate(models)}
+    share = {m: Interval(31.0 + i) for i, m in enumerate(models)}
+    text = " ".join(verdict(Results(models, list(bench.TEST_SETS), values, "original", {}, share)))
+    lead = values[LEAD]["background_shuffled"].mean
+    assert f"{lead:.1f}%" in text
+    assert f"+{lead - values['original']['background_shuffled'].mean:.1f}" in text
+    assert "31% before" in text and "32% after relevance alone" in text
+
+
+def test_the_shipped_model_is_what_the_benchmark_says() -> None:
+    """Right on most of the usual pictures, clearly worse before another class's background (a few hundred pictures)."""
+    model, _ = load("builtin")
+    usual, shuffled = (
+        builtin.measure(model, bench.test_set(name, "test", 1).subset(np.arange(0, 800, 2))).hits.mean()
+        for name in ("in_distribution", "background_shuffled")
+    )
+    assert usual > 0.88
+    assert usual - shuffled > 0.12

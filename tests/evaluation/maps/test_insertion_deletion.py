@@ -1,0 +1,209 @@
+"""Insertion and deletion: curves against a direct loop in double precision, areas against scikit-learn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import auc
+from torch import Tensor, nn
+
+import relevit.explainers
+from relevit.data.samples import Sample
+from relevit.errors import UserError
+from relevit.evaluation.maps.insertion_deletion import InsertionDeletion, insertion_deletion
+from relevit.evaluation.measurements import MEASUREMENTS
+from relevit.explainers import Explainer
+from relevit.models.view import evaluation_view
+from relevit.statistics.resampling import differences
+
+HEIGHT, WIDTH = 5, 7
+MEAN, STD = (0.4, 0.5, 0.7), (0.2, 0.5, 0.3)
+VIEW = evaluation_view(
+    {"input_size": (3, HEIGHT, WIDTH), "mean": MEAN, "std": STD, "interpolation": "bilinear", "crop_pct": 1.0}
+)
+
+
+class Linear(nn.Module):
+    """A linear classifier of five classes on normalised pixels, in double precision."""
+
+    num_classes = 5
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(0.1 * torch.randn(5, 3, HEIGHT, WIDTH, generator=generator, dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.einsum("bchw,kchw->bk", images.double(), self.weight)
+
+
+def contribution(
+    model: Any, images: Tensor, target: Tensor | None, *, second_order: bool = False
+) -> tuple[Tensor, Tensor]:
+    """A map on the pixels: what each adds to the target's logit."""
+    assert target is not None
+    return model(images), (images.double() * model.weight.detach()[target]).sum(dim=1)
+
+
+@pytest.fixture(autouse=True)
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(relevit.explainers.EXPLAINERS, "stub", Explainer(contribution, "of a linear model"))
+
+
+def samples(count: int = 11, seed: int = 3) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    pictures = rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return [
+        Sample(picture, np.ones((HEIGHT, WIDTH), np.float32), int(rng.integers(5)), None, f"p{number}")
+        for number, picture in enumerate(pictures)
+    ]
+
+
+def measure(data: Any, model: nn.Module | None = None, **options: Any) -> InsertionDeletion:
+    given = {"explainer": "stub", "random": "pixels", "batch_size": 4, "steps": 6, "canvas": "mean"} | options
+    return insertion_deletion(model or Linear(), VIEW, data, **given)
+
+
+def direct(sample: Sample, target: int | None, steps: int) -> tuple[list[float], list[float], list[float]]:
+    """Shares, insertion into the mean colour, deletion to black: one picture, one step at a time."""
+    weight = Linear().weight.detach().numpy()
+    mean, std = (np.array(each)[:, None, None] for each in (MEAN, STD))
+    picture = (np.asarray(sample.image).transpose(2, 0, 1) / 255 - mean) / std
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        logits = (weight * pixels).sum(axis=(1, 2, 3))
+        return np.exp(logits) / np.exp(logits).sum()
+
+    target = int(probabilities(picture).argmax()) if target is None else target
+    order = np.argsort(-(weight[target] * picture).sum(axis=0).ravel())
+    black = (0 - mean) / std + np.zeros_like(picture)
+    shares, inserted, deleted = [], [], []
+    for step in range(steps + 1):
+        first = np.zeros(HEIGHT * WIDTH, bool)
+        first[order[: step * HEIGHT * WIDTH // steps]] = True
+        first = first.reshape(HEIGHT, WIDTH)
+        shares.append(first.mean())
+        inserted.append(probabilities(np.where(first, picture, 0.0))[target])
+        deleted.append(probabilities(np.where(first, black, picture))[target])
+    return shares, inserted, deleted
+
+
+@pytest.mark.parametrize("steps", [1, 6, 35])  # 35 pixels: 6 steps are not all alike
+@pytest.mark.parametrize("target", ["predicted", "label"])
+def test_curves_against_a_direct_loop(steps: int, target: str) -> None:
+    data = samples()
+    result = measure(data, steps=steps, target=target)
+    found = [direct(sample, sample.label if target == "label" else None, steps) for sample in data]
+    assert result.shares == pytest.approx(found[0][0])
+    for place, name in ((1, "insertion"), (2, "deletion")):
+        expected = [auc(each[0], each[place]) for each in found]
+        assert result.areas[name] == pytest.approx(expected, abs=1e-6)  # views are in single precision
+        assert result.curves[name] == pytest.approx(np.mean([each[place] for each in found], axis=0), abs=1e-6)
+    figures = dict(result)
+    assert figures["contrast"] == pytest.approx(figures["insertion"] - figures["deletion"])
+    if steps == 6 and target == "predicted":
+        assert figures["insertion"] > figures["insertion_random"] + 5
+        assert figures["deletion"] < figures["deletion_random"] - 5
+
+
+def test_ends_of_the_curves() -> None:
+    """Nothing in is the canvas, all in the picture; nothing gone is the picture, all gone the fill."""
+    data = samples(1)
+    result = measure(data, fill=0.25, canvas=0.75)
+    model = Linear()
+    pictures = [np.asarray(data[0].image)] + [np.full((HEIGHT, WIDTH, 3), grey, np.float64) for grey in (0.25, 0.75)]
+    views = [
+        (torch.tensor(p / 255 if p.dtype == np.uint8 else p).permute(2, 0, 1) - VIEW.mean) / VIEW.std for p in pictures
+    ]
+    whole, fill, canvas = (model(view[None]).softmax(dim=1)[0, int(result.classes[0])].item() for view in views)
+    for name in ("", "_random"):
+        assert result.curves[f"insertion{name}"][[0, -1]] == pytest.approx([canvas, whole], abs=1e-6)
+        assert result.curves[f"deletion{name}"][[0, -1]] == pytest.approx([whole, fill], abs=1e-6)
+    assert len({round(each, 3) for each in (whole, fill, canvas)}) == 3
+
+
+def test_batches_change_nothing() -> None:
+    results = [measure(samples(), batch_size=size) for size in (1, 3, 100)]
+    for other in results[1:]:
+        for name, area in results[0].areas.items():
+            assert other.areas[name] == pytest.approx(area, abs=1e-9)
+
+
+def test_images_without_a_label_are_left_out() -> None:
+    data = [sample._replace(label=-1) if number == 4 else sample for number, sample in enumerate(samples())]
+    result = measure(data, target="label", batch_size=1)
+    assert [each.name for each in result.left_out] == ["p4"] and "p4" not in result.names and len(result.names) == 10
+    whole = measure(samples(), target="label")
+    assert result.areas["deletion"] == pytest.approx(np.delete(whole.areas["deletion"], 4))
+    assert result.areas["deletion_random"] == pytest.approx(np.delete(whole.areas["deletion_random"], 4))
+    assert len(measure(data).names) == 11
+    with pytest.raises(UserError, match="no image has a class that is known"):
+        measure([sample._replace(label=-1) for sample in samples()], target="label")
+
+
+def test_candidates_share_the_probability() -> None:
+    class Two:
+        def __init__(self) -> None:
+            self.data = samples()
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def __getitem__(self, index: int) -> Sample:
+            return self.data[index]
+
+        def answers(self, model: nn.Module, class_map: Any = None) -> list[tuple[int, ...]]:
+            return [(1,)] * len(self.data)
+
+        def candidates(self, model: nn.Module) -> list[int]:
+            return [1, 3]
+
+    result = measure(Two(), target="label")
+    views = torch.stack([VIEW(np.asarray(sample.image)) for sample in samples()])
+    expected = Linear()(views)[:, [1, 3]].softmax(dim=1)[:, 0].mean().item()
+    assert result.curves["deletion"][0] == pytest.approx(expected, abs=1e-9)
+    shares = Linear()(views)[:, [1, 3]].softmax(dim=1)  # the predicted class is one of the two
+    result = measure(Two(), target="predicted")
+    assert result.classes.tolist() == [(1, 3)[place] for place in shares.argmax(dim=1).tolist()]
+    assert result.curves["deletion"][0] == pytest.approx(shares.amax(dim=1).mean().item(), abs=1e-9)
+
+
+def test_json_and_differences() -> None:
+    first, second = measure(samples()), measure(samples(), Linear(1))
+    content = json.loads(json.dumps(first.to_dict(), allow_nan=False))
+    assert content["figures"]["deletion"] == pytest.approx(100 * first.areas["deletion"].mean(), abs=1e-5)
+    assert content["per_image"]["followed"] == first.classes.tolist() and len(content["shares"]) == 7
+    apart = differences(second, first)
+    assert apart["insertion"][0] == pytest.approx(dict(second)["insertion"] - dict(first)["insertion"])
+
+
+def test_model_is_as_before_and_progress_adds_up() -> None:
+    model, done = Linear().train(), []
+    measure(samples(), model, progress=done.append)
+    assert model.training and model.weight.requires_grad and sum(done) == 11
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "mine"}, "target must be predicted or label"),
+        ({"steps": 0}, "steps must be a whole number from 1"),
+        ({"steps": 2.5}, "steps must be a whole number from 1"),
+        ({"canvas": "fog"}, "canvas must be black, mean, blur"),
+        ({"fill": -1}, "fill must be black, mean, blur"),
+        ({"explainer": "gea"}, "unknown explainer 'gea'"),
+        ({"random": "no"}, "random must be one of"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        measure(samples(), **options)
+
+
+def test_in_the_table() -> None:
+    row = MEASUREMENTS["insertion_deletion"]
+    assert row.function is insertion_deletion and row.needs == "images"

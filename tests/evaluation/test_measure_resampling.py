@@ -1,0 +1,155 @@
+"""evaluation/resampling.py, per_image.py and data/part.py: draws, intervals, paired differences, some of a set's images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+from relevit.data.benchmarks import ClassFolders
+from relevit.data.subset import Part, limited
+from relevit.evaluation.maps.segmentation import Segmentation
+from relevit.evaluation.per_image import PerImage
+from relevit.statistics import resampling
+from relevit.statistics.resampling import differences, draw_weights, intervals, plain, weighted_mean
+
+
+def result(values: np.ndarray, objects: list[str] | None = None, names: list[str] | None = None) -> PerImage:
+    names = names or [f"image {number}" for number in range(len(values))]
+    return PerImage(names, [""] * len(values), objects or names, {"figure": values}, bounds={"figure": (0, 100)})
+
+
+def test_images_of_one_object_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = ["b", "a", "b", "c", "a"]
+    weights = np.concatenate(list(draw_weights(objects, resamples=29, seed=1)))
+    assert weights.shape == (29, 5)
+    assert np.array_equal(weights[:, 0], weights[:, 2]) and np.array_equal(weights[:, 1], weights[:, 4])
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all() and len(np.unique(weights, axis=0)) > 5
+    monkeypatch.setattr(resampling, "_CELLS", 11)  # blocks of two rows
+    blocks = list(draw_weights(objects, resamples=29, seed=1))
+    assert [len(block) for block in blocks] == [2] * 14 + [1] and np.array_equal(np.concatenate(blocks), weights)
+
+
+def test_the_interval_of_a_mean_is_the_normal_one_of_many_images() -> None:
+    values = np.random.default_rng(0).normal(50, 10, 1009)
+    low, high = intervals(result(values))["figure"]
+    half = 1.96 * values.std() / np.sqrt(1009)
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    copied = result(np.repeat(values, 3), [f"object {number}" for number in np.repeat(np.arange(1009), 3)])
+    assert intervals(copied)["figure"] == pytest.approx((low, high), abs=0.2 * half)
+
+
+def test_the_interval_of_an_iou_of_the_set_against_a_loop() -> None:
+    rng = np.random.default_rng(1)
+    counts = rng.integers(1, 90, (13, 4))
+    precision = rng.random(13)
+    names = [f"{number:02d}" for number in range(13)]
+    found = Segmentation(names, [""] * 13, names, counts, precision)
+    drawn: dict[str, list[float]] = {"miou": [], "pixel_accuracy": [], "map": []}
+    for weights in np.concatenate(list(draw_weights(names, resamples=300, seed=5))):
+        sums, total = np.zeros(4), 0.0
+        for image, times in enumerate(weights):
+            sums += times * counts[image]
+            total += times * precision[image]
+        both, false, missed, hit = sums
+        drawn["miou"].append(50 * (both / (both + false + missed) + hit / (hit + false + missed)))
+        drawn["pixel_accuracy"].append(100 * (both + hit) / sums.sum())
+        drawn["map"].append(100 * total / 13)
+    ends = intervals(found, resamples=300, seed=5)
+    for name, values in drawn.items():
+        assert ends[name] == pytest.approx(np.quantile(values, [0.025, 0.975]), rel=1e-12)
+
+
+def test_a_paired_difference_is_that_of_the_same_images() -> None:
+    rng = np.random.default_rng(2)
+    hard = rng.normal(0, 10, 101)  # what is hard for both
+    first, second = 50 + hard, 53 + hard + rng.normal(0, 0.1, 101)
+    value, (low, high) = differences(result(second), result(first))["figure"]
+    assert value == pytest.approx((second - first).mean()) and 2.9 < low < value < high < 3.1
+    low, high = intervals(result(first))["figure"]
+    assert high - low > 3  # unpaired, nothing would be settled
+
+
+def test_images_that_only_one_model_has_are_left_out_of_the_difference() -> None:
+    one = result(np.array([1.0, 2.0, 4.0]), names=["c", "a", "d"])
+    other = result(np.array([10.0, 20.0, 70.0]), names=["a", "b", "c"])
+    assert differences(one, other)["figure"][0] == pytest.approx(1.5 - 40)
+    assert differences(one, result(np.array([1.0]), names=["x"])) == {}
+
+
+def test_where_all_images_agree_the_interval_has_the_width_of_wilsons() -> None:
+    low, high = intervals(result(np.full(30, 100.0)))["figure"]
+    assert (low, high) == pytest.approx((100 * 30 / (30 + 1.96**2), 100), abs=0.01)
+    value, (low, high) = differences(result(np.full(30, 60.0)), result(np.full(30, 60.0)))["figure"]
+    unseen = 1.96**2 / (30 + 1.96**2)
+    assert value == 0 and (low, high) == pytest.approx((-100 * unseen, 100 * unseen), abs=0.01)
+
+
+def test_a_few_hits_that_differ_settle_nothing() -> None:
+    """Four of a hundred, all one way: McNemar's exact test says p = 0.125, a bootstrap would leave 0 outside."""
+    first, second = np.zeros(100), 100.0 * (np.arange(100) < 4)
+    value, (low, high) = differences(result(second), result(first))["figure"]
+    middle = 4 / 102  # Bonett and Price (2012): one image more that only the one hits, and one that only the other does
+    half = 1.959964 * np.sqrt(((4 + 2) / 102 - middle**2) / 102)
+    assert value == 4 and (low, high) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
+    assert low < 0 < value < high
+    nearly = result(np.where(second > 0, 99.9, 0.0))  # no hits: the bootstrap
+    assert differences(nearly, result(first))["figure"][1][0] > 0
+
+
+def test_undefined_values_are_left_out_of_the_mean() -> None:
+    values = np.array([1.0, np.nan, 5.0])
+    weights = np.array([[1.0, 1, 1], [2, 7, 1], [0, 3, 0]])
+    assert weighted_mean(weights, values) == pytest.approx([3, 7 / 3, np.nan], nan_ok=True)
+    assert plain(result(values)) == {"figure": 3}
+    content = result(values).to_dict()
+    assert content["per_image"]["figure"] == [1, None, 5] and content["classes"] == {}
+    assert np.isfinite(intervals(result(values))["figure"]).all()
+
+
+class Numbers:
+    def __init__(self) -> None:
+        self.groups = ["even", "odd", "even", "odd", "even"]
+        self.labels = [0, 1, 0, 1, 0]
+        self.objects = None
+        self.name = "numbers"
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> int:
+        return 10 * index
+
+    def key(self, index: int) -> str:
+        return f"number {index}"
+
+    def answers(self, model: object, class_map: object = None) -> list[tuple[int, ...]]:
+        return [(index, 7) for index in range(5)]
+
+
+def test_a_part_keeps_what_the_set_knows_of_its_images() -> None:
+    part = Part(Numbers(), [4, 1])
+    assert [part[index] for index in range(len(part))] == [40, 10]
+    assert part.groups == ["even", "odd"] and part.labels == [0, 1] and part.objects is None and part.name == "numbers"
+    assert part.key(0) == "number 4" and part.answers(None) == [(4, 7), (1, 7)]
+    assert not hasattr(part, "paths") and not hasattr(part, "candidates")
+
+
+def test_a_limit_draws_by_seed_in_order() -> None:
+    data = Numbers()
+    assert limited(data, None) is data and limited(data, 5) is data
+    drawn = {tuple(limited(data, 2, seed).indices) for seed in range(20)}
+    assert len(drawn) > 5 and all(first < second for first, second in drawn)
+    assert limited(data, 3, 4).indices == limited(data, 3, 4).indices
+    assert limited(data, 1).key(0).startswith("number")
+
+
+def test_a_part_of_class_folders(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (3, 2)).save(tmp_path / name)
+    part = Part(ClassFolders(tmp_path), [2, 0])
+    assert [part.key(0), part.key(1)] == ["b/1.png", "a/1.png"] and part.labels == [1, 0]
+    assert part[0].label == 1 and part.folders == ["a", "b"] and part.candidates(nn.Identity()) is None
