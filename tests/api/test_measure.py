@@ -8,9 +8,9 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from test_gtsegs import write
 
 from benchmark_trees import Classifier, save, val_name
+from gtsegs_file import write
 from relevit import cli
 from relevit.api.measure import _cell, _table
 from relevit.data import masked_images

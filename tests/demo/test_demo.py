@@ -10,6 +10,7 @@ import pytest
 
 from relevit.data.builtin import digits as bench
 from relevit.demo import run as quick
+from relevit.demo.demo import demo
 from relevit.demo.text import LEAD, verdict
 from relevit.errors import UserError
 from relevit.experiments import builtin
@@ -35,7 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_demo_writes_figures_and_a_report_once(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "runs" / "demo"
-    report = quick.demo(out)
+    report = demo(out)
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics["models"]) == ["original", *builtin.METHODS]
     for row in metrics["models"].values():
@@ -47,7 +48,7 @@ def test_demo_writes_figures_and_a_report_once(small: None, tmp_path: Path, caps
     capsys.readouterr()
 
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    assert quick.demo(out) == report
+    assert demo(out) == report
     said = capsys.readouterr().out.replace("\n", "")
     assert "report.html" in said and "--out" in said
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
@@ -56,14 +57,14 @@ def test_demo_writes_figures_and_a_report_once(small: None, tmp_path: Path, caps
 def test_demo_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="other files"):
-        quick.demo(tmp_path)
+        demo(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_demo_refuses_to_go_on_with_another_seed(tmp_path: Path) -> None:
     (tmp_path / "demo.json").write_text(json.dumps({"full": False, "seed": 1}) + "\n")
     with pytest.raises(UserError, match="other settings"):
-        quick.demo(tmp_path, seed=2)
+        demo(tmp_path, seed=2)
 
 
 def test_the_rates_are_there_for_every_method() -> None:

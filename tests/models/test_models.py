@@ -14,8 +14,8 @@ from PIL import Image
 from timm.models import _builder
 
 from relevit.errors import UserError
+from relevit.models import loading as models
 from relevit.models.loading import data_config, load, save_checkpoint
-from relevit.models.loading import loading as models
 
 NAME = "vit_tiny_patch16_224"
 TINY: dict[str, Any] = {"img_size": 24, "patch_size": 6, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7}

@@ -7,8 +7,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from test_methods import needed, outputs
 
+from method_terms import needed, outputs
 from relevit.data.composition.compose import Backgrounds
 from relevit.errors import UserError
 from relevit.models.loading import data_config

@@ -14,8 +14,8 @@ from accelerate.state import AcceleratorState
 import relevit
 from relevit.errors import UserError
 from relevit.explainers import EXPLAINERS
+from relevit.training import loop as training
 from relevit.training.loop import finetune
-from relevit.training.loop import loop as training
 from relevit.training.losses import confidence_loss, relevance_loss
 from relevit.training.methods import METHODS, Method, Term
 from relevit.training.monitor import NonFiniteLossError

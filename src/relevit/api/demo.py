@@ -13,6 +13,6 @@ def demo(full: bool = False, out: str | None = None, seed: int = 0) -> None:
         out: the folder for the results; by default runs/demo, or runs/demo-full.
         seed: of the samples that are drawn and of the training.
     """
-    from relevit.demo.run import demo as run_demo
+    from relevit.demo.demo import demo as run_demo
 
     run_demo(out=out, full=full, seed=seed)

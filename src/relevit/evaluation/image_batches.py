@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from relevit.errors import UserError
-from relevit.evaluation.maps.map_batches import Advance, Item, LeftOut
+from relevit.evaluation.items import Advance, Item, LeftOut
 from relevit.models.view import EvaluationView
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from relevit.evaluation.maps.map_batches import LeftOut
+from relevit.evaluation.items import LeftOut
 from relevit.statistics.resampling import plain, weighted_mean
 
 

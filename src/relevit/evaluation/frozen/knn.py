@@ -25,7 +25,8 @@ from relevit.data.benchmarks import ClassFolders
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy, hits_at
 from relevit.evaluation.image_batches import ImageBatches, groups_of
-from relevit.evaluation.maps.map_batches import Advance, Item, LeftOut, evaluating
+from relevit.evaluation.items import Advance, Item, LeftOut
+from relevit.evaluation.maps.map_batches import evaluating
 from relevit.evaluation.per_image import PerImage, summary
 from relevit.models.view import EvaluationView
 

@@ -23,7 +23,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.evaluation.maps.map_batches import Advance, LeftOut, map_batches
+from relevit.evaluation.items import Advance, LeftOut
+from relevit.evaluation.maps.map_batches import map_batches
 from relevit.evaluation.maps.segmentation import above_mean
 from relevit.evaluation.per_image import PerImage
 from relevit.explainers.foreground_share import foreground_share

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from relevit.data.samples import Sample, as_sample
 from relevit.errors import UserError
+from relevit.evaluation.items import Advance, Item, LeftOut
 from relevit.explainers import EXPLAINERS, forward_with_relevance
 from relevit.models.view import EvaluationView, as_picture
 
 GEOMETRIES = ("squash", "crop")
 TARGETS = ("predicted", "label")
-Advance = Callable[[int], Any]  # called with how many images are done since the last time
 
 
 class MapBatch(NamedTuple):
@@ -32,21 +32,6 @@ class MapBatch(NamedTuple):
     masks: Bool[Tensor, "batch height width"]  # the object
     ignore: Bool[Tensor, "batch height width"]  # pixels that count for neither side
     predicted: Int[Tensor, " batch"]
-
-
-class Item(NamedTuple):
-    """What is known of an image beside its pixels: its name, its class by name, and what it shows."""
-
-    name: str
-    group: str
-    object: str
-
-
-class LeftOut(NamedTuple):
-    """An image that does not count, and why."""
-
-    name: str
-    reason: str
 
 
 def map_batches(

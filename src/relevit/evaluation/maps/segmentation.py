@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from relevit.evaluation.maps.map_batches import Advance, LeftOut, map_batches
+from relevit.evaluation.items import Advance, LeftOut
+from relevit.evaluation.maps.map_batches import map_batches
 from relevit.evaluation.per_image import columns, summary
 from relevit.models.view import EvaluationView
 from relevit.statistics.resampling import plain, ratio, weighted_mean

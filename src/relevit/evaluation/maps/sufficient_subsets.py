@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from relevit.errors import UserError
 from relevit.evaluation.image_batches import ImageBatches
-from relevit.evaluation.maps.map_batches import Advance, Item, LeftOut, evaluating
+from relevit.evaluation.items import Advance, Item, LeftOut
+from relevit.evaluation.maps.map_batches import evaluating
 from relevit.evaluation.maps.removal import Fill, check_fill, filled
 from relevit.evaluation.per_image import PerImage, summary
 from relevit.explainers.attention_maps import no_parameter_gradients
