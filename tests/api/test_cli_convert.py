@@ -111,7 +111,7 @@ def test_by_default_the_processors_that_may_be_used(
         asked.append(workers)
         return [function(item) for item in items]
 
-    for module in ("convert", "imagenet_s"):
+    for module in ("annotations.convert", "splits"):
         monkeypatch.setattr(f"relevit.data.{module}.in_parallel", one_by_one)
     call("convert", "imagenet-s", tree, "--out", tmp_path / "out")
     call("split", "--masks", tree, "--format", "imagenet-s", "--out", tmp_path / "a.csv", "--classes", 3)
