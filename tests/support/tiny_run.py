@@ -65,8 +65,8 @@ def run(out: str | None, kill_at: int | None = None, **changed: Any) -> tuple[in
 
     kill_at: the number of the event at which the process kills itself with SIGKILL. A state is written at every step.
     """
-    from relevit.training import run_folder as runfolder
     from relevit.training import loop as training
+    from relevit.training import run_folder as runfolder
 
     torch.set_num_threads(1)
     events = last_step = 0
