@@ -8,10 +8,11 @@ import torch
 from relevit.auditing import Audit
 from relevit.auditing.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER
 from relevit.auditing.figures import matches
-from relevit.auditing.measure import Versions, evaluating
+from relevit.auditing.measure import Versions
 from relevit.explainers import forward_with_relevance
 from relevit.models.attention import unsupported_reason
 from relevit.models.model_facts import class_name
+from relevit.models.working import working
 from relevit.report.panels import Answer, Panel, tile
 
 CLASSES_SHOWN = 5  # classes with pictures, of each model
@@ -65,9 +66,8 @@ class Examples:
             shown = each.view.restore(values)
             tiles.append((caption, tile(shown)))
             if key != ALONE and unsupported_reason(each.model) is None:
-                with evaluating(each.model), torch.no_grad():
-                    home = next(each.model.parameters()).device
-                    relevance = forward_with_relevance(each.model, values[None].to(home))[1][0].float().cpu().numpy()
+                with working(each.model) as device, torch.no_grad():
+                    relevance = forward_with_relevance(each.model, values[None].to(device))[1][0].float().cpu().numpy()
                 tiles.append(("its map", tile(shown, relevance, mask)))
             said, right = int(seen.predicted[key][number]), int(each.targets[number])
             confidence = float(np.nan_to_num(seen.confidence[key][number]))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
 from relevit.models.attention import unsupported_reason
 from relevit.models.view import EvaluationView
+from relevit.models.working import working
 
 _KEPT = 512  # scenes and backgrounds in memory at most
 
@@ -125,18 +125,6 @@ def observe(
     }
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the context; each module's own mode is restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def first_class(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The class of the highest logit and its probability, -1 and NaN where a logit is not finite; each (batch,)."""
     finite = logits.isfinite().all(dim=1).numpy()
@@ -146,16 +134,16 @@ def first_class(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def answered(model: nn.Module, images: Tensor) -> Tensor:
     """Logits (batch, classes), on the processor."""
-    with evaluating(model), torch.no_grad():
-        return model(images.to(next(model.parameters()).device)).float().cpu()
+    with working(model) as device, torch.no_grad():
+        return model(images.to(device)).float().cpu()
 
 
 def looked(model: nn.Module, images: Tensor, masks: Tensor, with_maps: bool) -> tuple[Tensor, np.ndarray]:
     """Logits, and the share of each map of the predicted class that lies on the object (batch,), NaN of a flat map."""
     if not with_maps:
         return answered(model, images), np.full(len(images), np.nan)
-    with evaluating(model), torch.no_grad():
-        logits, maps = forward_with_relevance(model, images.to(next(model.parameters()).device))
+    with working(model) as device, torch.no_grad():
+        logits, maps = forward_with_relevance(model, images.to(device))
     maps = maps.double().cpu()
     flat = (maps.sum(dim=(1, 2)) <= 0).numpy()
     return logits.float().cpu(), np.where(flat, np.nan, foreground_share(maps, masks.double()).numpy())

@@ -15,6 +15,7 @@ from relevit.explainers import forward_with_relevance
 from relevit.models.attention import unsupported_reason
 from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
+from relevit.models.working import working
 from relevit.report.panels import KINDS, Answer, Panel, changed, spread, tile
 
 Loaded = tuple[nn.Module, EvaluationView]
@@ -98,12 +99,5 @@ class EffectPanels:
 
 def relevance_of(net: nn.Module, values: torch.Tensor) -> np.ndarray:
     """The map of the predicted class of one view (3, height, width), in [0, 1]; the model's mode is as before."""
-    training = [(module, module.training) for module in net.modules()]
-    try:
-        net.eval()
-        with torch.no_grad():
-            home = next(net.parameters()).device
-            return forward_with_relevance(net, values[None].to(home))[1][0].float().cpu().numpy()
-    finally:
-        for module, mode in training:
-            module.training = mode
+    with working(net) as device, torch.no_grad():
+        return forward_with_relevance(net, values[None].to(device))[1][0].float().cpu().numpy()

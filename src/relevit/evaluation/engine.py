@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from relevit.evaluation.accuracy.predictions import Predictions, Unreadable
 from relevit.evaluation.shards import STREAM, shard_ranges
 from relevit.evaluation.sources import Source, as_text
 from relevit.models.view import EvaluationView
+from relevit.models.working import device_of
 
 Transform = Callable[[Image.Image], Tensor]
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -139,7 +140,7 @@ def measure(
 ) -> Generator[tuple[int, dict[str, Predictions]], None, None]:
     """Each shard in `todo` with the rows of the models that it names there, one after the other.
 
-    The models are in evaluation mode where they are to run (see `at_work`). Raises UserError for a label that is no class
+    The models are in evaluation mode where they are to run (see `models.working.working`). Raises UserError for a label that is no class
     of a model.
     """
     views, numbers = same_views(runners)
@@ -308,24 +309,3 @@ def _check_labels(benchmark: str, model: str, answers: Sequence[tuple[int, ...]]
     wrong = [label for each in answers for label in each if not 0 <= label < classes]
     if wrong:
         raise UserError(f"{benchmark} has the label {wrong[0]}, but {model} knows the classes 0 to {classes - 1}")
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
-
-
-@contextmanager
-def at_work(models: Sequence[nn.Module], device: str | torch.device | None) -> Iterator[None]:
-    """Models in evaluation mode on a device; afterwards the mode of every module and the device are as before."""
-    before = [(model, device_of(model), [(m, m.training) for m in model.modules()]) for model in models]
-    try:
-        for model in models:
-            model.eval()
-            if device is not None:
-                model.to(device)
-        yield
-    finally:
-        for model, home, modes in before:
-            for module, training in modes:
-                module.training = training
-            model.to(home)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from relevit.errors import UserError
 from relevit.evaluation.items import Advance, Item, LeftOut
 from relevit.models.view import EvaluationView
+from relevit.models.working import device_of
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,3 @@ def groups_of(data: Any) -> Sequence[str] | None:
         return data.groups
     folders = getattr(data, "folders", None)
     return None if folders is None else [folders[label] for label in data.labels]
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer is; the processor for a model without any."""
-    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))

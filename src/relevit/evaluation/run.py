@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from relevit.evaluation.engine import (
     Runner,
     Target,
     Transform,
-    at_work,
     measure,
     measure_stream,
 )
@@ -33,6 +32,7 @@ from relevit.evaluation.sources import Source, open_sources
 from relevit.evaluation.summary import Report, Rows, summarise
 from relevit.models.loading import data_config, load
 from relevit.models.view import evaluation_view
+from relevit.models.working import working
 from relevit.processes import Processes
 
 Model = nn.Module | tuple[nn.Module, Transform] | str | Path
@@ -116,7 +116,10 @@ def evaluate(
             folder.begin()
 
     predictions: dict[str, Rows] = {}
-    with at_work([runner.net for runner in runners], team.device), _progress(progress and team.is_main) as bar:
+    with ExitStack() as stack:
+        for runner in runners:
+            stack.enter_context(working(runner.net, team.device))
+        bar = stack.enter_context(_progress(progress and team.is_main))
         for name, source in sources.items():
             predictions[name] = _benchmark(
                 source, runners, class_map, folder, team, bar, batch_size, workers, precision

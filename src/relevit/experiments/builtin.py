@@ -28,6 +28,7 @@ from relevit.data.builtin.digits import (
 from relevit.experiments.automatic import with_automatic_masks
 from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
+from relevit.models.working import working
 from relevit.statistics.intervals import cluster_bootstrap
 from relevit.training.loop import FinetuneResult, finetune
 from relevit.training.losses import confidence_loss
@@ -62,9 +63,7 @@ def to_tensor(images: np.ndarray) -> Tensor:
 
 def logits_of(model: nn.Module, pictures: Pictures, batch: int = 100) -> Tensor:
     """Logits (n, classes)."""
-    model.eval()
-    device = next(model.parameters()).device
-    with torch.inference_mode():
+    with working(model) as device, torch.inference_mode():
         parts = [
             model(to_tensor(pictures.images[i : i + batch]).to(device)).cpu() for i in range(0, len(pictures), batch)
         ]
@@ -79,9 +78,7 @@ def measure(model: nn.Module, pictures: Pictures) -> Measured:
 
 def maps_of(model: nn.Module, pictures: Pictures, batch: int = 50) -> Tensor:
     """Relevance maps (n, H, W) of the predicted classes."""
-    model.eval()
-    device = next(model.parameters()).device
-    with torch.no_grad():
+    with working(model) as device, torch.no_grad():
         parts = [
             forward_with_relevance(model, to_tensor(pictures.images[i : i + batch]).to(device))[1].cpu()
             for i in range(0, len(pictures), batch)

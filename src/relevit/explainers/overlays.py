@@ -16,6 +16,7 @@ from relevit.explainers import on_patches, on_pixels, scale_to_unit, unscaled
 from relevit.files import atomic_write
 from relevit.images import list_images, read_image
 from relevit.models.view import EvaluationView
+from relevit.models.working import device_of
 from relevit.report.pictures import enlarged, overlay, png
 
 _SMALLEST = 192  # smaller views are enlarged by whole pixels to about this many
@@ -131,7 +132,7 @@ def _written(
     batch_size: int,
     advance: Callable[[int], object],
 ) -> Iterator[Explained]:
-    device = next(model.parameters()).device
+    device = device_of(model)
     for start in range(0, len(jobs), batch_size):
         batch, views = [], []
         for job in jobs[start : start + batch_size]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from relevit.errors import UserError
 from relevit.models.attention import attention_modules, capture, check_channels, patch_grid, unwrap
+from relevit.models.working import working
 
 Kind = Literal["key", "query", "value", "token"]
 KINDS = ("key", "query", "value", "token")
@@ -108,17 +109,14 @@ def _side_by_side(heads: Tensor) -> Tensor:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradient checkpointing; each module's own mode is restored."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Evaluation mode without gradient checkpointing; both are as before afterwards."""
     checkpointing = getattr(model, "grad_checkpointing", None)
     try:
-        model.eval()
         if checkpointing:
             model.grad_checkpointing = False  # type: ignore[assignment]
-        yield
+        with working(model):
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         if checkpointing:
             model.grad_checkpointing = checkpointing
 

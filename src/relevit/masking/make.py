@@ -18,6 +18,7 @@ from relevit.masking.refinement import MAX_SIDE, AutomaticMask, backbone_view, f
 from relevit.masking.tokencut import Cut, tokencut
 from relevit.models.attention import attention_modules, unwrap
 from relevit.models.loading import data_config
+from relevit.models.working import device_of
 
 __all__ = ["AutomaticMask", "automatic_masks", "cut_views", "patch_size"]
 
@@ -65,7 +66,7 @@ def cut_views(
 ) -> Cut:
     """The cuts of pictures as `backbone_view` gives them, of one size; on the model's device."""
     config = data_config(model)
-    device = next(model.parameters()).device
+    device = device_of(model)
     mean, std = (torch.tensor(config[name], device=device).view(-1, 1, 1) for name in ("mean", "std"))
     values = torch.from_numpy(views).to(device).permute(0, 3, 1, 2)  # (batch, h, w, 3) -> (batch, 3, h, w)
     with accept_size(model, *views.shape[1:3]):

@@ -25,7 +25,7 @@ from relevit.models.attention import token_layout, unsupported_reason
 from relevit.models.checkpoints import WEIGHTS, checkpoint_config, fill, read_weights, save_checkpoint
 from relevit.models.loading import data_config, load
 from relevit.models.view import EvaluationView, TrainingView
-from relevit.models.working import as_before
+from relevit.models.working import learning
 from relevit.training.batches import Items, Plan, altered_by, loader, seed_from
 from relevit.training.display import Display
 from relevit.training.interruption import Interruption
@@ -232,7 +232,7 @@ def finetune(
     height, width = items[0, 0][0].shape[-2:]
     patches = math.prod(token_layout(net, height, width).grid) if reason is None else None
     with ExitStack() as stack:
-        stack.enter_context(as_before(net))
+        stack.enter_context(learning(net))
         reference = copy.deepcopy(net).requires_grad_(False).eval().to(device) if chosen.reference else None
         trained = stack.enter_context(Trained(net, trainable, seed))
         parameters = trained.parameters

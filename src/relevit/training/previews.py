@@ -13,6 +13,7 @@ from relevit.explainers import forward_with_relevance
 from relevit.files import atomic_write
 from relevit.models.attention import unsupported_reason
 from relevit.models.view import EvaluationView
+from relevit.models.working import working
 from relevit.report.pictures import outlined, overlay, png
 from relevit.training.batches import Items, collate
 
@@ -34,10 +35,9 @@ class Previews:
         """Maps (batch, height, width) and predicted classes (batch,), by the model in evaluation mode."""
         if self.batch is None or unsupported_reason(model) is not None:
             return None
-        model.eval()
         batch = self.batch.to(device)
         labels = None if self.target == "predicted" or bool((batch.labels < 0).any()) else batch.labels
-        with torch.no_grad():
+        with working(model), torch.no_grad():
             logits, maps = forward_with_relevance(model, batch.images, labels)
         return {"maps": maps.float().cpu().numpy(), "predicted": logits.argmax(dim=1).cpu().numpy()}
 

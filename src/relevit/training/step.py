@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from relevit.explainers import forward_with_relevance, scale_to_unit
 from relevit.explainers.foreground_share import foreground_share
+from relevit.models.working import working
 from relevit.training.batches import Batch, Items, loader
 from relevit.training.input_gradients import logits_and_input_gradient
 from relevit.training.losses import confidence_loss
@@ -130,8 +131,7 @@ def validation_pass(
     filler = not keys  # more processes than samples: one is run through, and does not count
     batches = loader(items, lambda: iter([[(0, 0)]] if filler else keys), workers, accelerator.device.type == "cuda")
     tally = Tally()
-    model.eval()
-    with torch.no_grad():
+    with working(model), torch.no_grad():
         for batch in batches:
             batch = batch.to(accelerator.device)
             outputs = forward(

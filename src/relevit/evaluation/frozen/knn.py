@@ -26,9 +26,9 @@ from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy, hits_at
 from relevit.evaluation.image_batches import ImageBatches, groups_of
 from relevit.evaluation.items import Advance, Item, LeftOut
-from relevit.evaluation.maps.map_batches import evaluating
 from relevit.evaluation.per_image import PerImage, summary
 from relevit.models.view import EvaluationView
+from relevit.models.working import working
 
 K, TEMPERATURE = 20, 0.07  # protocol of the paper: our choice
 _CHUNK = 4096  # training images whose similarities are computed at once
@@ -150,7 +150,7 @@ def knn(
     items: list[Item] = []
     numbers: list[int] = []
     parts: list[Tensor] = []
-    with evaluating(model), torch.no_grad():
+    with working(model), torch.no_grad():
         for batch in tests:
             parts.append(features(model, batch.images, [item.name for item in batch.items]))
             items += batch.items

@@ -36,7 +36,7 @@ from relevit.folders import differences
 from relevit.models.checkpoints import save_checkpoint
 from relevit.models.fingerprints import of_weights as fingerprint
 from relevit.models.loading import data_config, is_checkpoint
-from relevit.models.working import as_before
+from relevit.models.working import working
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the smaller, the more regularised
 FEATURES = "features"
@@ -228,9 +228,7 @@ def _features(
     else:
         atomic_write(config, json.dumps(identity, indent=1) + "\n")
     found, labels, unreadable = [], [], []
-    device = next(model.parameters()).device
-    with as_before(model), torch.inference_mode():
-        model.eval()
+    with working(model) as device, torch.inference_mode():
         for number, part in enumerate(shard_ranges(len(data))):
             file = folder / f"part-{number:05d}.safetensors"
             if not file.exists():

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from relevit.errors import UserError
 from relevit.evaluation.image_batches import ImageBatches
 from relevit.evaluation.items import Advance, Item, LeftOut
-from relevit.evaluation.maps.map_batches import evaluating
 from relevit.evaluation.maps.removal import (
     Fill,
     check_explainer,
@@ -34,6 +33,7 @@ from relevit.evaluation.maps.removal import (
 )
 from relevit.evaluation.per_image import PerImage, summary
 from relevit.models.view import EvaluationView
+from relevit.models.working import working
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def insertion_deletion(
     areas: dict[str, list[Tensor]] = {}
     curves: dict[str, Tensor] = {}
     shares = np.zeros(0)
-    with evaluating(model), torch.no_grad():
+    with working(model), torch.no_grad():
         for batch in batches:
             known = [number for number, right in enumerate(batch.answers) if right or target == "predicted"]
             gone = set(range(len(batch.items))) - set(known)

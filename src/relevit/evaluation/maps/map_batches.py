@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from relevit.errors import UserError
 from relevit.evaluation.items import Advance, Item, LeftOut
 from relevit.explainers import EXPLAINERS, forward_with_relevance
 from relevit.models.view import EvaluationView, as_picture
+from relevit.models.working import working
 
 GEOMETRIES = ("squash", "crop")
 TARGETS = ("predicted", "label")
@@ -73,9 +73,8 @@ def map_batches(
         names = getattr(data, "names", None)
         for index, label in enumerate(data.labels):
             _check_label(int(label), classes, f"number {index}" if names is None else str(names[index]))
-    device = next(model.parameters()).device
     read = 0
-    with evaluating(model), torch.no_grad():
+    with working(model) as device, torch.no_grad():
         for batch in _blocks(_read(data, view, geometry, workers), batch_size):
             left_out += [found for found in batch if isinstance(found, LeftOut)]
             ready = [found for found in batch if isinstance(found, _Ready)]
@@ -100,18 +99,6 @@ def map_batches(
     if not read:
         first = f": {left_out[0].name}, {left_out[0].reason}" if left_out else ""
         raise UserError(f"none of the {len(data)} images could be read{first}")
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; afterwards the mode of every module is as before."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 class _Ready(NamedTuple):

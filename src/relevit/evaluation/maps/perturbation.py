@@ -22,7 +22,6 @@ from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.evaluation.image_batches import ImageBatches
 from relevit.evaluation.items import Advance, Item, LeftOut
-from relevit.evaluation.maps.map_batches import evaluating
 from relevit.evaluation.maps.removal import (
     Fill,
     check_explainer,
@@ -37,6 +36,7 @@ from relevit.evaluation.maps.removal import (
 )
 from relevit.evaluation.per_image import PerImage, columns, summary
 from relevit.models.view import EvaluationView
+from relevit.models.working import working
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TARGETS = ("predicted", "label")
@@ -220,7 +220,7 @@ def perturbation(
     def named(logits: Tensor, rows: Tensor) -> Tensor:
         return batches.among_candidates(logits).argmax(dim=1)
 
-    with evaluating(model), torch.no_grad():
+    with working(model), torch.no_grad():
         for batch in batches:
             images, pixels = batch.images, batch.images[0, 0].numel()
             other = filled(images, fill, view)

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from relevit.errors import UserError
 from relevit.evaluation.image_batches import ImageBatches
 from relevit.evaluation.items import Advance, Item, LeftOut
-from relevit.evaluation.maps.map_batches import evaluating
 from relevit.evaluation.maps.removal import Fill, check_fill, filled
 from relevit.evaluation.per_image import PerImage, summary
 from relevit.explainers.attention_maps import no_parameter_gradients
 from relevit.models.view import EvaluationView
+from relevit.models.working import working
 
 KINDS = ("predicted", "other")
 
@@ -163,7 +163,7 @@ def sufficient_subsets(
     def among(images: Tensor) -> Tensor:
         return batches.among_candidates(model(images))
 
-    with torch.inference_mode(False), evaluating(model), no_parameter_gradients(model):
+    with torch.inference_mode(False), working(model), no_parameter_gradients(model):
         for batch in batches:
             with torch.no_grad():
                 logits = model(batch.images)

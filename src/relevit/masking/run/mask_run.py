@@ -54,6 +54,7 @@ from relevit.masking.run.state import (
 )
 from relevit.models.fingerprints import of_weights as fingerprint
 from relevit.models.loading import data_config, load
+from relevit.models.working import working
 from relevit.processes import leave_at_exit
 from relevit.versions import versions
 
@@ -145,7 +146,7 @@ def make_masks(
     mine = batches[processes.process_index :: processes.num_processes]
     missing = {job.name for batch in mine for job in batch if not is_done(out, job)}
     start(len(missing))
-    with _at_work(net, home), _executor(workers) as pool:
+    with working(net, home), _executor(workers) as pool:
         pending: set[Future] = set()
         for batch, read in _ahead([b for b in mine if any(j.name in missing for j in b)], pool, patch, size, max_side):
             views: dict[tuple[int, ...], list[tuple[Job, np.ndarray]]] = {}
@@ -215,20 +216,6 @@ def _ahead(
         if len(queue) > _AHEAD:
             yield queue.popleft()
     yield from queue
-
-
-@contextmanager
-def _at_work(net: nn.Module, device: torch.device) -> Iterator[None]:
-    """A context with the model on the device in evaluation mode; both are as before when it ends."""
-    modes = [(module, module.training) for module in net.modules()]
-    home = next(net.parameters()).device
-    try:
-        net.to(device).eval()
-        yield
-    finally:
-        net.to(home)
-        for module, mode in modes:
-            module.training = mode
 
 
 def _cut(net: nn.Module, views: np.ndarray, kind: Kind, block: int) -> Any:
