@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -108,32 +107,19 @@ def test_atomic_write_takes_bytes_text_and_callbacks(tmp_path: Path) -> None:
     assert path.read_bytes() == b"called"
     atomic_write(path, "täxt")
     assert path.read_text(encoding="utf-8") == "täxt"
-    assert path.stat().st_mode & 0o777 == 0o666 & ~files._umask()
     assert os.listdir(path.parent) == ["ä b.txt"]
 
 
-def test_threads_never_leave_the_umask_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = os.umask, []
-
-    def slow(mask: int) -> int:  # two threads that set and restore at the same time would mix up their values
-        before = real(mask)
-        calls.append(mask)
-        time.sleep(0.02)
-        return before
-
-    before = real(0o027)
+def test_files_and_folders_get_the_rights_of_new_ones(tmp_path: Path) -> None:
+    before = os.umask(0o027)
     try:
-        monkeypatch.setattr(os, "umask", slow)
-        if sys.platform.startswith("linux"):
-            atomic_write(tmp_path / "one", "text")
-            assert calls == [] and (tmp_path / "one").stat().st_mode & 0o777 == 0o640
-        monkeypatch.setattr(files, "_STATUS", tmp_path / "none")
-        monkeypatch.setattr(files, "_umask_seen", [])
-        with ThreadPoolExecutor(7) as pool:
-            seen = list(pool.map(lambda _: files._umask(), range(7)))
-        assert seen == [0o027] * 7 and len(calls) == 2
+        atomic_write(tmp_path / "one", "text")
+        with atomic_folder(tmp_path / "folder"):
+            pass
     finally:
-        assert real(before) == 0o027
+        os.umask(before)
+    assert (tmp_path / "one").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
 
 
 def test_a_failing_callback_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ mix.
 
 `atomic_write` replaces one file, `atomic_folder` a folder of files. Both write beside the target under a temporary name
 (`.NAME.tmp-...`), flush to the disk, and rename. What a killed process left behind is removed by the next write to the
-same target. There is to be one writer for a target at a time; readers may come at any time.
+same target, or by the next owner of the folder (`folders.OwnedFolder`). There is to be one writer for a target at a time;
+readers may come at any time.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import secrets
 import shutil
 import sys
-import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,22 +24,22 @@ from relevit.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_STATUS = Path("/proc/self/status")  # of Linux
-_umask_lock = threading.Lock()
-_umask_seen: list[int] = []  # where it is not in _STATUS
+_TEMPORARY = ".tmp-"
+
+_owned: dict[str, Callable[[], None]] = {}  # folders that this process owns, each with the check that it is still there
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str | Callable[[BinaryIO], object]) -> None:
     """Write `content` (bytes, text as UTF-8, or a callback that gets the open binary file) to `path`, atomically.
 
-    Missing parent folders are made. Raises UserError when the disk is full or the place cannot be written; an existing
-    file is then as it was.
+    Missing parent folders are made. Raises UserError when the disk is full or the place cannot be written, and where the
+    folder that this process owns was deleted; an existing file is then as it was.
     """
     path = Path(path)
-    with _clear_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
-        descriptor, temporary = tempfile.mkstemp(prefix=_prefix(path), dir=path.parent)
+    with clear_errors(path):
+        _make_parent(path)
+        temporary = _temporary(path)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 if callable(content):
@@ -48,10 +48,9 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str | Callable[[
                     file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
 
@@ -68,12 +67,11 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     folder = Path(folder)
     if folder.is_symlink():
         folder = folder.resolve()
-    with _clear_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        temporary = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
+    with clear_errors(folder):
+        _make_parent(folder)
+        temporary = _temporary(folder)
+        temporary.mkdir()
         try:
-            os.chmod(temporary, 0o777 & ~_umask())
             yield temporary
             for file in sorted(temporary.rglob("*")):
                 if file.is_file() and not file.is_symlink():
@@ -94,16 +92,76 @@ def remove_leftovers(target: str | os.PathLike[str]) -> None:
     """Remove the temporary files and folders that a killed writer of `target` left beside it."""
     target = Path(target)
     for name in os.listdir(target.parent):
-        if name.startswith(_prefix(target)):
-            left = target.parent / name
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+        if name.startswith(f".{target.name}{_TEMPORARY}"):
+            _remove(target.parent / name)
 
 
-def _prefix(target: Path) -> str:
-    return f".{target.name}.tmp-"
+def remove_all_leftovers(root: Path) -> None:
+    """Remove the temporary files and folders that killed writers left anywhere below `root`."""
+    for folder, inner, names in os.walk(root):
+        for name in [*inner, *names]:
+            if name.startswith(".") and _TEMPORARY in name:
+                _remove(Path(folder, name))
+        inner[:] = [name for name in inner if _TEMPORARY not in name]
+
+
+@contextmanager
+def owned(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """A context in which this process alone writes below `folder`: `check`, called before every write there, raises when
+    the folder is gone, so that no writer makes it anew; what killed writers left is taken to be removed already."""
+    key = os.path.realpath(folder)
+    _owned[key] = check
+    try:
+        yield
+    finally:
+        _owned.pop(key, None)
+
+
+@contextmanager
+def clear_errors(target: Path) -> Iterator[None]:
+    """A context whose errors of the operating system become a UserError about `target`, which was to be written."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise explained(error, target) from error
+    except Exception as error:  # libraries in other languages (safetensors) tell of the system's error in words
+        if "(os error 28)" in str(error) or "No space left" in str(error) or "(os error 27)" in str(error):
+            raise explained(OSError(errno.ENOSPC, "No space left"), target) from error
+        raise
+
+
+def explained(error: OSError, target: Path) -> UserError:
+    """What an error of the operating system means for the user who wants `target` written."""
+    if error.errno in _FULL:
+        return UserError(
+            f"The disk is full: {target} could not be written, what was there before is unharmed. "
+            "Free some space and start the same command again."
+        )
+    return UserError(f"{target} could not be written ({error.strerror or error}): choose a place that can be written.")
+
+
+def _make_parent(path: Path) -> None:
+    """The folder for `path`, made if need be; where nobody owns it, without what a killed writer of `path` left."""
+    place = os.path.realpath(path.parent)
+    checks = [check for root, check in _owned.items() if place == root or place.startswith(root + os.sep)]
+    for check in checks:
+        check()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not checks:
+        remove_leftovers(path)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}{_TEMPORARY}{secrets.token_hex(4)}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _put(new: Path, place: Path) -> None:
@@ -145,45 +203,3 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    """The process's umask. Linux tells it; elsewhere it can be read only by setting it, which concerns all threads: that
-    is done once, at the first use."""
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    except OSError:
-        pass
-    with _umask_lock:
-        if not _umask_seen:
-            current = os.umask(0o077)
-            os.umask(current)
-            _umask_seen.append(current)
-    return _umask_seen[0]
-
-
-@contextmanager
-def _clear_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except OSError as error:
-        raise _explained(error, target) from error
-    except (
-        Exception
-    ) as error:  # libraries in other languages (safetensors) tell of the operating system's error in words
-        if "(os error 28)" in str(error) or "No space left" in str(error) or "(os error 27)" in str(error):
-            raise _explained(OSError(errno.ENOSPC, "No space left"), target) from error
-        raise
-
-
-def _explained(error: OSError, target: Path) -> UserError:
-    if error.errno in _FULL:
-        return UserError(
-            f"The disk is full: {target} could not be written, what was there before is unharmed. "
-            "Free some space and start the same command again."
-        )
-    return UserError(f"{target} could not be written ({error.strerror or error}): choose a place that can be written.")
