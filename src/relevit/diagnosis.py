@@ -24,7 +24,7 @@ from relevit.data.manifest import TRAINING, Row, faults_of_labels, faults_of_row
 from relevit.errors import REMEDIES, Fault, FaultsError, UserError
 from relevit.images import list_images
 from relevit.models.attention import token_layout, unsupported_reason
-from relevit.models.loading import Normalization, data_config
+from relevit.models.loading import Protocol, data_config
 
 FEW_PIXELS = 520  # the protocol's rule for automatic masks, at native size
 MOST, LEAST = 0.95, 0.005  # of the picture
@@ -96,7 +96,7 @@ def examine_data(
     class_map: ClassMap | None = None,
     ignore: str | os.PathLike[str] | None = None,
     manifest: str | os.PathLike[str] | None = None,
-    normalization: Normalization = "model",
+    protocol: Protocol = "standard",
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Diagnosis:
@@ -144,7 +144,7 @@ def examine_data(
     for fault in faults:
         grouped[fault.kind].append(Where(fault.file, fault.detail))
     diagnosis.findings += [Finding("fault", kind, where, REMEDIES[kind]) for kind, where in grouped.items()]
-    size = None if model is None else data_config(model, normalization)["input_size"][1:]
+    size = None if model is None else data_config(model, protocol)["input_size"][1:]
     diagnosis.findings += _of_masks(looks, root)
     if masks is not None and looks and not Path(masks).samefile(root):
         diagnosis.findings += _without_images(root, Path(masks), {look.mask for look in looks})
@@ -156,7 +156,7 @@ def examine_data(
 
 
 def examine_model(
-    model: nn.Module, *, normalization: Normalization = "model", weights: Weights = "timm", name: str = ""
+    model: nn.Module, *, protocol: Protocol = "standard", weights: Weights = "timm", name: str = ""
 ) -> Diagnosis:
     """Whether relevance maps can be had of a model, and its preprocessing as configured against that of its training.
 
@@ -166,8 +166,8 @@ def examine_model(
     from relevit.models.model_facts import model_facts  # it draws in the class lists of ImageNet
 
     name = name or type(model).__name__
-    diagnosis = Diagnosis(dict(model_facts(model, normalization=normalization)))
-    trained, configured = data_config(model), data_config(model, normalization)
+    diagnosis = Diagnosis(dict(model_facts(model, protocol=protocol)))
+    trained, configured = data_config(model), data_config(model, protocol)
 
     def add(level: Level, kind: str, detail: str, remedy: str) -> None:
         diagnosis.findings.append(Finding(level, kind, [Where(name, detail)], remedy))
@@ -186,11 +186,11 @@ def examine_model(
         add("fault", "no pretrained weights", "timm has none for this name", remedy)
     if not _equal(trained, configured, "mean") or not _equal(trained, configured, "std"):
         detail = f"trained with {_normalisation(trained)}; configured: {_normalisation(configured)}"
-        remedy = "leave out --normalization paper, unless the published figures are what you compare with"
+        remedy = "leave out --protocol paper, unless the published figures are what you compare with"
         add("warning", "normalisation differs", detail, remedy)
     if any(trained[key] != configured[key] for key in ("interpolation", "crop_pct", "crop_mode")):
         detail = f"the model's own: {_crop(trained)}; configured: {_crop(configured)}"
-        add("note", "resize and crop differ", detail, "none needed: --normalization paper asks for it")
+        add("note", "resize and crop differ", detail, "none needed: --protocol paper asks for it")
     known, count = cfg.get("num_classes"), getattr(model, "num_classes", None)
     if weights != "file" and known and count and known != count:  # a file's own number is not known here
         detail = f"the weights have {known} classes, the model {count}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import wraps
+from inspect import signature
+from typing import Any, Literal, NamedTuple, TypeVar
 
 Kind = Literal[
     "unreadable image",
@@ -25,8 +27,57 @@ Kind = Literal[
 ]
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
 class UserError(ValueError):
     """Something in the arguments or the files given is wrong; the message names it and says what to do."""
+
+
+class ArgumentError(UserError):
+    """One argument is wrong: its name, and what is wrong with it. The command line spells the name as an option."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.reason}"
+
+
+# Arguments that have another name since, in every public function that has the new one.
+RENAMED = {
+    "method": "explainer",
+    "mode": "protocol (standard or paper)",
+    "normalization": "protocol (standard or paper)",
+}
+
+
+def new_name(function: Callable[..., Any], name: str) -> str | None:
+    """What an argument's old name is called now, None where the function never had it."""
+    new = RENAMED.get(name)
+    if new is None:
+        return None
+    parameters = signature(function).parameters
+    return new if name not in parameters and new.partition(" ")[0] in parameters else None
+
+
+def tells_new_names(function: Function) -> Function:
+    """A decorator: an argument that has another name now (`RENAMED`) fails with a sentence that gives it.
+
+    Raises:
+        ArgumentError: when the function is called with an old name.
+    """
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        for name in options:
+            new = new_name(function, name)
+            if new is not None:
+                raise ArgumentError(name, f"is called {new} now")
+        return function(*arguments, **options)
+
+    return call  # type: ignore[return-value]
 
 
 REMEDIES: dict[str, str] = {

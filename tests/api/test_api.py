@@ -45,7 +45,7 @@ def test_unknown_name() -> None:
 def test_order_of_arguments() -> None:
     first = {
         relevit.load: ["name"],
-        relevit.relevance: ["model", "images", "target", "method", "upscale", "normalize"],
+        relevit.relevance: ["model", "images", "target", "explainer", "upscale", "normalize"],
         relevit.forward_with_relevance: ["model", "images", "target"],
         relevit.relevance_loss: ["maps", "masks"],
         relevit.finetune: ["model", "samples", "out"],

@@ -85,7 +85,7 @@ def test_the_json_file_is_never_overwritten(root: Path, capsys: pytest.CaptureFi
         (["--model", "vit_smal_patch16_224"], "vit_small_patch16_224"),
         (["--class-map", "nowhere.json"], "nowhere.json"),
         (["--checkpoint", "nowhere.pth", "--model", "vit_tiny_patch16_224"], "nowhere.pth"),
-        (["--normalization", "imagenet"], "--normalization"),
+        (["--protocol", "imagenet"], "--protocol"),
     ],
 )
 def test_user_errors_exit_with_two(more: list[str], part: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +104,7 @@ def test_a_model_of_timm_needs_no_network_and_tells_of_its_normalisation(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection was made"))
-    assert run(root, "--normalization", "paper", model="deit_tiny_patch16_224.fb_in1k") == 0
+    assert run(root, "--protocol", "paper", model="deit_tiny_patch16_224.fb_in1k") == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "normalisation differs" in text and "0.485 0.456 0.406" in text and "image much smaller" in text
     assert run(root, model="deit_tiny_patch16_224.fb_in1k") == 0

@@ -343,7 +343,7 @@ def test_known_benchmarks_keep_their_rules(tmp_path: Path) -> None:
 def test_paper_preprocessing_goes_with_the_paper_protocol(
     models: list[str], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for normalization, protocol in (("model", "standard"), ("paper", "paper")):
+    for protocol in ("standard", "paper"):
         out = data / f"{protocol}.json"
-        text, _ = run(capsys, "segmentation", models[0], "--data", data, "--normalization", normalization, "--out", out)
+        text, _ = run(capsys, "segmentation", models[0], "--data", data, "--protocol", protocol, "--out", out)
         assert f"protocol: {protocol}" in " ".join(text.split()) and json.loads(out.read_text())["protocol"] == protocol

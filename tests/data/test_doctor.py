@@ -438,7 +438,7 @@ def test_a_supported_model_with_its_own_preprocessing_is_fine() -> None:
 
 
 def test_the_papers_normalisation_of_a_model_that_was_trained_with_another() -> None:
-    found = found_in(build("deit_small_patch16_224.fb_in1k"), normalization="paper", name="deit")
+    found = found_in(build("deit_small_patch16_224.fb_in1k"), protocol="paper", name="deit")
     assert found["normalisation differs"].level == "warning"
     assert found["normalisation differs"].where == [
         Where(
@@ -452,7 +452,7 @@ def test_the_papers_normalisation_of_a_model_that_was_trained_with_another() -> 
 
 
 def test_the_papers_normalisation_of_a_model_that_was_trained_so() -> None:
-    found = found_in(build("vit_small_patch16_224.augreg_in21k_ft_in1k"), normalization="paper")
+    found = found_in(build("vit_small_patch16_224.augreg_in21k_ft_in1k"), protocol="paper")
     assert set(found) == {"resize and crop differ"}
 
 

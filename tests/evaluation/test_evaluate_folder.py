@@ -202,7 +202,7 @@ def test_other_settings_weights_or_images_are_refused(
             Image.new("RGB", (17, 19)).save(data / change[kind])
     net = Grey() if change.get("model", "vit") == "vit" else change["model"]
     if "protocol" in change:
-        monkeypatch.setattr(run, "data_config", lambda model, normalization="model": CONFIG)
+        monkeypatch.setattr(run, "data_config", lambda model, protocol="standard": CONFIG)
     settings = {name: value for name, value in change.items() if name in ("protocol", "precision", "format")}
     with pytest.raises(UserError, match=rf"(?s){part}.*Give a new folder"):
         evaluate({"one": (net, change.get("view", VIEW))}, {"mine": data}, out=out, **settings)

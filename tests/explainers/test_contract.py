@@ -67,7 +67,7 @@ def same(a, b):
 
 def settings(method):
     """What makes the map carry a graph, where it can."""
-    return {"method": method, "second_order": EXPLAINERS[method].needs_second_order}
+    return {"explainer": method, "second_order": EXPLAINERS[method].needs_second_order}
 
 
 def at_the_end(model, name):
@@ -115,9 +115,9 @@ def test_contract(family, method):
     torch.testing.assert_close(maps.amin(dim=(1, 2)), torch.zeros(3))
     whole = torch.ones(3)
     if method == "attention_gradcam":  # nothing of which speaks for the class
-        whole = (relevit.relevance(model, images, method=method, normalize=False).amax(dim=(1, 2)) > 0).float()
+        whole = (relevit.relevance(model, images, explainer=method, normalize=False).amax(dim=(1, 2)) > 0).float()
     torch.testing.assert_close(maps.amax(dim=(1, 2)), whole)
-    small = relevit.relevance(model, images, target=4, method=method, upscale=False, normalize=False)
+    small = relevit.relevance(model, images, target=4, explainer=method, upscale=False, normalize=False)
     assert small.shape == (3, 3, 5) and (small >= 0).all()
 
     if EXPLAINERS[method].trains:
@@ -127,7 +127,7 @@ def test_contract(family, method):
         assert reached == (EXPLAINERS[method].trains and not unreached(model, name, method)), name
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
     before = state(model)
-    again = relevit.relevance(model, images, method=method)  # .grad is filled now, and stays
+    again = relevit.relevance(model, images, explainer=method)  # .grad is filled now, and stays
     assert same(before, state(model)) and not (again.requires_grad and EXPLAINERS[method].needs_second_order)
     torch.testing.assert_close(again, maps, rtol=1e-3, atol=1e-5)
 
@@ -136,20 +136,20 @@ def test_nothing_is_drawn(method):
     """The same twice, bit for bit, and the global generator is as before."""
     model, images = copy_of("vit")
     before = torch.get_rng_state()
-    first = relevit.relevance(model, images, method=method)
+    first = relevit.relevance(model, images, explainer=method)
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(5)
-    assert torch.equal(first, relevit.relevance(model, images, method=method))
+    assert torch.equal(first, relevit.relevance(model, images, explainer=method))
 
 
 @pytest.mark.parametrize("family", ["vit", "beit", "deit_distilled", "eva02", "siglip"])
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(family, context, method):
     model, images = copy_of(family)
-    with_graph_logits, with_graph = relevit.forward_with_relevance(model, images, method=method)
+    with_graph_logits, with_graph = relevit.forward_with_relevance(model, images, explainer=method)
     before = state(model)
     with context():
-        logits, maps = relevit.forward_with_relevance(model, images + 0, method=method)
+        logits, maps = relevit.forward_with_relevance(model, images + 0, explainer=method)
     assert not maps.requires_grad and not logits.requires_grad
     torch.testing.assert_close(maps, with_graph)
     torch.testing.assert_close(logits, with_graph_logits)
@@ -173,7 +173,7 @@ def test_frozen_weights(family, method):
     for second_order in (False, True):
         if EXPLAINERS[method].needs_second_order and not second_order:
             continue
-        again = relevit.relevance(frozen, images, method=method, second_order=second_order)
+        again = relevit.relevance(frozen, images, explainer=method, second_order=second_order)
         torch.testing.assert_close(again.detach(), maps.detach())
         frozen.zero_grad()
         again.square().sum().backward()
@@ -198,13 +198,13 @@ def test_state_after_an_exception(family, method):
     before = state(model)
     for grad in (torch.enable_grad, torch.no_grad):
         with grad(), pytest.raises(RuntimeError, match="planted"):
-            relevit.relevance(model, images, method=method)
+            relevit.relevance(model, images, explainer=method)
         assert same(before, state(model))
     last.remove()
     before = state(model)
     with pytest.raises(relevit.UserError, match="outside of the model's classes 0 to 6"):
-        relevit.relevance(model, images, target=7, method=method)
-    relevit.relevance(model, images, method=method)
+        relevit.relevance(model, images, target=7, explainer=method)
+    relevit.relevance(model, images, explainer=method)
     assert same(before, state(model))
     assert F.scaled_dot_product_attention(*torch.ones(3, 1, 1, 2, 2)).shape == (1, 1, 2, 2)
 
@@ -222,7 +222,7 @@ def test_one_forward_pass(method):
 def test_half_precision(family, method):
     """Under autocast and in a bfloat16 model: maps in float32, finite, near those of single precision; gradients finite."""
     model, images = copy_of(family)
-    reference = relevit.relevance(model, images, target=2, method=method).detach()
+    reference = relevit.relevance(model, images, target=2, explainer=method).detach()
     with torch.autocast("cpu", torch.bfloat16):
         logits, maps = relevit.forward_with_relevance(model, images, target=2, **settings(method))
         (maps.mean() + logits.float().mean()).backward()
@@ -230,15 +230,15 @@ def test_half_precision(family, method):
     assert (maps - reference).abs().mean() < 0.1
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     if family == "vit":
-        maps = relevit.relevance(model.bfloat16(), images.bfloat16(), target=2, method=method)
+        maps = relevit.relevance(model.bfloat16(), images.bfloat16(), target=2, explainer=method)
         assert maps.dtype == torch.float32 and (maps - reference).abs().mean() < 0.1
 
 
 def test_odd_sizes_and_flat_maps(method):
     """Batch of one, one patch, and heads without any gradient: zeros and no NaN, in the gradients too."""
     model, images = copy_of("vit")
-    together = relevit.relevance(model, images, method=method)
-    torch.testing.assert_close(relevit.relevance(model, images[1:2], method=method), together[1:2])
+    together = relevit.relevance(model, images, explainer=method)
+    torch.testing.assert_close(relevit.relevance(model, images[1:2], explainer=method), together[1:2])
 
     model, images = copy_of("vit", img_size=16)
     maps = relevit.relevance(model, images[:, :, :16, :16], **settings(method))
@@ -283,12 +283,12 @@ def test_targets(method):
     model, images = copy_of("vit")
     predicted = model(images).argmax(dim=1)
     assert len(set(predicted.tolist())) > 1
-    by_default = relevit.relevance(model, images, method=method)
-    torch.testing.assert_close(relevit.relevance(model, images, target=predicted, method=method), by_default)
+    by_default = relevit.relevance(model, images, explainer=method)
+    torch.testing.assert_close(relevit.relevance(model, images, target=predicted, explainer=method), by_default)
     torch.testing.assert_close(relevit.relevance(model, images, predicted.to(torch.int32), method), by_default)
-    of_two = relevit.relevance(model, images, target=2, method=method)
+    of_two = relevit.relevance(model, images, target=2, explainer=method)
     torch.testing.assert_close(relevit.relevance(model, images, torch.tensor([2, 2, 2]), method), of_two)
-    difference = (of_two - relevit.relevance(model, images, target=3, method=method)).abs().max()
+    difference = (of_two - relevit.relevance(model, images, target=3, explainer=method)).abs().max()
     assert difference > 0.01 if EXPLAINERS[method].class_specific else difference == 0
 
 
@@ -300,13 +300,16 @@ def test_unsupported_models(name):
         with pytest.raises(
             relevit.UserError, match=r"no global attention maps over image patches; supported are .*BEiT, EVA-02"
         ):
-            relevit.relevance(model, torch.zeros(1, 3, 224, 224), method=method)
+            relevit.relevance(model, torch.zeros(1, 3, 224, 224), explainer=method)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "grad"}, "unknown method 'grad': known are attention_gradcam, attn_lrp, gae, gradient_rollout"),
+        (
+            {"explainer": "grad"},
+            "unknown explainer 'grad': known are attention_gradcam, attn_lrp, gae, gradient_rollout",
+        ),
         ({"target": 7}, "target .* outside of the model's classes 0 to 6"),
         ({"target": -1}, "outside of the model's classes"),
         ({"target": torch.tensor([1, 2])}, r"one class per image, \(3,\), not \(2,\)"),

@@ -166,7 +166,7 @@ def test_of_attention(method, family, second_order, monkeypatch):
 def test_rollout_is_a_distribution():
     """Of a class token: what the patches do not get, the prefix tokens have."""
     model, images = double("deit_distilled")
-    maps = relevit.relevance(model, images, method="rollout", upscale=False, normalize=False)
+    maps = relevit.relevance(model, images, explainer="rollout", upscale=False, normalize=False)
     assert (maps > 0).all() and (maps.sum(dim=(1, 2)) < 1).all() and (maps.sum(dim=(1, 2)) > 0.5).all()
 
 

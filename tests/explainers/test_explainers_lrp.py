@@ -201,8 +201,8 @@ def test_an_operation_without_a_rule(activation, message):
     model, images = build("vit")
     model.blocks[1].mlp.act = activation()
     with pytest.raises(relevit.UserError, match=f"attn_lrp has no rule for (the )?{message}"):
-        relevit.relevance(model, images, method="attn_lrp")
-    assert relevit.relevance(model, images, method="input_x_gradient").isfinite().all()
+        relevit.relevance(model, images, explainer="attn_lrp")
+    assert relevit.relevance(model, images, explainer="input_x_gradient").isfinite().all()
 
 
 def test_zeros_have_no_relevance():
@@ -211,7 +211,7 @@ def test_zeros_have_no_relevance():
     with torch.no_grad():
         model.blocks[0].mlp.fc1.weight[:3] = 0.0
         model.blocks[0].mlp.fc1.bias[:3] = 0.0
-    maps = relevit.relevance(model, images, method="attn_lrp", second_order=True)
+    maps = relevit.relevance(model, images, explainer="attn_lrp", second_order=True)
     maps.sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    assert torch.equal(relevit.relevance(model, images * 0, method="attn_lrp"), torch.zeros(3, 48, 80))
+    assert torch.equal(relevit.relevance(model, images * 0, explainer="attn_lrp"), torch.zeros(3, 48, 80))

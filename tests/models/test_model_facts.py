@@ -48,7 +48,7 @@ def test_facts_in_another_size_and_the_papers_preprocessing() -> None:
     assert dict(model_facts(model, input_size=(64, 32)))["tokens"] == "1 prefix + 4 x 2 patches = 9"
     refused = dict(model_facts(build(), input_size=(64, 32)))
     assert "64 x 32" in refused["tokens"] and "input" not in refused
-    paper = dict(model_facts(model, normalization="paper"))
+    paper = dict(model_facts(model, protocol="paper"))
     assert "248 x 248 (bicubic)" in dict(model_facts(model))["resize and crop"]
     assert "256 x 256 (bilinear)" in paper["resize and crop"] and paper["normalisation"].startswith("mean 0.5 0.5 0.5")
 

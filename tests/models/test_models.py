@@ -126,9 +126,7 @@ def test_paper_preprocessing_is_one_for_every_model() -> None:
     # A picture whose short side is 256: no resizing, the middle 224, white to 1 and black to -1.
     values = np.zeros((256, 300, 3), np.uint8)
     values[16:240, 38:262] = 255
-    _, transform = load(
-        "deit_tiny_patch16_224", pretrained=False, normalization="paper", depth=1, embed_dim=24, num_heads=3
-    )
+    _, transform = load("deit_tiny_patch16_224", pretrained=False, protocol="paper", depth=1, embed_dim=24, num_heads=3)
     assert torch.equal(transform(Image.fromarray(values)), torch.ones(3, 224, 224))
 
 

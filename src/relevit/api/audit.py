@@ -23,7 +23,7 @@ def audit(
     class_map: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    normalization: Literal["model", "paper"] = "model",
+    protocol: Literal["standard", "paper"] = "standard",
     batch_size: int = 32,
     workers: int | None = None,
     device: str | None = None,
@@ -46,7 +46,7 @@ def audit(
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         limit: audits this many images, drawn by the seed as evenly over the classes as can be.
         seed: of the backgrounds that are exchanged, and of all other draws.
-        normalization: preprocessing, each model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
+        protocol: preprocessing, each model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
         batch_size: images in one forward pass.
         workers: threads that make pictures; by default one for each core.
         device: where to run, such as cuda; by default the GPU if there is one.
@@ -79,7 +79,7 @@ def audit(
     check_place(place, None if masks is not None or images == "builtin" else _unknown(place))
     home = pick_device(device)
     threads = cores() if workers is None else workers
-    loaded = {label: load_named(model, normalization, home) for label, model in named.items()}
+    loaded = {label: load_named(model, protocol, home) for label, model in named.items()}
     first = next(iter(named))
     if images == "builtin":
         pictures = builtin_pictures()
@@ -118,7 +118,7 @@ def audit(
         )
     options = [f"--masks {masks}" if masks else "", f"--mask-model {mask_model}" if mask_model else ""]
     options += [f"--labels {labels}" if labels != "auto" else "", f"--class-map {class_map}" if class_map else ""]
-    options += [f"--normalization {normalization}" if normalization != "model" else ""]
+    options += [f"--protocol {protocol}" if protocol != "standard" else ""]
     options += [f"--limit {limit}" if limit is not None else "", f"--seed {seed}"]
     setup = {
         "command": " ".join(["relevit audit", *models, "--images", images, *filter(None, options)]),
@@ -130,7 +130,7 @@ def audit(
             "automatic": f"TokenCut on the features of {mask_model or first}",
         }[found.pictures.masks],
         "classes": "the folders' names" if found.pictures.labels == "folders" else f"the answers of {first}",
-        "preprocessing": "each model's own" if normalization == "model" else "the paper's",
+        "preprocessing": "each model's own" if protocol == "standard" else "the paper's",
         "versions": _versions(),
     }
     page = write_audit(place, found, setup)

@@ -28,7 +28,7 @@ def doctor(
     class_map: str | None = None,
     ignore: str | None = None,
     manifest: str | None = None,
-    normalization: Literal["model", "paper"] = "model",
+    protocol: Literal["standard", "paper"] = "standard",
     workers: int = 0,
     out: str | None = None,
     progress: bool = True,
@@ -48,7 +48,7 @@ def doctor(
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         ignore: a folder as that of the masks, white where pixels are neither object nor background.
         manifest: a CSV file that names the images of the run (relevit split; a run's split.csv); no others are read.
-        normalization: preprocessing that the run is to have, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
+        protocol: preprocessing that the run is to have, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
         workers: threads that read images; 0 reads in this one.
         out: a JSON file for all findings, with every file's name.
         progress: shows a progress bar.
@@ -63,7 +63,7 @@ def doctor(
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
     arguments = model_arguments(num_classes, model_args)
     net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, **arguments)
-    of_model = examine_model(net, normalization=normalization, weights=weights, name=model)
+    of_model = examine_model(net, protocol=protocol, weights=weights, name=model)
     with counting("reading", progress) as step:
         of_data = examine_data(
             images,
@@ -72,7 +72,7 @@ def doctor(
             class_map=class_map,
             ignore=ignore,
             manifest=manifest,
-            normalization=normalization,
+            protocol=protocol,
             workers=workers,
             progress=step,
         )

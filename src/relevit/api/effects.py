@@ -72,8 +72,7 @@ def effects(
             f"{data} is read as a stream, in which single images cannot be looked up: give a folder or tar files"
         )
     home = pick_device(device)
-    normalization: Literal["model", "paper"] = "paper" if protocol == "paper" else "model"
-    loaded = {label: load_named(model, normalization, home) for label, model in named.items()}
+    loaded = {label: load_named(model, protocol, home) for label, model in named.items()}
     report = evaluate(
         dict(loaded),
         {name: opened},

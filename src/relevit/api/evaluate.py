@@ -70,9 +70,8 @@ def evaluate(
     main = int(os.environ.get("RANK", "0")) == 0
     sets = _sets(data, benchmarks, protocol, say=main)
     home = pick_device(device) if Processes(device).count == 1 else device
-    normalization: Literal["model", "paper"] = "paper" if protocol == "paper" else "model"
     report = measure(
-        {label: load_named(model, normalization) for label, model in named.items()},
+        {label: load_named(model, protocol) for label, model in named.items()},
         sets,
         class_map=class_map,
         protocol=protocol,

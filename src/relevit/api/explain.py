@@ -18,7 +18,7 @@ def explain(
     raw: bool = False,
     checkpoint: str | None = None,
     num_classes: int | None = None,
-    normalization: Literal["model", "paper"] = "model",
+    protocol: Literal["standard", "paper"] = "standard",
     model_args: dict[str, Any] | None = None,
     batch_size: int = 8,
     device: str | None = None,
@@ -36,7 +36,7 @@ def explain(
         raw: writes the relevance of each patch, not scaled, as a .npy file beside each picture, too.
         checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
         num_classes: number of classes, where it differs from the model's own.
-        normalization: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
+        protocol: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
         model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
         batch_size: images in one forward pass.
         device: where to run, such as cuda; by default the GPU if there is one.
@@ -53,7 +53,7 @@ def explain(
     net, view = load(
         model,
         checkpoint=checkpoint,
-        normalization=normalization,
+        protocol=protocol,
         device=pick_device(device),
         **model_arguments(num_classes, model_args),
     )
@@ -69,7 +69,7 @@ def explain(
             view,
             jobs,
             target=wanted,
-            method=method,
+            explainer=method,
             raw=raw,
             overwrite=overwrite,
             batch_size=batch_size,

@@ -65,7 +65,7 @@ def finetune(
     mixed_precision: Literal["no", "bf16", "fp16"] = "no",
     resize: float = 256 / 224,
     flip: float = 0.5,
-    normalization: Literal["model", "paper"] = "model",
+    protocol: Literal["standard", "paper"] = "standard",
     checkpoint: str | None = None,
     num_classes: int | None = None,
     model_args: dict[str, Any] | None = None,
@@ -117,7 +117,7 @@ def finetune(
         mixed_precision: number format of the forward pass.
         resize: size of the training view before the random crop, as a factor on the model's input size.
         flip: probability of a horizontal flip.
-        normalization: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
+        protocol: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
         checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
         num_classes: number of classes; another one than the model's gives a new, untrained head.
         model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
@@ -140,7 +140,7 @@ def finetune(
         source = load(
             source,
             checkpoint=own["checkpoint"],
-            normalization=normalization,
+            protocol=protocol,
             **model_arguments(own["num_classes"], own["model_args"]),
         )[0]
     result = train(source, arguments.pop("images"), arguments.pop("out"), **arguments)

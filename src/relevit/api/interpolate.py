@@ -67,12 +67,11 @@ def interpolate(
     folder = Path(out)
     _check_place(folder)
     check_line(alphas, budget)
-    normalization: Literal["model", "paper"] = "paper" if protocol == "paper" else "model"
-    before, view = load_named(original, normalization)
-    after, _ = load_named(tuned, normalization)
+    before, view = load_named(original, protocol)
+    after, _ = load_named(tuned, protocol)
     check_mixable(before, after)
-    config = data_config(before, normalization)
-    _check_views(config, data_config(after, normalization))
+    config = data_config(before, protocol)
+    _check_views(config, data_config(after, protocol))
     checkpoint_config(before)  # whether it can be saved is known before long work
     near, far = _sets(data, protocol, shifted=False), _sets(shifted, protocol, shifted=True)
     curve = interpolation_curve(

@@ -30,7 +30,7 @@ def measure(
     options: dict[str, Any] | None = None,
     out: str | None = None,
     limit: int | None = None,
-    normalization: Literal["model", "paper"] = "model",
+    protocol: Literal["standard", "paper"] = "standard",
     batch_size: int = 16,
     workers: int = 0,
     seed: int = 0,
@@ -59,7 +59,7 @@ def measure(
         options: further options of the test, such as '{target: label}' or '{tolerance: 0}'; a wrong name lists them.
         out: a JSON file for the figures, with those of every image and class.
         limit: images at most, drawn by the seed.
-        normalization: preprocessing, each model's own, with the rules of the standard protocol for benchmarks; or the paper's (mean and std 0.5,
+        protocol: preprocessing, each model's own, with the rules of the standard protocol for benchmarks; or the paper's (mean and std 0.5,
             short side 256, crop 224), with those of the paper protocol (all classes compete, first label).
         batch_size: images in one pass.
         workers: threads or processes that read images; 0 reads in this one.
@@ -85,8 +85,7 @@ def measure(
         raise UserError(f"--limit must be a number of images from 1, not {limit}")
     named = named_models(models)
     home = pick_device(device)
-    protocol = "paper" if normalization == "paper" else "standard"
-    loaded = {name: load_named(model, normalization, home) for name, model in named.items()}
+    loaded = {name: load_named(model, protocol, home) for name, model in named.items()}
     found: dict[str, Any] = {}
     inputs: dict[str, Any] = {"masks": masks, "ignore": ignore, "train": train, "benchmark": benchmark}
     sources = {
@@ -120,7 +119,7 @@ def measure(
             "data": data,
             **({} if benchmark is None else {"benchmark": benchmark}),
             "protocol": protocol,
-            "options": {**given, "normalization": normalization, "seed": seed, "limit": limit},
+            "options": {**given, "seed": seed, "limit": limit},
             "models": {
                 name: {
                     **result.to_dict(),

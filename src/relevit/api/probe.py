@@ -21,7 +21,7 @@ def probe(
     images: str,
     out: str,
     checkpoint: str | None = None,
-    normalization: Literal["model", "paper"] = "model",
+    protocol: Literal["standard", "paper"] = "standard",
     model_args: dict[str, Any] | None = None,
     strengths: list[float] = _STRENGTHS,
     held_out: float = 0.2,
@@ -41,7 +41,7 @@ def probe(
         images: a folder of class folders, DIR/<class>/<image>.
         out: the folder for the checkpoint.
         checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
-        normalization: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
+        protocol: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
         model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
         strengths: inverse regularisation strengths C to choose from, on held-out images of each class.
         held_out: share of each class's images that is held out for this choice; the head is then trained on all.
@@ -57,7 +57,7 @@ def probe(
     net, view = load(
         model,
         checkpoint=checkpoint,
-        normalization=normalization,
+        protocol=protocol,
         device=pick_device(device),
         **model_arguments(None, model_args),
     )

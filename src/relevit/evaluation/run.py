@@ -261,7 +261,7 @@ def _named(model: Any) -> dict[str, Any]:
 def _runner(name: str, model: Model, transform: Transform | None, protocol: str) -> Runner:
     """Under the protocol "paper" every model gets its view, also one that came with another."""
     if isinstance(model, str | Path):
-        return Runner(name, *load(str(model), normalization="paper" if protocol == "paper" else "model"))
+        return Runner(name, *load(str(model), protocol=protocol))
     net, view = model if isinstance(model, tuple) else (model, transform)
     if protocol == "paper":
         return Runner(name, net, evaluation_view(data_config(net, "paper")))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relevit.errors import UserError
+from relevit.errors import UserError, tells_new_names
 from relevit.explainers import (
     attention_gradcam,
     attn_lrp,
@@ -72,25 +72,27 @@ EXPLAINERS: dict[str, Explainer] = {
 }
 
 
+@tells_new_names
 def relevance(
     model: nn.Module,
     images: Float[Tensor, "batch channels height width"],
     target: int | Tensor | None = None,
-    method: str = "gae",
+    explainer: str = "gae",
     upscale: bool = True,
     normalize: bool = True,
     *,
     second_order: bool = False,
 ) -> Float[Tensor, "batch rows columns"]:
     """Relevance maps (batch, height, width) in [0, 1], differentiable with respect to the weights; see `forward_with_relevance`."""
-    return forward_with_relevance(model, images, target, method, upscale, normalize, second_order=second_order)[1]
+    return forward_with_relevance(model, images, target, explainer, upscale, normalize, second_order=second_order)[1]
 
 
+@tells_new_names
 def forward_with_relevance(
     model: nn.Module,
     images: Float[Tensor, "batch channels height width"],
     target: int | Tensor | None = None,
-    method: str = "gae",
+    explainer: str = "gae",
     upscale: bool = True,
     normalize: bool = True,
     *,
@@ -99,17 +101,17 @@ def forward_with_relevance(
     """Logits (batch, classes) and relevance maps of one forward pass, for a training loop of one's own.
 
     target: the class whose map is wanted: None for the predicted one, an index for all images, or a tensor (batch,).
-    method: the explainer, a name in `EXPLAINERS`.
+    explainer: a name in `EXPLAINERS`.
     upscale: to the images' size (batch, height, width), patch maps bilinearly; else (batch, rows, columns) of the patch grid.
     normalize: each map min-max scaled to [0, 1]; a flat map is all zeros. Without it, maps are nowhere negative.
     second_order: keep the graph of gradients, which are constants otherwise (the paper's choice).
 
     The maps are float32 (float64 for a float64 model). Under `torch.no_grad()` and `torch.inference_mode()` both results
-    come without a graph, and a map does for a method that needs `second_order=True` to train, or does not train.
+    come without a graph, and a map does for an explainer that needs `second_order=True` to train, or does not train.
     The model's mode, parameters, `.grad`, hooks and flags are as before, also after an exception.
-    Raises UserError for an unsupported model, image size, target or method.
+    Raises UserError for an unsupported model, image size, target or explainer.
     """
-    logits, maps = unscaled(model, images, target, method, second_order=second_order)
+    logits, maps = unscaled(model, images, target, explainer, second_order=second_order)
     with torch.set_grad_enabled(maps.requires_grad), torch.autocast(images.device.type, enabled=False):
         maps = on_pixels(maps, images) if upscale else on_patches(maps, model, images)
         return logits, scale_to_unit(maps) if normalize else maps
@@ -119,19 +121,19 @@ def unscaled(
     model: nn.Module,
     images: Float[Tensor, "batch channels height width"],
     target: int | Tensor | None = None,
-    method: str = "gae",
+    explainer: str = "gae",
     *,
     second_order: bool = False,
 ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]:
     """Logits and maps as the explainer gives them, of the patch grid or of the image's size; see `forward_with_relevance`."""
-    if method not in EXPLAINERS:
-        raise UserError(f"unknown method {method!r}: known are {', '.join(sorted(EXPLAINERS))}")
+    if explainer not in EXPLAINERS:
+        raise UserError(f"unknown explainer {explainer!r}: known are {', '.join(sorted(EXPLAINERS))}")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or images.shape[0] == 0:
         shape = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise UserError(
             f"images must be a float tensor (batch, channels, height, width) with a batch of at least 1, not {shape}"
         )
-    return EXPLAINERS[method](model, images, _as_target(target, images), second_order=second_order)
+    return EXPLAINERS[explainer](model, images, _as_target(target, images), second_order=second_order)
 
 
 def on_pixels(maps: Float[Tensor, "batch rows columns"], images: Tensor) -> Float[Tensor, "batch height width"]:

@@ -88,7 +88,7 @@ def write_overlays(
     jobs: Sequence[Job],
     *,
     target: int | None = None,
-    method: str = "gae",
+    explainer: str = "gae",
     raw: bool = False,
     overwrite: bool = False,
     batch_size: int = 8,
@@ -100,7 +100,7 @@ def write_overlays(
         model, view: as `relevit.load` gives them; the map lies on the part of the picture that the view cuts out.
         jobs: from `overlay_jobs`.
         target: the class whose map is shown; None for the predicted class of each picture.
-        method: a name in `relevit.explainers.EXPLAINERS`.
+        explainer: a name in `relevit.explainers.EXPLAINERS`.
         raw: writes the relevance of each patch, not scaled, beside each overlay as .npy, too.
         overwrite: replaces files that are there.
         batch_size: pictures in one forward pass.
@@ -115,7 +115,7 @@ def write_overlays(
     if present and not overwrite:
         more = f" and {len(present) - 1} more files are" if len(present) > 1 else " is"
         raise UserError(f"{present[0]}{more} there already: choose another --out, or give --overwrite to replace them")
-    return _written(model, view, jobs, target, method, raw, batch_size, advance)
+    return _written(model, view, jobs, target, explainer, raw, batch_size, advance)
 
 
 def _save_array(values: np.ndarray, file: BinaryIO) -> None:
@@ -127,7 +127,7 @@ def _written(
     view: EvaluationView,
     jobs: Sequence[Job],
     target: int | None,
-    method: str,
+    explainer: str,
     raw: bool,
     batch_size: int,
     advance: Callable[[int], object],
@@ -146,7 +146,7 @@ def _written(
             continue
         images = torch.stack(views).to(device)  # (batch, 3, height, width)
         with torch.no_grad():
-            logits, found = unscaled(model, images, target, method)
+            logits, found = unscaled(model, images, target, explainer)
         patches = on_patches(found, model, images)
         maps = scale_to_unit(on_pixels(found, images))
         best = logits.float().softmax(dim=1).max(dim=1)

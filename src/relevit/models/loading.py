@@ -22,7 +22,7 @@ from timm.data import resolve_data_config
 from timm.models import get_model_input_config, is_model, split_model_name_tag
 from torch import nn
 
-from relevit.errors import UserError
+from relevit.errors import UserError, tells_new_names
 from relevit.models.checkpoints import (
     CONFIG,
     WEIGHTS,
@@ -37,7 +37,7 @@ from relevit.models.view import EvaluationView, evaluation_view
 __all__ = ["checkpoint_config", "data_config", "is_checkpoint", "load", "save_checkpoint"]
 
 BUILTIN = Path(__file__).parent / "builtin"
-Normalization = Literal["model", "paper"]
+Protocol = Literal["standard", "paper"]
 # The published setup: one normalisation and one crop for every model (protocol of the paper).
 PAPER = {
     "mean": (0.5, 0.5, 0.5),
@@ -49,6 +49,7 @@ PAPER = {
 _FILE_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 
 
+@tells_new_names
 def load(
     name: str | os.PathLike[str],
     *,
@@ -56,7 +57,7 @@ def load(
     model: str | None = None,
     pretrained: bool = True,
     num_classes: int | None = None,
-    normalization: Normalization = "model",
+    protocol: Protocol = "standard",
     device: str | torch.device | None = None,
     **model_kwargs: Any,
 ) -> tuple[nn.Module, EvaluationView]:
@@ -68,12 +69,12 @@ def load(
 
     `checkpoint`: a file or folder of weights for the timm model `name`, in place of its pretrained ones. `num_classes`
     other than the source's gives a new, untrained head. `model_kwargs` go to `timm.create_model`.
-    `normalization="paper"` is mean 0.5, std 0.5, short side 256, centre crop 224, bilinear, for every model.
+    `protocol="paper"` is mean 0.5, std 0.5, short side 256, centre crop 224, bilinear, for every model.
     `pretrained=False` builds without weights. Raises UserError for an unknown name, weights that do not fit, cannot be
     read or cannot be downloaded.
     """
-    if normalization not in ("model", "paper"):
-        raise UserError(f"normalization must be 'model' or 'paper', not {normalization!r}.")
+    if protocol not in ("standard", "paper"):
+        raise UserError(f"protocol must be 'standard' or 'paper', not {protocol!r}.")
     arguments = {**model_kwargs, **({} if num_classes is None else {"num_classes": num_classes})}
     source = _local(name, known=model is not None)
     if source is not None and checkpoint is not None:
@@ -87,17 +88,17 @@ def load(
         built = _from_folder(source, pretrained, arguments)
     else:
         built = _from_weights(source, model, pretrained, arguments)
-    return built.to(device or "cpu").eval(), evaluation_view(data_config(built, normalization))
+    return built.to(device or "cpu").eval(), evaluation_view(data_config(built, protocol))
 
 
-def data_config(model: nn.Module, normalization: Normalization = "model") -> dict[str, Any]:
+def data_config(model: nn.Module, protocol: Protocol = "standard") -> dict[str, Any]:
     """The preprocessing of `model`: input_size (3, height, width), mean, std, interpolation, crop_pct, crop_mode.
 
-    "model": what the model was trained with, as timm records it. "paper": the published setup's, with the model's own
+    "standard": what the model was trained with, as timm records it. "paper": the published setup's, with the model's own
     input size. The size is the one that the model was built for, not that of its pretrained weights.
     """
     config = dict(resolve_data_config({}, pretrained_cfg=getattr(model, "pretrained_cfg", None) or {}, model=model))
-    if normalization == "paper":
+    if protocol == "paper":
         config.update(PAPER)
     config["input_size"] = tuple(get_model_input_config(model)["input_size"])
     config["mean"], config["std"] = tuple(config["mean"]), tuple(config["std"])

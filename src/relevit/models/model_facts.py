@@ -67,11 +67,11 @@ def model_facts(
     model: nn.Module,
     *,
     input_size: tuple[int, int] | None = None,
-    normalization: Literal["model", "paper"] = "model",
+    protocol: Literal["standard", "paper"] = "standard",
 ) -> Iterator[tuple[str, str]]:
     """Pairs (name, value) for people; `input_size` is (height, width), by default the model's own."""
     reason = unsupported_reason(model)
-    config = data_config(model, normalization)
+    config = data_config(model, protocol)
     height, width = input_size or config["input_size"][1:]
     yield "supported", "yes" if reason is None else f"no: {reason}"
     yield "class", type(model).__name__

@@ -33,7 +33,7 @@ def named_models(given: Sequence[str]) -> dict[str, str]:
 
 
 def load_named(
-    model: str, normalization: Literal["model", "paper"] = "model", device: str | None = None
+    model: str, protocol: Literal["standard", "paper"] = "standard", device: str | None = None
 ) -> tuple[nn.Module, EvaluationView]:
     """What `relevit.load` gives for one model. `ARCHITECTURE@FILE` are the weights of a file or folder, such as .pth.tar, in the
     timm model of that name. Raises UserError for what cannot be loaded."""
@@ -43,5 +43,5 @@ def load_named(
 
     architecture, _, file = model.partition("@")
     if file and not Path(model).exists() and is_model(split_model_name_tag(architecture)[0]):
-        return load(architecture, checkpoint=file, normalization=normalization, device=device)
-    return load(model, normalization=normalization, device=device)
+        return load(architecture, checkpoint=file, protocol=protocol, device=device)
+    return load(model, protocol=protocol, device=device)

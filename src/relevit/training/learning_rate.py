@@ -57,7 +57,7 @@ def finetune_by_rule(train: Callable[..., Any], arguments: Mapping[str, Any]) ->
     given = {**arguments}
     model, rates = given.pop("model"), given.pop("rates")
     is_module = isinstance(model, nn.Module)
-    net = model if is_module else load(model, normalization=given["normalization"])[0]
+    net = model if is_module else load(model, protocol=given["protocol"])[0]
     grid = sorted(set(rates or default_rates(net, given["trainable"])))
     if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in grid):
         raise UserError(f"rates must be numbers above 0, not {list(rates)}")

@@ -117,7 +117,7 @@ def finetune(
     max_steps: int | None = None,
     resize: float = 256 / 224,
     flip: float = 0.5,
-    normalization: Literal["model", "paper"] = "model",
+    protocol: Literal["standard", "paper"] = "standard",
     validation_every: int = 1,
     validation_batch_size: int | None = None,
     skip_bad: bool = False,
@@ -172,12 +172,12 @@ def finetune(
     device, main = accelerator.device, accelerator.is_main_process
 
     # The model and the samples. Everything is checked here, before the first step.
-    net = model if isinstance(model, nn.Module) else load(model, normalization=normalization)[0]
+    net = model if isinstance(model, nn.Module) else load(model, protocol=protocol)[0]
     reason = unsupported_reason(net)
     if chosen.needs_maps and reason is not None:
         raise UserError(f"method {method!r} needs relevance maps: {reason}")
     check_trainable(net, trainable)
-    config = data_config(net, normalization)
+    config = data_config(net, protocol)
     checked, checked_validation = gather(
         samples,
         validation,

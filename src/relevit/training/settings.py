@@ -18,7 +18,7 @@ from relevit.processes import leave_at_exit
 RECORDED = (  # the arguments that the weights depend on; the method's numbers are recorded as they are in effect
     "method epochs batch_size lr weight_decay lr_decay lr_decay_epochs temperature lambda_bg lambda_fg "
     "lambda_relevance lambda_classification target second_order accumulation mixed_precision seed max_steps resize "
-    "flip normalization validation_every validation_batch_size skip_bad explainer trainable"
+    "flip protocol validation_every validation_batch_size skip_bad explainer trainable"
 ).split()
 
 

@@ -32,14 +32,13 @@ def effects(
     from relevit.evaluation import read_predictions
     from relevit.evaluation.folder import ResultsFolder
     from relevit.experiments.real.places import open_set
-    from relevit.experiments.real.work import _model, _normalization
+    from relevit.experiments.real.work import _model
     from relevit.models.loading import data_config
     from relevit.models.view import evaluation_view
 
     before, after = f"{model['name']} original", f"{model['name']} {variant}"
     nets = {before: _model(model, None, protocol, folder), after: _model(model, run, protocol, folder)}
-    normalization = _normalization(protocol)
-    loaded = {label: (net, evaluation_view(data_config(net, normalization))) for label, net in nets.items()}
+    loaded = {label: (net, evaluation_view(data_config(net, protocol))) for label, net in nets.items()}
     keys = {before: rows_before, after: rows_after}
     places = {label: ResultsFolder(folder / "evaluations" / key, {}) for label, key in keys.items()}
     rows = {label: read_predictions(place.rows(benchmark, "model")) for label, place in places.items()}

@@ -134,7 +134,7 @@ def train(
         explainer=explainer,
         lr="auto" if lr is None else lr * factor,
         temperature=model["temperature"],
-        normalization=_normalization(protocol),
+        protocol=protocol,
         seed=seed,
         progress=False,
         tensorboard=False,
@@ -165,7 +165,7 @@ def evaluate(
     net = _model(model, run, protocol, folder)
     from relevit.models.view import evaluation_view
 
-    view = evaluation_view(data_config(net, _normalization(protocol)))
+    view = evaluation_view(data_config(net, protocol))
     report = measure(
         {"model": (net, view)},
         {benchmark: open_set(folder, benchmark, protocol)},
@@ -200,7 +200,7 @@ def measure(
     from relevit.models.view import evaluation_view
 
     net = _model(model, run, protocol, folder)
-    view = evaluation_view(data_config(net, _normalization(protocol)))
+    view = evaluation_view(data_config(net, protocol))
     row = measurement(test, options)
     more: dict[str, Any] = {}
     if data == GTSEGS:
@@ -224,7 +224,7 @@ def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> d
     if is_checkpoint(out):
         return {"checkpoint": True}
     net = _on_device(_loaded(model, protocol, folder))
-    view = evaluation_view(data_config(net, _normalization(protocol)))
+    view = evaluation_view(data_config(net, protocol))
     return train_linear_probe(net, view, str(data_path(folder, TRAIN)), out).to_dict()
 
 
@@ -233,7 +233,7 @@ def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module
     from relevit.models.loading import load
 
     if model.get("probe"):
-        return load(str(folder / "probes" / model["name"]), normalization=_normalization(protocol))[0]
+        return load(str(folder / "probes" / model["name"]), protocol=protocol)[0]
     return _loaded(model, protocol, folder)
 
 
@@ -243,8 +243,8 @@ def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
 
     file = weights_path(folder, model["name"])
     if file is not None and Path(file).is_dir():
-        return load(file, normalization=_normalization(protocol))[0]
-    return load(model["architecture"], checkpoint=file, normalization=_normalization(protocol))[0]
+        return load(file, protocol=protocol)[0]
+    return load(model["architecture"], checkpoint=file, protocol=protocol)[0]
 
 
 def _model(model: Mapping[str, Any], run: str | None, protocol: str, folder: Path) -> nn.Module:
@@ -265,10 +265,6 @@ def _on_device(net: nn.Module) -> nn.Module:
     import torch
 
     return net.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _normalization(protocol: str) -> Any:
-    return "paper" if protocol == "paper" else "model"
 
 
 def _candidates(folder: Path) -> Path:
