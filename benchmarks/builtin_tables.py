@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from relevit.experiments.builtin_plan import GridPlan
-from relevit.experiments.figures import SHARE, finding, over_seeds
+from relevit.experiments.figures import SHARE, finding
 from relevit.experiments.filled import Finding
 from relevit.experiments.grids import Contrast
 from relevit.experiments.measured_plan import MeasuredPlan
@@ -26,6 +26,7 @@ from relevit.experiments.reproduce import RUN_COLUMNS, table
 from relevit.experiments.table import EXPERIMENTS, ORDER
 from relevit.files import atomic_write
 from relevit.report.results import readable
+from relevit.statistics import over_seeds
 
 HERE = Path(__file__).parent / "builtin"
 Key = tuple[str, ...]  # experiment, row, seed, set, group, figure
@@ -121,12 +122,12 @@ def figures_table(values: Values, group: str, figures: set[str], across: list[st
 
 
 def _cell(own: list[float], start: float | None) -> str:
-    mean = over_seeds(own).mean
+    mean = over_seeds.mean(own).value
     if start is None:
         return f"{mean:.1f}"
-    change = over_seeds([value - start for value in own])
-    text = f"{mean:.1f} {change.mean:+.1f}".replace("-", "\u2212")
-    return f"**{text}**" if change.seeds > 1 and not change.low <= 0 <= change.high else text
+    change = over_seeds.mean([value - start for value in own])
+    text = f"{mean:.1f} {change.value:+.1f}".replace("-", "\u2212")
+    return f"**{text}**" if change.count > 1 and not change.low <= 0 <= change.high else text
 
 
 def classes_table(values: Values) -> list[str]:

@@ -54,7 +54,7 @@ def test_equal_backgrounds_mislead_nobody() -> None:
     """Where all backgrounds are alike there is nothing to be misled by, whatever the model reads."""
     found = audit_models({"it": (ByBackground(), VIEW)}, pictures(34, grey=120))
     assert found.outcome("it") == "not misled"
-    assert found.figures["it"].contrast is not None and found.figures["it"].contrast.difference.points == 0
+    assert found.figures["it"].contrast is not None and found.figures["it"].contrast.difference.value == 0
     assert not found.figures["it"].alone.difference.settled and found.figures["it"].pull.difference.low <= 0
 
 
@@ -63,9 +63,7 @@ def test_models_are_compared_with_the_first_pair_by_pair() -> None:
     found = audit_models(models, pictures(20), class_map=CLASS_MAP)
     behind = np.array(found.pictures.classes)[found.donors.other]
     by_hand = -100 * float((behind != "0").mean())  # the second one is misled by the darkest background alone
-    assert found.change("second").points == pytest.approx(by_hand) and found.change("third").points == pytest.approx(
-        -100
-    )
+    assert found.change("second").value == pytest.approx(by_hand) and found.change("third").value == pytest.approx(-100)
     assert "less misled than first" in found.sentences["second"][2] and len(found.sentences["first"]) == 2
     content = found.to_dict()["models"]
     assert content["second"]["effect_minus_first"]["points"] == pytest.approx(by_hand, abs=1e-3)
@@ -193,7 +191,7 @@ def test_share_and_area_of_a_transformer(transformer: nn.Module) -> None:
     np.testing.assert_allclose(found.observed["it"].area, 1 - 99 / (HEIGHT * WIDTH), atol=0.01)
     assert all(module.training for module in transformer.modules())
     share = found.figures["it"].share
-    assert share is not None and share.points == pytest.approx(100 * shares[0].mean())
+    assert share is not None and share.value == pytest.approx(100 * shares[0].mean())
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from relevit.auditing.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER, OWN,
 from relevit.auditing.figures import background_alone, figures, pull
 from relevit.auditing.measure import Observed
 from relevit.auditing.verdict import MATTERS, WORRIES, by_contrast, change_sentence, judge, sentences
-from relevit.statistics.paired import Estimate
+from relevit.statistics.estimate import Estimate
 
 TARGETS = np.array([0, 0, 0, 1, 1, 2, 2])
 CLASSES = [f"class {label}" for label in TARGETS]
@@ -40,18 +40,18 @@ def test_by_hand() -> None:
     assert found.accuracy[OTHER].r1 == pytest.approx(100 * 3 / 7)
     # of the six with both: own 1 1 1 1 0 1, other 0 0 1 1 0 0
     assert found.contrast is not None and found.contrast.difference.count == 6
-    assert found.contrast.difference.points == pytest.approx(50)
+    assert found.contrast.difference.value == pytest.approx(50)
     assert (found.contrast.own, found.contrast.other, found.contrast.original) == pytest.approx((500 / 6, 200 / 6, 100))
-    assert found.falls["background_blurred"].points == pytest.approx(100 * (6 - 3) / 7)
-    assert found.falls["background_removed"].points == pytest.approx(100 * (6 - 7) / 7)
+    assert found.falls["background_blurred"].value == pytest.approx(100 * (6 - 3) / 7)
+    assert found.falls["background_removed"].value == pytest.approx(100 * (6 - 7) / 7)
     # the backgrounds' classes: 1 2 1 0 2 0 1; named by the answers 1, 2 and 2 to pictures 0, 1 and 4
     assert found.pull.rate == pytest.approx(100 * 3 / 7)
     assert found.pull.chance == pytest.approx(
         100 * (3 / 2) / 7
     )  # three wrong ones among the known classes, two classes each
-    assert found.share is not None and found.share.points == pytest.approx(35) and found.flat == 1
-    assert found.more is not None and found.more.points == pytest.approx(35 - 75)
-    assert found.area.points == pytest.approx(75)
+    assert found.share is not None and found.share.value == pytest.approx(35) and found.flat == 1
+    assert found.more is not None and found.more.value == pytest.approx(35 - 75)
+    assert found.area.value == pytest.approx(75)
 
 
 def test_no_answer_is_never_right() -> None:
@@ -93,7 +93,7 @@ def test_pull_of_a_model_that_does_not_look_is_chance_on_average() -> None:
     values = []
     for shift in (1, 2):  # the other classes, each once
         other = np.array([int(np.flatnonzero(targets == (label + shift) % 3)[0]) for label in targets])
-        values.append(pull(said, targets, Donors(other, other), np.arange(12)).difference.points)
+        values.append(pull(said, targets, Donors(other, other), np.arange(12)).difference.value)
     assert np.mean(values) == pytest.approx(0)
 
 
@@ -109,7 +109,7 @@ def test_classes_are_sorted_by_the_lower_end_not_by_the_fall() -> None:
     confidence = {key: np.full(41, 0.5) for key in CONDITIONS}
     found = figures(Observed(answers, confidence, possible, None, np.full(41, 0.5)), targets, classes, donors).classes
     assert [each.name for each in found] == ["many", "one"]
-    assert [each.fall.points for each in found] == pytest.approx([75, 100])  # the one against the picture as it is
+    assert [each.fall.value for each in found] == pytest.approx([75, 100])  # the one against the picture as it is
     assert found[1].accuracy[OWN] is None and found[0].share is None
 
 
@@ -117,7 +117,7 @@ def test_objects_count_once() -> None:
     twice = np.array([0, 0, 1, 2, 3, 4, 5])
     found = figures(observed(), TARGETS, CLASSES, DONORS, twice)
     assert found.contrast is not None and found.contrast.difference.count == 5  # objects 0 to 4: 1, 0, 0, 0, 1
-    assert found.contrast.difference.points == pytest.approx(100 * 2 / 5)
+    assert found.contrast.difference.value == pytest.approx(100 * 2 / 5)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_objects_count_once() -> None:
     ],
 )
 def test_the_rule_at_its_borders(effect: tuple[float, float, float], outcome: str) -> None:
-    assert judge(Estimate(*effect, 100)) == outcome
+    assert judge(Estimate(*effect, 100, "objects")) == outcome
 
 
 def test_sentences_hold_the_figures() -> None:
@@ -158,9 +158,9 @@ def test_too_few_own_backgrounds_leave_the_pull_to_decide() -> None:
 
 
 def test_the_change_has_its_sign() -> None:
-    accuracy = Estimate(-0.5, -1, 0.2, 10)
+    accuracy = Estimate(-0.5, -1, 0.2, 10, "objects")
     assert "less misled than first: the effect of the background is smaller by 5.0 points" in change_sentence(
-        "second", "first", Estimate(-5, -7, -3, 10), accuracy
+        "second", "first", Estimate(-5, -7, -3, 10, "objects"), accuracy
     )
-    assert "more misled than first" in change_sentence("second", "first", Estimate(5, 3, 7, 10), accuracy)
-    assert "neither" in change_sentence("second", "first", Estimate(1, -1, 3, 10), accuracy)
+    assert "more misled than first" in change_sentence("second", "first", Estimate(5, 3, 7, 10, "objects"), accuracy)
+    assert "neither" in change_sentence("second", "first", Estimate(1, -1, 3, 10, "objects"), accuracy)

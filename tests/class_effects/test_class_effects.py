@@ -43,15 +43,15 @@ def test_by_hand() -> None:
     found = class_effects(predictions(BEFORE, GROUPS), predictions(AFTER, GROUPS))
     assert [each.name for each in found.classes] == ["a", "c", "b"]  # the most helped first, the most harmed last
     a, c, b = found.classes
-    assert (a.before, a.after, a.change.points, a.images) == (25, 100, 75, 4)
+    assert (a.before, a.after, a.change.value, a.images) == (25, 100, 75, 4)
     assert (a.corrected, a.ruined, c.corrected) == ([0, 1, 2], [], [])
-    assert (b.corrected, b.ruined) == ([10], [4, 5, 6, 7, 8, 9]) and b.change.points == pytest.approx(-500 / 7)
+    assert (b.corrected, b.ruined) == ([10], [4, 5, 6, 7, 8, 9]) and b.change.value == pytest.approx(-500 / 7)
     assert (a.p, c.p) == (0.25, 1.0) and b.p == pytest.approx(2 * binom.cdf(1, 7, 0.5))
     # Benjamini and Hochberg by hand: p sorted 0.125, 0.25, 1 times 3, 3/2, 1, made monotone from the right
     assert (b.adjusted, a.adjusted, c.adjusted) == pytest.approx((0.375, 0.375, 1.0))
     assert (found.count(1), found.count(0), found.count(-1)) == (1, 1, 1)
     assert found.count(-1, settled=True) == 0
-    assert found.spread == pytest.approx(np.std([75, 0, -500 / 7])) and found.change.points == pytest.approx(
+    assert found.spread == pytest.approx(np.std([75, 0, -500 / 7])) and found.change.value == pytest.approx(
         100 * (3 - 5) / 13
     )
     assert [each.name for each in found.most_helped(5)] == ["a"] and [each.name for each in found.most_harmed(5)] == [
@@ -63,7 +63,7 @@ def test_the_second_model_against_the_first_and_not_the_other_way_round() -> Non
     there = class_effects(predictions(BEFORE, GROUPS), predictions(AFTER, GROUPS))
     back = class_effects(predictions(AFTER, GROUPS), predictions(BEFORE, GROUPS))
     assert [each.name for each in back.classes] == ["b", "c", "a"]
-    assert back.classes[0].change.points == pytest.approx(-there.classes[2].change.points)
+    assert back.classes[0].change.value == pytest.approx(-there.classes[2].change.value)
     assert back.classes[0].p == there.classes[2].p
 
 
@@ -84,13 +84,13 @@ def test_spread_by_chance() -> None:
     groups = [f"{number:02}" for number in range(37) for _ in range(23)]
     before = rng.random(851) < 0.6
     alike = class_effects(predictions(before, groups), predictions(before ^ (rng.random(851) < 0.3), groups))
-    changes = np.array([each.change.points for each in alike.classes])
+    changes = np.array([each.change.value for each in alike.classes])
     assert alike.spread == pytest.approx(changes.std()) and alike.spread_p > 0.05
     shared = alike.chance
     assert shared.shape == (500, 37)
-    np.testing.assert_allclose(shared.mean(axis=1), alike.change.points)  # every image is in one class of each share
+    np.testing.assert_allclose(shared.mean(axis=1), alike.change.value)  # every image is in one class of each share
     flips = [len(each.corrected) + len(each.ruined) for each in alike.classes]
-    variance = sum(flips) / 851 - (alike.change.points / 100) ** 2
+    variance = sum(flips) / 851 - (alike.change.value / 100) ** 2
     assert alike.by_chance == pytest.approx(100 * np.sqrt(variance / 23 * (36 / 37)), rel=0.03)
     helped = np.array([int(name) < 18 for name in groups])
     apart = class_effects(predictions(~helped, groups), predictions(helped, groups))
@@ -101,7 +101,7 @@ def test_objects_count_once() -> None:
     before, after = [0, 0, 0, 1, 1], [1, 1, 0, 1, 0]
     found = class_effects(predictions(before, ["a"] * 5, list("xxyyz")), predictions(after, ["a"] * 5, list("xxyyz")))
     one = found.classes[0]  # x: +1, y: 0, z: -1
-    assert one.change.points == pytest.approx(0) and one.change.count == 3 and one.images == 5 and one.p == 1
+    assert one.change.value == pytest.approx(0) and one.change.count == 3 and one.images == 5 and one.p == 1
     assert one.before == pytest.approx(100 * (0 + 0.5 + 1) / 3)
 
 

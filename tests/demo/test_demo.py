@@ -15,7 +15,8 @@ from relevit.demo.text import LEAD, verdict
 from relevit.errors import UserError
 from relevit.experiments import builtin
 from relevit.models.loading import load
-from relevit.report.results import Interval, Results
+from relevit.report.results import Results
+from relevit.statistics.estimate import Estimate
 
 
 @pytest.fixture
@@ -93,11 +94,14 @@ def test_cases_are_what_their_names_say() -> None:
 
 
 def test_the_verdict_names_the_figures() -> None:
+    def alone(mean: float) -> Estimate:
+        return Estimate(mean, mean, mean, 1, "seeds")
+
     models = ["original", *builtin.METHODS]
-    values = {m: {s: Interval(10.0 * i + j) for j, s in enumerate(bench.TEST_SETS)} for i, m in enumerate(models)}
-    share = {m: Interval(31.0 + i) for i, m in enumerate(models)}
+    values = {m: {s: alone(10.0 * i + j) for j, s in enumerate(bench.TEST_SETS)} for i, m in enumerate(models)}
+    share = {m: alone(31.0 + i) for i, m in enumerate(models)}
     text = " ".join(verdict(Results(models, list(bench.TEST_SETS), values, "original", {}, share)))
-    lead = values[LEAD]["background_shuffled"].mean
+    lead = values[LEAD]["background_shuffled"].value
     assert f"{lead:.1f}%" in text
     assert f"+{lead - values['original']['background_shuffled'].mean:.1f}" in text
     assert "31% before" in text and "32% after relevance alone" in text

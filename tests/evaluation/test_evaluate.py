@@ -219,7 +219,7 @@ def test_objects_widen_the_intervals(tmp_path: Path) -> None:
     plain = a_set(tmp_path, greys, answers)
     known = ImageSet(**{**vars(plain), "objects": [f"object {i % 4}" for i in range(20)]})
     report = evaluate((Grey(), VIEW), {"plain": plain, "known": known})
-    widths = [np.diff(report.accuracy(benchmark=name).r1_interval)[0] for name in ("plain", "known")]
+    widths = [np.diff(report.accuracy(benchmark=name).r1_interval.ends)[0] for name in ("plain", "known")]
     assert widths[1] > 1.5 * widths[0]
     assert report.predictions["known"]["model"].objects.tolist() == [f"object {i % 4}" for i in range(20)]
 

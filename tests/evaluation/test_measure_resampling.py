@@ -11,8 +11,7 @@ from relevit.data.benchmarks import ClassFolders
 from relevit.data.subset import Part, limited
 from relevit.evaluation.maps.segmentation import Segmentation
 from relevit.evaluation.per_image import PerImage
-from relevit.statistics import resampling
-from relevit.statistics.resampling import differences, draw_weights, intervals, plain, weighted_mean
+from relevit.statistics.weighted import differences, intervals, plain, weighted_mean
 
 
 def result(values: np.ndarray, objects: list[str] | None = None, names: list[str] | None = None) -> PerImage:
@@ -20,25 +19,30 @@ def result(values: np.ndarray, objects: list[str] | None = None, names: list[str
     return PerImage(names, [""] * len(values), objects or names, {"figure": values}, bounds={"figure": (0, 100)})
 
 
-def test_images_of_one_object_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_one_object_are_drawn_together() -> None:
+    seen: list[np.ndarray] = []
+
+    class Watched(PerImage):
+        def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+            seen.append(weights)
+            return super().figures(weights)
+
     objects = ["b", "a", "b", "c", "a"]
-    weights = np.concatenate(list(draw_weights(objects, resamples=29, seed=1)))
+    intervals(Watched(list("12345"), [""] * 5, objects, {"figure": np.arange(5.0)}), resamples=29, seed=1)
+    weights = max(seen, key=len)
     assert weights.shape == (29, 5)
     assert np.array_equal(weights[:, 0], weights[:, 2]) and np.array_equal(weights[:, 1], weights[:, 4])
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all() and len(np.unique(weights, axis=0)) > 5
-    monkeypatch.setattr(resampling, "_CELLS", 11)  # blocks of two rows
-    blocks = list(draw_weights(objects, resamples=29, seed=1))
-    assert [len(block) for block in blocks] == [2] * 14 + [1] and np.array_equal(np.concatenate(blocks), weights)
 
 
 def test_the_interval_of_a_mean_is_the_normal_one_of_many_images() -> None:
     values = np.random.default_rng(0).normal(50, 10, 1009)
-    low, high = intervals(result(values))["figure"]
+    low, high = intervals(result(values))["figure"].ends
     half = 1.96 * values.std() / np.sqrt(1009)
     assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
     copied = result(np.repeat(values, 3), [f"object {number}" for number in np.repeat(np.arange(1009), 3)])
-    assert intervals(copied)["figure"] == pytest.approx((low, high), abs=0.2 * half)
+    assert intervals(copied)["figure"].ends == pytest.approx((low, high), abs=0.2 * half)
 
 
 def test_the_interval_of_an_iou_of_the_set_against_a_loop() -> None:
@@ -48,7 +52,8 @@ def test_the_interval_of_an_iou_of_the_set_against_a_loop() -> None:
     names = [f"{number:02d}" for number in range(13)]
     found = Segmentation(names, [""] * 13, names, counts, precision)
     drawn: dict[str, list[float]] = {"miou": [], "pixel_accuracy": [], "map": []}
-    for weights in np.concatenate(list(draw_weights(names, resamples=300, seed=5))):
+    for drawn_images in np.random.default_rng(5).integers(0, 13, (300, 13)):
+        weights = np.bincount(drawn_images, minlength=13)
         sums, total = np.zeros(4), 0.0
         for image, times in enumerate(weights):
             sums += times * counts[image]
@@ -59,44 +64,45 @@ def test_the_interval_of_an_iou_of_the_set_against_a_loop() -> None:
         drawn["map"].append(100 * total / 13)
     ends = intervals(found, resamples=300, seed=5)
     for name, values in drawn.items():
-        assert ends[name] == pytest.approx(np.quantile(values, [0.025, 0.975]), rel=1e-12)
+        assert ends[name].ends == pytest.approx(np.quantile(values, [0.025, 0.975]), rel=1e-12)
 
 
 def test_a_paired_difference_is_that_of_the_same_images() -> None:
     rng = np.random.default_rng(2)
     hard = rng.normal(0, 10, 101)  # what is hard for both
     first, second = 50 + hard, 53 + hard + rng.normal(0, 0.1, 101)
-    value, (low, high) = differences(result(second), result(first))["figure"]
-    assert value == pytest.approx((second - first).mean()) and 2.9 < low < value < high < 3.1
-    low, high = intervals(result(first))["figure"]
+    found = differences(result(second), result(first))["figure"]
+    assert found.value == pytest.approx((second - first).mean()) and 2.9 < found.low < found.value < found.high < 3.1
+    low, high = intervals(result(first))["figure"].ends
     assert high - low > 3  # unpaired, nothing would be settled
 
 
 def test_images_that_only_one_model_has_are_left_out_of_the_difference() -> None:
     one = result(np.array([1.0, 2.0, 4.0]), names=["c", "a", "d"])
     other = result(np.array([10.0, 20.0, 70.0]), names=["a", "b", "c"])
-    assert differences(one, other)["figure"][0] == pytest.approx(1.5 - 40)
+    assert differences(one, other)["figure"].value == pytest.approx(1.5 - 40)
     assert differences(one, result(np.array([1.0]), names=["x"])) == {}
 
 
 def test_where_all_images_agree_the_interval_has_the_width_of_wilsons() -> None:
-    low, high = intervals(result(np.full(30, 100.0)))["figure"]
-    assert (low, high) == pytest.approx((100 * 30 / (30 + 1.96**2), 100), abs=0.01)
-    value, (low, high) = differences(result(np.full(30, 60.0)), result(np.full(30, 60.0)))["figure"]
+    assert intervals(result(np.full(30, 100.0)))["figure"].ends == pytest.approx(
+        (100 * 30 / (30 + 1.96**2), 100), abs=0.01
+    )
+    found = differences(result(np.full(30, 60.0)), result(np.full(30, 60.0)))["figure"]
     unseen = 1.96**2 / (30 + 1.96**2)
-    assert value == 0 and (low, high) == pytest.approx((-100 * unseen, 100 * unseen), abs=0.01)
+    assert found.value == 0 and found.ends == pytest.approx((-100 * unseen, 100 * unseen), abs=0.01)
 
 
 def test_a_few_hits_that_differ_settle_nothing() -> None:
     """Four of a hundred, all one way: McNemar's exact test says p = 0.125, a bootstrap would leave 0 outside."""
     first, second = np.zeros(100), 100.0 * (np.arange(100) < 4)
-    value, (low, high) = differences(result(second), result(first))["figure"]
+    found = differences(result(second), result(first))["figure"]
     middle = 4 / 102  # Bonett and Price (2012): one image more that only the one hits, and one that only the other does
     half = 1.959964 * np.sqrt(((4 + 2) / 102 - middle**2) / 102)
-    assert value == 4 and (low, high) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
-    assert low < 0 < value < high
+    assert found.value == 4 and found.ends == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
+    assert found.low < 0 < found.value < found.high
     nearly = result(np.where(second > 0, 99.9, 0.0))  # no hits: the bootstrap
-    assert differences(nearly, result(first))["figure"][1][0] > 0
+    assert differences(nearly, result(first))["figure"].low > 0
 
 
 def test_undefined_values_are_left_out_of_the_mean() -> None:
@@ -106,7 +112,7 @@ def test_undefined_values_are_left_out_of_the_mean() -> None:
     assert plain(result(values)) == {"figure": 3}
     content = result(values).to_dict()
     assert content["per_image"]["figure"] == [1, None, 5] and content["classes"] == {}
-    assert np.isfinite(intervals(result(values))["figure"]).all()
+    assert np.isfinite(intervals(result(values))["figure"].ends).all()
 
 
 class Numbers:

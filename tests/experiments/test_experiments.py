@@ -10,7 +10,7 @@ import torch
 
 from relevit.data.builtin import digits as bench
 from relevit.errors import UserError
-from relevit.experiments import automatic, builtin, figures, grid
+from relevit.experiments import automatic, builtin, grid
 from relevit.experiments.records import write_record
 from relevit.models.loading import load
 from relevit.training.learning_rate import choose_rate
@@ -29,16 +29,6 @@ def test_the_rate_is_the_highest_that_the_rule_allows() -> None:
     rising = {1e-5: trial(90.0, 0.21), 3e-5: trial(88.0, 0.3), 1e-4: trial(87.0, 0.3)}
     assert choose_rate(start, rising) == 3e-5
     assert choose_rate(start, {1e-4: trial(10.0, 0.1), 1e-5: trial(10.0, 0.1)}) == 1e-5
-
-
-def test_intervals_over_seeds_are_students() -> None:
-    values = [3.0, 5.0, 11.0]
-    found = figures.over_seeds(values)
-    half = 4.302652729911275 * np.std(values, ddof=1) / np.sqrt(3)  # the table's t for two degrees of freedom
-    assert found.mean == pytest.approx(19 / 3) and found.seeds == 3
-    assert found.high - found.mean == pytest.approx(half)
-    assert found.mean - found.low == pytest.approx(half)
-    assert figures.over_seeds([7.0]) == figures.Estimate(7.0, 7.0, 7.0, 1)
 
 
 def test_figures_are_merged_leaf_by_leaf() -> None:

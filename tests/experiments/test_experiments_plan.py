@@ -20,6 +20,7 @@ from relevit.experiments.grids import GRIDS, Contrast, Grid
 from relevit.experiments.jobs import Job, Outcome, in_order
 from relevit.experiments.published import average_change, published
 from relevit.experiments.table import EXPERIMENTS, chosen, plan_for
+from relevit.statistics.estimate import Estimate
 
 BUILTIN = Data("builtin")
 COUNT = 800  # pictures of one view of a test set
@@ -84,7 +85,7 @@ def test_a_packed_hit_is_the_picture_of_its_number() -> None:
     ],
 )
 def test_verdicts(expects: str, low: float, high: float, seeds: int, says: str) -> None:
-    assert figures.verdict(expects, 1.0, figures.Estimate((low + high) / 2, low, high, seeds)) == says
+    assert figures.verdict(expects, 1.0, Estimate((low + high) / 2, low, high, seeds, "seeds")) == says
 
 
 def done(value: Any) -> Outcome:

@@ -19,18 +19,24 @@ from relevit.report.page import render_page
 from relevit.report.pictures import STRENGTH, Case, colour, data_uri, outlined, overlay
 from relevit.report.plots import accuracy_svg, map_and_behaviour_svg
 from relevit.report.readme import render_readme_picture
-from relevit.report.results import Interval, Results, markdown_table, readable, signed, terminal_table
+from relevit.report.results import Results, markdown_table, readable, signed, terminal_table
+from relevit.statistics.estimate import Estimate
 
 MODELS = ["original", "control", "relevance+background_swap"]
 SETS = ["in_distribution", "background_shuffled"]
 EVIL = "<script>alert('1 & 2$')</script> $"
 
 
+def figure(mean: float, low: float | None = None, high: float | None = None) -> Estimate:
+    """An estimate; without ends, of a single seed."""
+    return Estimate(mean, mean if low is None else low, mean if high is None else high, 1, "seeds")
+
+
 def results(*, width: float | None = 1.3, **more) -> Results:
     means = {MODELS[0]: (97.93, 61.37), MODELS[1]: (97.71, 52.19), MODELS[2]: (95.17, 83.59)}
 
-    def interval(mean: float) -> Interval:
-        return Interval(mean) if width is None else Interval(mean, mean - width, mean + width)
+    def interval(mean: float) -> Estimate:
+        return figure(mean) if width is None else figure(mean, mean - width, mean + width)
 
     values = {m: dict(zip(SETS, map(interval, row), strict=True)) for m, row in means.items()}
     shares = dict(zip(MODELS, map(interval, (53.31, 50.73, 69.91)), strict=True))
@@ -115,7 +121,7 @@ def test_every_figure_and_word_given_is_on_the_page(tmp_path):
     for interval in [v for row in results().values.values() for v in row.values()] + list(
         results().foreground_share.values()
     ):
-        assert f"{interval.mean:.1f}" in words
+        assert f"{interval.value:.1f}" in words
         assert f"{interval.low:.1f}–{interval.high:.1f}" in words  # noqa: RUF001
     assert "95.8–100.0" in words and "set A classes" in words  # noqa: RUF001
     for text in ("+22.2", "−9.2", "−2.8"):  # noqa: RUF001
@@ -174,13 +180,13 @@ def test_each_case_shows_its_own_pictures_in_order(tmp_path):
 
 def test_names_are_escaped(tmp_path):
     names = [EVIL, "b"]
-    values = {m: {EVIL: Interval(50.0, 49.0, 51.0)} for m in names}
+    values = {m: {EVIL: figure(50.0, 49.0, 51.0)} for m in names}
     page = render(
         tmp_path / "report.html",
         title=EVIL,
         summary=[EVIL],
         setup={EVIL: EVIL},
-        results=Results(names, [EVIL], values, EVIL, {EVIL: values}, {m: Interval(50.0) for m in names}),
+        results=Results(names, [EVIL], values, EVIL, {EVIL: values}, {m: figure(50.0) for m in names}),
         cases={"corrected": [case(1, label=EVIL)], EVIL: []},
         notes=[EVIL],
         rules={"corrected": EVIL},
@@ -202,7 +208,7 @@ def test_a_single_seed_shows_means_without_intervals(tmp_path, width):
 
 
 def test_no_shares_no_cases_one_model(tmp_path):
-    only = Results(["a"], ["x"], {"a": {"x": Interval(100.0)}}, "a")
+    only = Results(["a"], ["x"], {"a": {"x": figure(100.0)}}, "a")
     words = Reader(render(tmp_path / "report.html", results=only, cases={}, notes=[], setup={})).words
     assert "100.0" in words and "better map" not in words and "image by image" not in words
 
@@ -243,11 +249,11 @@ def test_plots_hold_their_words_as_text_and_their_colours_as_variables():
 @pytest.mark.parametrize(
     ("here", "there", "expected"),
     [
-        (Interval(83.0, 81.0, 85.0), Interval(61.0, 60.0, 62.0), (22.0, "better")),
-        (Interval(52.0, 51.0, 53.0), Interval(61.0, 60.0, 62.0), (-9.0, "worse")),
-        (Interval(63.0, 61.5, 64.5), Interval(61.0, 60.0, 62.0), (2.0, "open")),
-        (Interval(63.0), Interval(61.0), (2.0, "better")),
-        (Interval(61.0), Interval(61.0), (0.0, "open")),
+        (figure(83.0, 81.0, 85.0), figure(61.0, 60.0, 62.0), (22.0, "better")),
+        (figure(52.0, 51.0, 53.0), figure(61.0, 60.0, 62.0), (-9.0, "worse")),
+        (figure(63.0, 61.5, 64.5), figure(61.0, 60.0, 62.0), (2.0, "open")),
+        (figure(63.0), figure(61.0), (2.0, "better")),
+        (figure(61.0), figure(61.0), (0.0, "open")),
     ],
 )
 def test_a_difference_is_open_where_the_intervals_overlap(here, there, expected):
@@ -256,25 +262,25 @@ def test_a_difference_is_open_where_the_intervals_overlap(here, there, expected)
 
 
 def test_paired_differences_take_precedence():
-    values = {"o": {"s": Interval(61.0, 55.0, 67.0)}, "m": {"s": Interval(63.0, 57.0, 69.0)}}
-    r = Results(["o", "m"], ["s"], values, "o", differences={"m": {"s": Interval(2.1, 1.1, 3.1)}})
+    values = {"o": {"s": figure(61.0, 55.0, 67.0)}, "m": {"s": figure(63.0, 57.0, 69.0)}}
+    r = Results(["o", "m"], ["s"], values, "o", differences={"m": {"s": figure(2.1, 1.1, 3.1)}})
     assert r.difference("m", "s") == (2.1, "better")
     assert r.difference("m", "s", values) == (2.0, "open")  # a group's table has no pairs
 
 
 def test_best_goes_by_the_shown_decimal():
-    values = {"a": {"s": Interval(90.04)}, "b": {"s": Interval(89.96)}, "c": {"s": Interval(89.94)}}
+    values = {"a": {"s": figure(90.04)}, "b": {"s": figure(89.96)}, "c": {"s": figure(89.94)}}
     assert Results(["a", "b", "c"], ["s"], values, "a").best("s") == {"a", "b"}
 
 
 def test_wrong_results_are_refused():
     with pytest.raises(ValueError, match=r"b on s"):
-        Results(["a", "b"], ["s"], {"a": {"s": Interval(1.0)}}, "a")
+        Results(["a", "b"], ["s"], {"a": {"s": figure(1.0)}}, "a")
     with pytest.raises(ValueError, match="not among the models"):
-        Results(["a"], ["s"], {"a": {"s": Interval(1.0)}}, "b")
-    for wrong in ((float("nan"), None, None), (1.0, 0.5, None), (1.0, 2.0, 0.5)):
-        with pytest.raises(ValueError, match="Interval"):
-            Interval(*wrong)
+        Results(["a"], ["s"], {"a": {"s": figure(1.0)}}, "b")
+    for wrong in (figure(float("nan")), figure(1.0, float("-inf"), 2.0)):
+        with pytest.raises(ValueError, match=r"finite figures.* a on s"):
+            Results(["a"], ["s"], {"a": {"s": wrong}}, "a")
 
 
 @pytest.mark.parametrize(("points", "text"), [(2.14, "+2.1"), (-0.26, "\u22120.3"), (-0.04, "0.0"), (0.04, "0.0")])

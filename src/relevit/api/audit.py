@@ -168,23 +168,23 @@ def _show(found: Audit) -> None:
         cells = []
         for each in found.figures.values():
             accuracy = each.accuracy[key]
-            low, high = accuracy.r1_interval
+            low, high = accuracy.r1_interval.ends
             cells.append(f"{accuracy.r1:.1f} ({low:.1f} to {high:.1f})" if len(accuracy) else "-")
         table.add_row(condition.words, *cells)
     table.add_section()
     shares = [each.share for each in found.figures.values()]
     table.add_row(
         "relevance on background",
-        *("-" if s is None else f"{s.points:.1f} ({s.low:.1f} to {s.high:.1f})" for s in shares),
+        *("-" if s is None else f"{s.value:.1f} ({s.low:.1f} to {s.high:.1f})" for s in shares),
     )
-    table.add_row("area of background", *(f"{each.area.points:.1f}" for each in found.figures.values()))
+    table.add_row("area of background", *(f"{each.area.value:.1f}" for each in found.figures.values()))
     stdout().print(table)
     for name in found.figures:
         heading = f"{name}: {found.outcome(name)}" if len(found.figures) > 1 else found.outcome(name)
         stdout().print(f"[bold]{heading}[/bold]", highlight=False)
         for sentence in found.sentences[name]:
             stdout().print(sentence, highlight=False, markup=False, soft_wrap=True)
-        worst = [f"{each.name} ({each.fall.points:.0f})" for each in found.figures[name].classes if each.fall.low > 0][
+        worst = [f"{each.name} ({each.fall.value:.0f})" for each in found.figures[name].classes if each.fall.low > 0][
             :5
         ]
         if worst:

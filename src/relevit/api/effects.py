@@ -117,7 +117,7 @@ def _show(found: ClassEffects, before: str, after: str, summary: Sequence[str]) 
         table.add_column(column, overflow="fold", justify="left" if column == "class" else "right")
     for part in (found.most_helped(5), list(reversed(found.most_harmed(5)))):
         for one in part:
-            rates = (f"{one.before:.1f}", f"{one.after:.1f}", _signed(one.change.points), f"{one.adjusted:.3f}")
+            rates = (f"{one.before:.1f}", f"{one.after:.1f}", _signed(one.change.value), f"{one.adjusted:.3f}")
             table.add_row(one.name, str(one.images), *rates)
         table.add_section()
     if table.row_count:

@@ -14,6 +14,8 @@ from relevit.terminal import pick_device, stderr, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from relevit.statistics.estimate import Estimate
+
 _SHOWN = 5  # images that do not count, named on the terminal
 
 
@@ -123,10 +125,10 @@ def measure(
             "models": {
                 name: {
                     **result.to_dict(),
-                    "intervals": {key: [_rounded(end) for end in pair] for key, pair in ends[name].items()},
+                    "intervals": {key: [_rounded(end) for end in figure.ends] for key, figure in ends[name].items()},
                     "minus_first": {
-                        key: {"value": _rounded(value), "interval": [_rounded(end) for end in pair]}
-                        for key, (value, pair) in apart[name].items()
+                        key: {"value": _rounded(change.value), "interval": [_rounded(end) for end in change.ends]}
+                        for key, change in apart[name].items()
                     },
                 }
                 for name, result in found.items()
@@ -139,10 +141,10 @@ def measure(
 
 def _compared(
     found: dict[str, Any], seed: int
-) -> tuple[dict[str, dict[str, tuple[float, float]]], dict[str, dict[str, tuple[float, tuple[float, float]]]]]:
+) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
     """Of each model the interval of every figure, and every figure's difference to the first model's; empty for results that
     cannot be drawn anew."""
-    from relevit.statistics.resampling import differences, intervals
+    from relevit.statistics.weighted import differences, intervals
 
     first = next(iter(found.values()))
     ends = {name: intervals(each, seed=seed) if hasattr(each, "figures") else {} for name, each in found.items()}
@@ -172,15 +174,15 @@ def _table(title: str, found: dict[str, Any], ends: dict[str, Any], apart: dict[
             difference = apart[name].get(figure)
             cells = [_cell(values[name][figure], ends[name].get(figure))]
             if len(found) > 1:
-                cells.append("" if difference is None else _cell(difference[0], difference[1], "+"))
+                cells.append("" if difference is None else _cell(difference.value, difference, "+"))
             table.add_row(figure if number == 0 else "", name, *cells)
         if len(found) > 1:
             table.add_section()
     return table
 
 
-def _cell(value: float, interval: tuple[float, float] | None, sign: str = "") -> str:
-    ends = "" if interval is None else f" ({_short(interval[0], sign)} to {_short(interval[1], sign)})"
+def _cell(value: float, interval: Estimate | None, sign: str = "") -> str:
+    ends = "" if interval is None else f" ({_short(interval.low, sign)} to {_short(interval.high, sign)})"
     return f"{_short(value, sign)}{ends}"
 
 

@@ -27,7 +27,8 @@ from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
-from relevit.statistics.paired import Estimate, paired_difference
+from relevit.statistics import paired
+from relevit.statistics.estimate import Estimate
 
 __all__ = ["Audit", "audit_models", "find_size"]
 
@@ -96,8 +97,8 @@ class Audit:
             },
             "named_the_exchanged_background": _excess(found.pull),
             "named_from_the_background_alone": _excess(found.alone),
-            "relevance_on_background": _percent(found.share),
-            "area_of_background": _percent(found.area),
+            "relevance_on_background": None if found.share is None else found.share.to_dict("percent"),
+            "area_of_background": found.area.to_dict("percent"),
             "relevance_minus_area": None if found.more is None else found.more.to_dict(),
             "maps_without_relevance": found.flat,
             "classes": [_class(each) for each in found.classes],
@@ -120,17 +121,16 @@ class Audit:
         by = by_contrast(self.figures[first], self.objects)
         here, there = (self._effects(each, by) for each in (name, first))
         known = ~np.isnan(here)
-        found = paired_difference((here - there)[known], self._shown()[known], reach=2.0)
-        if found is None:
-            raise ValueError("no pictures to compare")
-        return found
+        return paired.difference(there[known], here[known], self._shown()[known], bound=2.0).percent
 
     def gained(self, name: str, condition: str) -> Estimate | None:
         """Accuracy of this model minus that of the first one, paired by object; None where there are no such pictures."""
         first = next(iter(self.figures))
         here, there = (self._hits(each, condition) for each in (name, first))
         known = self.observed[name].possible[condition]
-        return paired_difference((here - there)[known], self._shown()[known])
+        if not known.any():
+            return None
+        return paired.difference(there[known], here[known], self._shown()[known]).percent
 
     def moved(self, name: str) -> Estimate | None:
         """Share of relevance on the background of this model minus that of the first one, paired by object."""
@@ -139,7 +139,9 @@ class Audit:
         if here is None or there is None:
             return None
         known = ~np.isnan(here) & ~np.isnan(there)
-        return paired_difference((here - there)[known], self._shown()[known])
+        if not known.any():
+            return None
+        return paired.difference(there[known], here[known], self._shown()[known]).percent
 
     def _hits(self, name: str, condition: str) -> np.ndarray:
         return matches(self.observed[name].predicted[condition], self.auditees[name].targets).astype(float)
@@ -271,7 +273,7 @@ def _answered(
 
 
 def _accuracy(found: Accuracy) -> dict[str, Any]:
-    ends = [round(end, 4) for end in found.r1_interval]
+    ends = [round(end, 4) for end in found.r1_interval.ends]
     return {"percent": round(found.r1, 4), "interval": ends, "pictures": len(found)}
 
 
@@ -280,16 +282,6 @@ def _excess(found: Excess) -> dict[str, Any]:
         "percent": round(found.rate, 4),
         "by_chance": round(found.chance, 4),
         "above_chance": found.difference.to_dict(),
-    }
-
-
-def _percent(found: Estimate | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "percent": round(found.points, 4),
-        "interval": [round(found.low, 4), round(found.high, 4)],
-        "objects": found.count,
     }
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from relevit.auditing.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER, OWN, Donors
 from relevit.auditing.measure import Observed
 from relevit.evaluation.accuracy.recall import Accuracy
-from relevit.statistics.intervals import cluster_bootstrap
-from relevit.statistics.paired import Estimate, paired_difference
+from relevit.statistics import interval, paired
+from relevit.statistics.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,15 @@ def figures(
     falls = {}
     for key in CONDITIONS:
         there = seen.possible[key]
-        fall = paired_difference(hit[ORIGINAL][there].astype(float) - hit[key][there], shown[there])
-        if key != ORIGINAL and fall is not None:
-            falls[key] = fall
+        if key != ORIGINAL and there.any():
+            falls[key] = paired.difference(hit[key][there], hit[ORIGINAL][there], shown[there]).percent
     share, more = None, None
     if seen.share is not None:
         known = ~np.isnan(seen.share)
-        share = average(seen.share[known], shown[known])
-        more = average(seen.share[known] - seen.area[known], shown[known])
-    area = average(seen.area, shown)
-    if area is None:
-        raise ValueError("no pictures to count")
+        if known.any():
+            share = interval.mean(seen.share[known], shown[known], bounds=(0.0, 1.0)).percent
+            more = interval.mean((seen.share - seen.area)[known], shown[known], bounds=(-1.0, 1.0)).percent
+    area = interval.mean(seen.area, shown, bounds=(0.0, 1.0)).percent
     return ModelFigures(
         accuracy,
         falls,
@@ -120,23 +118,13 @@ def matches(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return (predicted == targets) & (predicted >= 0)
 
 
-def average(values: np.ndarray, shown: np.ndarray) -> Estimate | None:
-    """The mean in percent of values that differ from picture to picture, with a bootstrap over objects; None of none."""
-    if not len(values):
-        return None
-    low, high = cluster_bootstrap(values, shown)
-    return Estimate(100.0 * float(values.mean()), 100.0 * low, 100.0 * high, len(np.unique(shown)))
-
-
 def contrast(hit: Mapping[str, np.ndarray], possible: Mapping[str, np.ndarray], shown: np.ndarray) -> Contrast | None:
     """The pictures that have both versions; None where there is none."""
     both = possible[OWN] & possible[OTHER]
-    values = hit[OWN][both].astype(float) - hit[OTHER][both]
-    difference = paired_difference(values, shown[both])
-    if difference is None:
+    if not both.any():
         return None
     own, other, original = (100.0 * float(hit[key][both].mean()) for key in (OWN, OTHER, ORIGINAL))
-    return Contrast(own, other, original, difference)
+    return Contrast(own, other, original, paired.difference(hit[OTHER][both], hit[OWN][both], shown[both]).percent)
 
 
 def pull(predicted: np.ndarray, targets: np.ndarray, donors: Donors, shown: np.ndarray) -> Excess:
@@ -169,9 +157,7 @@ def background_alone(predicted: np.ndarray, targets: np.ndarray, shown: np.ndarr
 
 
 def _excess(values: np.ndarray, chance: np.ndarray, shown: np.ndarray) -> Excess:
-    difference = paired_difference(values - chance, shown)
-    if difference is None:
-        raise ValueError("no pictures to count")
+    difference = paired.difference(chance, values, shown).percent
     return Excess(100.0 * float(values.mean()), 100.0 * float(chance.mean()), difference)
 
 
@@ -187,11 +173,11 @@ def by_class(hit: dict[str, np.ndarray], seen: Observed, groups: np.ndarray, sho
             rates[key] = 100.0 * float(hit[key][there].mean()) if there.any() else None
         before = OWN if (own & seen.possible[OWN]).any() else ORIGINAL
         both = own & seen.possible[before] & seen.possible[OTHER]
-        fall = paired_difference(hit[before][both].astype(float) - hit[OTHER][both], shown[both])
-        if fall is None:
+        if not both.any():
             continue
+        fall = paired.difference(hit[OTHER][both], hit[before][both], shown[both]).percent
         share = None
         if seen.share is not None and not np.isnan(seen.share[own]).all():
             share = 100.0 * float(np.nanmean(seen.share[own]))
         found.append(ClassFigures(name, int(own.sum()), rates, fall, share, 100.0 * float(seen.area[own].mean())))
-    return sorted(found, key=lambda each: (-each.fall.low, -each.fall.points, each.name))
+    return sorted(found, key=lambda each: (-each.fall.low, -each.fall.value, each.name))

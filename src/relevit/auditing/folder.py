@@ -127,7 +127,7 @@ def notes(audit: Audit) -> list[str]:
     }
     for name, fall in fragile.items():
         found.append(
-            f"{name} loses {fall.points:.1f} points (95% interval {fall.low:.1f} to {fall.high:.1f}) already by pasting the object "
+            f"{name} loses {fall.value:.1f} points (95% interval {fall.low:.1f} to {fall.high:.1f}) already by pasting the object "
             "on another background of its own class: edges, fillings and the change itself disturb it. The verdict is about what "
             "comes on top of that."
         )

@@ -13,7 +13,8 @@ from relevit.files import atomic_write
 from relevit.report.page import SHAPES, refuse_existing
 from relevit.report.panels import Panel, environment
 from relevit.report.plots import COLOURS, MARKERS, accuracy_svg, series
-from relevit.report.results import Interval, Results
+from relevit.report.results import Results
+from relevit.statistics.estimate import Estimate
 
 MANY = 12  # classes in the open part of the table; the others are folded
 
@@ -42,7 +43,7 @@ def render_audit(
     results = Results(
         list(models),
         [words[key] for key in shown],
-        {name: {words[key]: _interval(each["accuracy"][key]) for key in shown} for name, each in models.items()},
+        {name: {words[key]: _accuracy(each["accuracy"][key]) for key in shown} for name, each in models.items()},
         first,
     )
     html = (
@@ -71,6 +72,5 @@ def render_audit(
     return path
 
 
-def _interval(found: Mapping[str, Any]) -> Interval:
-    low, high = found["interval"]
-    return Interval(found["percent"], min(low, found["percent"]), max(high, found["percent"]))
+def _accuracy(found: Mapping[str, Any]) -> Estimate:
+    return Estimate(found["percent"], *found["interval"], found["pictures"], "images")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from relevit.auditing.figures import ModelFigures
-from relevit.statistics.paired import Estimate
+from relevit.statistics.estimate import Estimate
 
 # One object in a hundred: a smaller effect, which many pictures make measurable, misleads hardly anyone.
 MATTERS = 1.0  # points
@@ -40,7 +40,7 @@ RULE = (
 def judge(effect: Estimate) -> Outcome:
     """The rule, on an effect in percentage points with its 95% interval."""
     if effect.low > 0:
-        return "misled" if effect.points >= MATTERS else "slightly misled"
+        return "misled" if effect.value >= MATTERS else "slightly misled"
     return "not misled" if effect.high < WORRIES else "open"
 
 
@@ -96,8 +96,8 @@ def sentences(name: str, found: ModelFigures, objects: int, *, predicted: bool =
         return [first, f"{reads[0].upper()}{reads[1:]}; it has no relevance maps that could tell where it looks."]
     return [
         first,
-        f"{found.share.points:.1f}% of its relevance lies on the background (95% interval {found.share.low:.1f} to "
-        f"{found.share.high:.1f}), where a map that prefers nothing would have {found.area.points:.1f}%, its share of the area; {reads}.",
+        f"{found.share.value:.1f}% of its relevance lies on the background (95% interval {found.share.low:.1f} to "
+        f"{found.share.high:.1f}), where a map that prefers nothing would have {found.area.value:.1f}%, its share of the area; {reads}.",
     ]
 
 
@@ -107,10 +107,10 @@ def change_sentence(name: str, first: str, change: Estimate, accuracy: Estimate)
     change: the effect of this model minus the first one's, paired. accuracy: on the pictures as they are, likewise.
     """
     if change.high < 0:
-        text = f"less misled than {first}: the effect of the background is smaller by {-change.points:.1f} points"
-        change = Estimate(-change.points, -change.high, -change.low, change.count)
+        text = f"less misled than {first}: the effect of the background is smaller by {-change.value:.1f} points"
+        change = change.turned()
     elif change.low > 0:
-        text = f"more misled than {first}: the effect of the background is larger by {change.points:.1f} points"
+        text = f"more misled than {first}: the effect of the background is larger by {change.value:.1f} points"
     else:
         text = f"neither less nor more misled than {first} as far as these pictures tell: the effect differs by {_signed(change)} points"
     return (
@@ -120,9 +120,9 @@ def change_sentence(name: str, first: str, change: Estimate, accuracy: Estimate)
 
 
 def _fall(effect: Estimate) -> str:
-    word = "a fall" if effect.points >= 0 else "a rise"
-    points = abs(effect.points)
-    ends: Sequence[float] = (effect.low, effect.high) if effect.points >= 0 else (-effect.high, -effect.low)
+    word = "a fall" if effect.value >= 0 else "a rise"
+    points = abs(effect.value)
+    ends: Sequence[float] = (effect.low, effect.high) if effect.value >= 0 else (-effect.high, -effect.low)
     return f"{word} of {points:.1f} points (95% interval {_number(ends[0])} to {_number(ends[1])})"
 
 
@@ -131,8 +131,8 @@ def _interval(difference: Estimate) -> str:
 
 
 def _signed(difference: Estimate) -> str:
-    text = _number(difference.points)
-    return text if text == "0.0" or difference.points < 0 else f"+{text}"
+    text = _number(difference.value)
+    return text if text == "0.0" or difference.value < 0 else f"+{text}"
 
 
 def _number(points: float) -> str:

@@ -79,7 +79,7 @@ def _sentences(before: str, after: str, found: ClassEffects) -> list[str]:
     change, count = found.change, len(found.classes)
     settled = "" if change.settled else ", which leaves its sign open"
     lines = [
-        f"From {before} to {after} accuracy changes by {_signed(change.points)} points (95% interval {_signed(change.low)} to "
+        f"From {before} to {after} accuracy changes by {_signed(change.value)} points (95% interval {_signed(change.low)} to "
         f"{_signed(change.high)}){settled}: {found.count(1)} of {count} classes gain, {found.count(-1)} lose, "
         f"{found.count(0)} stay as they were.",
         f"Settled over all classes are {_number(found.count(1, settled=True), 'gain', 'gains')} and "

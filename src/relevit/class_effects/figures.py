@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy.stats import binomtest, false_discovery_control
+from scipy.stats import false_discovery_control
 
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.predictions import Predictions
-from relevit.statistics.paired import Estimate, paired_difference
+from relevit.statistics import paired
+from relevit.statistics.estimate import Estimate
 
 RATE = 0.05  # of the classes that are called settled, at most this share is expected to be wrong
 SHUFFLES = 500
@@ -83,15 +84,15 @@ class ClassEffects:
 
     def count(self, sign: int, *, settled: bool = False) -> int:
         """How many classes changed upwards (1), downwards (-1) or not at all (0); of those that are settled, if asked."""
-        return sum(int(np.sign(each.change.points)) == sign and (each.settled or not settled) for each in self.classes)
+        return sum(int(np.sign(each.change.value)) == sign and (each.settled or not settled) for each in self.classes)
 
     def most_helped(self, count: int) -> list[ClassEffect]:
         """The first that gained anything."""
-        return [each for each in self.classes if each.change.points > 0][:count]
+        return [each for each in self.classes if each.change.value > 0][:count]
 
     def most_harmed(self, count: int) -> list[ClassEffect]:
         """The first that lost anything, from the largest loss."""
-        return [each for each in reversed(self.classes) if each.change.points < 0][:count]
+        return [each for each in reversed(self.classes) if each.change.value < 0][:count]
 
     def to_dict(self) -> dict:
         """Ready for JSON."""
@@ -127,11 +128,9 @@ def class_effects(before: Predictions, after: Predictions, *, seed: int = 0) -> 
     found, values = [], []
     for name in np.unique(names):
         own = np.flatnonzero(names == name)
-        change, mine = paired_difference(gained[own], objects[own]), _by_object(gained[own], objects[own])
-        if change is None:
-            continue
-        up, down = int((mine > 0).sum()), int((mine < 0).sum())
-        p = float(binomtest(up, up + down).pvalue) if up + down else 1.0
+        change = paired.difference(before.hit1[own], after.hit1[own], objects[own]).percent
+        mine = _by_object(gained[own], objects[own])
+        p = paired.mcnemar(int((mine > 0).sum()), int((mine < 0).sum()))
         rates = [
             100.0 * float(_by_object(each.hit1[own].astype(float), objects[own]).mean()) for each in (before, after)
         ]
@@ -141,14 +140,12 @@ def class_effects(before: Predictions, after: Predictions, *, seed: int = 0) -> 
     adjusted = false_discovery_control([each[-1] for each in found], method="bh")
     classes = [ClassEffect(*each, float(q)) for each, q in zip(found, adjusted, strict=True)]
     everything = np.concatenate(values)
-    total = paired_difference(everything)
-    if total is None:
-        raise UserError("there are no predictions to compare")
+    total = paired.difference(np.zeros(len(everything)), everything, np.arange(len(everything))).percent
     spread = 100.0 * float(np.std([mine.mean() for mine in values]))
     chance = _shared_out(everything, [len(mine) for mine in values], seed)
     spreads = chance.std(axis=1)
     p = (1 + int((spreads >= spread - 1e-9).sum())) / (1 + len(spreads))
-    classes.sort(key=lambda each: (-each.change.points, each.name))
+    classes.sort(key=lambda each: (-each.change.value, each.name))
     return ClassEffects(classes, total, spread, float(spreads.mean()), p, chance)
 
 

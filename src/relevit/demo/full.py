@@ -18,31 +18,32 @@ from relevit.files import atomic_write
 from relevit.models.loading import load
 from relevit.report.page import render_page
 from relevit.report.readme import render_readme_picture
-from relevit.report.results import Interval, Results, Values, markdown_table
+from relevit.report.results import Results, Values, markdown_table
+from relevit.statistics.estimate import Estimate
 
 ARMS = (*METHODS, *AUTOMATIC)
 FULL_ROW = (*ROW, *AUTOMATIC)
 GROUPS = {"set_a": "Classes seen in fine-tuning", "rest": "Classes held out"}
 
 
-def as_interval(figure: dict[str, float]) -> Interval:
+def as_estimate(figure: dict[str, float]) -> Estimate:
     """A figure of a cell, `{"mean": ..., "low": ..., "high": ...}`."""
-    return Interval(figure["mean"], figure["low"], figure["high"])
+    return Estimate(figure["mean"], figure["low"], figure["high"], len(SEEDS), "seeds")
 
 
 def as_results(figures: dict[str, Any]) -> Results:
     """The figures of all models at one number of samples a class. Differences are over seeds, on the same test
     pictures."""
-    values: Values = {m: {s: as_interval(figures[m][s]["all"]) for s in TEST_SETS} for m in FULL_ROW}
+    values: Values = {m: {s: as_estimate(figures[m][s]["all"]) for s in TEST_SETS} for m in FULL_ROW}
     start = figures["original"]
     differences: Values = {
-        m: {s: _shifted(figures[m][s]["all"], start[s]["all"]["mean"]) for s in TEST_SETS} for m in ARMS
+        m: {s: as_estimate(figures[m][s]["all"]).less(start[s]["all"]["mean"]) for s in TEST_SETS} for m in ARMS
     }
     groups = {
-        title: {m: {s: as_interval(figures[m][s][key]) for s in TEST_SETS} for m in FULL_ROW}
+        title: {m: {s: as_estimate(figures[m][s][key]) for s in TEST_SETS} for m in FULL_ROW}
         for key, title in GROUPS.items()
     }
-    share = {m: as_interval(figures[m]["foreground_share"]) for m in FULL_ROW}
+    share = {m: as_estimate(figures[m]["foreground_share"]) for m in FULL_ROW}
     return Results(list(FULL_ROW), list(TEST_SETS), values, "original", groups, share, differences)
 
 
@@ -54,10 +55,6 @@ def masks_note(figures: dict[str, Any]) -> str:
         f"bilateral solver), without annotation: on the samples, their intersection over union with the exact masks is "
         f"{own['iou']['mean']:.1f}% on average, and an object is found in {own['found']['mean']:.1f}% of them."
     )
-
-
-def _shifted(figure: dict[str, float], by: float) -> Interval:
-    return Interval(figure["mean"] - by, figure["low"] - by, figure["high"] - by)
 
 
 def run_full(folder: Path, console: Console) -> Path:

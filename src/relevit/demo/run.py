@@ -30,8 +30,9 @@ from relevit.models.loading import is_checkpoint, load, save_checkpoint
 from relevit.report.page import render_page
 from relevit.report.pictures import Case
 from relevit.report.readme import render_readme_picture
-from relevit.report.results import Interval, Results, Values, terminal_table
-from relevit.statistics.intervals import cluster_bootstrap
+from relevit.report.results import Results, Values, terminal_table
+from relevit.statistics import interval, paired
+from relevit.statistics.estimate import Estimate
 
 PER_CLASS = 3
 VIEWS = 1  # of the three pictures of each object in the test sets
@@ -135,20 +136,19 @@ def measure_all(models: dict[str, nn.Module]) -> Results:
         in_a = np.isin(pictures.labels, SET_A)
         hits = {name: measure(model, pictures).hits for name, model in models.items()}
         for name, own in hits.items():
-            values[name][set_name] = _interval(own, pictures.objects)
+            values[name][set_name] = _share(own, pictures.objects)
             for title, chosen in zip(groups, (in_a, ~in_a), strict=True):
-                groups[title][name][set_name] = _interval(own[chosen], pictures.objects[chosen])
+                groups[title][name][set_name] = _share(own[chosen], pictures.objects[chosen])
             if name != "original":
-                gained = own.astype(float) - hits["original"]
-                differences[name][set_name] = _interval(gained, pictures.objects)
+                change = paired.difference_of_images(hits["original"], own, pictures.objects)
+                differences[name][set_name] = change.percent
     pictures = share_pictures(VIEWS)
-    share = {name: _interval(share_on_foreground(model, pictures), pictures.objects) for name, model in models.items()}
+    share = {name: _share(share_on_foreground(model, pictures), pictures.objects) for name, model in models.items()}
     return Results(list(models), list(TEST_SETS), values, "original", groups, share, differences)
 
 
-def _interval(values: np.ndarray, objects: np.ndarray) -> Interval:
-    low, high = cluster_bootstrap(values, objects)
-    return Interval(100 * float(np.mean(values)), 100 * low, 100 * high)
+def _share(values: np.ndarray, objects: np.ndarray) -> Estimate:
+    return interval.mean(values, objects, bounds=(0.0, 1.0)).percent
 
 
 def choose_cases(before: nn.Module, after: nn.Module, pictures: Pictures) -> dict[str, list[Case]]:
@@ -197,12 +197,12 @@ def write_metrics(path: Path, setup: dict[str, Any], results: Results) -> None:
     """`{"setup": ..., "models": {model: {set: percent}}, "intervals": ..., "foreground_share": ..., "groups": ...}`."""
 
     def numbers(values: Values) -> dict[str, dict[str, float]]:
-        return {m: {s: round(v.mean, 2) for s, v in row.items()} for m, row in values.items()}
+        return {m: {s: round(v.value, 2) for s, v in row.items()} for m, row in values.items()}
 
     content = {
         "setup": {**setup, "reliability": RELIABILITY},
         "models": numbers(results.values),
-        "foreground_share": {m: round(v.mean, 2) for m, v in results.foreground_share.items()},
+        "foreground_share": {m: round(v.value, 2) for m, v in results.foreground_share.items()},
         "intervals": {
             m: {s: [round(x, 2) for x in v.ends] for s, v in row.items()} for m, row in results.values.items()
         },

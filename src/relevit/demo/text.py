@@ -49,8 +49,8 @@ def verdict(results: Results) -> list[str]:
     shuffled, usual = "background_shuffled", "in_distribution"
     start = results.values["original"]
     lines = [
-        f"The original model is right on {start[usual].mean:.1f}% of pictures like those it was trained on, and on "
-        f"{start[shuffled].mean:.1f}% when the object stands before another class's background."
+        f"The original model is right on {start[usual].value:.1f}% of pictures like those it was trained on, and on "
+        f"{start[shuffled].value:.1f}% when the object stands before another class's background."
     ]
 
     def change(model: str, name: str) -> str:
@@ -59,18 +59,18 @@ def verdict(results: Results) -> list[str]:
         return signed(found[0]) + " points" + (", not settled" if found[1] == "open" else "")
 
     lines.append(
-        f"After fine-tuning with {readable(LEAD)}: {results.values[LEAD][shuffled].mean:.1f}% "
-        f"({change(LEAD, shuffled)}) with the background shuffled, {results.values[LEAD][usual].mean:.1f}% "
+        f"After fine-tuning with {readable(LEAD)}: {results.values[LEAD][shuffled].value:.1f}% "
+        f"({change(LEAD, shuffled)}) with the background shuffled, {results.values[LEAD][usual].value:.1f}% "
         f"({change(LEAD, usual)}) in distribution."
     )
     others = [m for m in results.models if m not in ("original", LEAD)]
-    listed = ", ".join(f"{readable(m)} {results.values[m][shuffled].mean:.1f}%" for m in others)
-    best = max(results.models, key=lambda m: results.values[m][shuffled].mean)
+    listed = ", ".join(f"{readable(m)} {results.values[m][shuffled].value:.1f}%" for m in others)
+    best = max(results.models, key=lambda m: results.values[m][shuffled].value)
     lines.append(f"Beside it, with the background shuffled: {listed}; the best is {readable(best)}.")
     share = results.foreground_share
     if "original" in share and "relevance" in share:
         lines.append(
-            f"The share of relevance on the object is {share['original'].mean:.0f}% before, "
-            f"{share['relevance'].mean:.0f}% after relevance alone and {share[LEAD].mean:.0f}% after {readable(LEAD)}."
+            f"The share of relevance on the object is {share['original'].value:.0f}% before, "
+            f"{share['relevance'].value:.0f}% after relevance alone and {share[LEAD].value:.0f}% after {readable(LEAD)}."
         )
     return lines

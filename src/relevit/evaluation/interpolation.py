@@ -63,8 +63,8 @@ class Curve:
                 "set": name,
                 "images": len(one),
                 "r1": round(one.r1, 4),
-                "r1_low": round(one.r1_interval[0], 4),
-                "r1_high": round(one.r1_interval[1], 4),
+                "r1_low": round(one.r1_interval.low, 4),
+                "r1_high": round(one.r1_interval.high, 4),
                 "r5": round(one.r5, 4),
                 "chosen": int(point is self.best),
             }

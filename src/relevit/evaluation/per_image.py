@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from relevit.evaluation.items import LeftOut
-from relevit.statistics.resampling import plain, weighted_mean
+from relevit.statistics.weighted import plain, weighted_mean
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from jaxtyping import Bool
 from relevit.data.benchmarks.imagenet_c import NAME as IMAGENET_C
 from relevit.data.benchmarks.imagenet_c import CorruptionErrors, mean_corruption_error
 from relevit.errors import UserError
-from relevit.evaluation.accuracy.background_gap import BackgroundGap, background_gaps
+from relevit.evaluation.accuracy.background_gap import background_gaps
 from relevit.evaluation.accuracy.calibration import Calibration, calibration
 from relevit.evaluation.accuracy.comparison import Comparison, compare
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.files import atomic_write
+from relevit.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,7 @@ class Report:
     Attributes:
         accuracies: benchmark -> model -> Accuracy; the keys in the order in which they were given.
         unreadable: benchmark -> what was left out: (image, reason). It counts as neither hit nor miss.
-        gaps: folder of composed sets -> model -> BackgroundGap, where mixed_same and mixed_rand are among the sets.
+        gaps: folder of composed sets -> model -> background gap, where mixed_same and mixed_rand are among the sets.
         protocol: "standard" or "paper".
         predictions: benchmark -> model -> Predictions, the rows that all figures are computed from.
         comparisons: benchmark -> model -> Comparison with the first model; of all models but the first.
@@ -62,7 +63,7 @@ class Report:
 
     accuracies: dict[str, dict[str, Accuracy]]
     unreadable: dict[str, list[tuple[str, str]]]
-    gaps: dict[str, dict[str, BackgroundGap]] = field(default_factory=dict)
+    gaps: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     protocol: str = "standard"
     predictions: dict[str, ByModel] = field(default_factory=dict)
     comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
@@ -92,7 +93,10 @@ class Report:
         import timm
         import torch
 
-        gaps = {name: {model: gap.to_dict() for model, gap in models.items()} for name, models in self.gaps.items()}
+        gaps = {
+            name: {model: gap.to_dict("background_gap") for model, gap in models.items()}
+            for name, models in self.gaps.items()
+        }
         corruption = {model: errors.to_dict() for model, errors in self.corruption.items()}
         content = {
             "protocol": self.protocol,
@@ -126,8 +130,8 @@ class Report:
             table.add_section()
         for name, gaps in self.gaps.items():
             for model, gap in gaps.items():
-                cell = _cell(gap.gap, gap.interval)
-                table.add_row(f"{name}: background gap", model, f"{gap.objects:,} objects", cell)
+                cell = _cell(gap)
+                table.add_row(f"{name}: background gap", model, f"{gap.count:,} objects", cell)
             table.add_section()
         for model, errors in self.corruption.items():
             table.add_row(f"{IMAGENET_C}: mean corruption error", model, "", f"{errors.mean:.1f}")
@@ -150,19 +154,19 @@ class Report:
         accuracy = self.accuracies[benchmark][model]
         cells = {
             "images": f"{len(accuracy):,}",
-            "R@1": _cell(accuracy.r1, accuracy.r1_interval),
-            "R@5": _cell(accuracy.r5, accuracy.r5_interval),
+            "R@1": _cell(accuracy.r1_interval),
+            "R@5": _cell(accuracy.r5_interval),
         }
         for column, parts in (("set A R@1", self.set_a), ("rest R@1", self.rest)):
             part = parts.get(benchmark, {}).get(model)
             if benchmark in parts:
-                cells[column] = _cell(part.r1, part.r1_interval) if part is not None and len(part) else "no images"
+                cells[column] = _cell(part.r1_interval) if part is not None and len(part) else "no images"
         if model in self.calibrations.get(benchmark, {}):
             cells["ECE"] = f"{self.calibrations[benchmark][model].ece:.1f}"
         change = self.comparisons.get(benchmark, {}).get(model)
         if change is not None:
-            low, high = change.interval
-            cells["R@1 against the first"] = f"{change.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+            low, high = change.change.ends
+            cells["R@1 against the first"] = f"{change.change.value:+.1f} ({low:+.1f} to {high:+.1f})"
             cells["p"] = f"{change.p_value:.2g}"
             cells["corrected, ruined"] = f"{len(change.corrected):,}, {len(change.ruined):,}"
         return cells
@@ -236,5 +240,5 @@ def _add_corruption(report: Report) -> None:
             report.notes["imagenet-c"] = str(error)
 
 
-def _cell(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.1f} ({interval[0]:.1f} to {interval[1]:.1f})"
+def _cell(figure: Estimate) -> str:
+    return f"{figure.value:.1f} ({figure.low:.1f} to {figure.high:.1f})"

@@ -29,7 +29,7 @@ from relevit.experiments.automatic import with_automatic_masks
 from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
 from relevit.models.working import working
-from relevit.statistics.intervals import cluster_bootstrap
+from relevit.statistics import interval
 from relevit.training.loop import FinetuneResult, finetune
 from relevit.training.losses import confidence_loss
 
@@ -170,5 +170,5 @@ def all_figures(model: nn.Module, views: int = 3) -> dict[str, Any]:
 
 
 def _figure(values: np.ndarray, objects: np.ndarray) -> dict[str, float]:
-    low, high = cluster_bootstrap(values, objects)
-    return {"mean": 100 * float(np.mean(values)), "low": 100 * low, "high": 100 * high}
+    found = interval.mean(values, objects, bounds=(0.0, 1.0)).percent
+    return {"mean": found.value, "low": found.low, "high": found.high}

@@ -33,7 +33,8 @@ class GridPlan:
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
         from relevit.data.builtin.digits import test_set
-        from relevit.experiments.figures import SHARE, of_original, over_seeds, value
+        from relevit.experiments.figures import SHARE, of_original, value
+        from relevit.statistics import over_seeds
 
         grid, seeds = self.grid, range(min(self.grid.seeds, data.seeds or self.grid.seeds))
         first_key = figures_key(grid.start)
@@ -50,7 +51,9 @@ class GridPlan:
                         rows.append(Row("original", **key, state=_state([outcomes[first_key]])))
                         continue
                     first = of_original(start, name, grid.views, figure, group)
-                    rows.append(Row("original", **key, ours=first.mean, low=first.low, high=first.high, state=MEASURED))
+                    rows.append(
+                        Row("original", **key, ours=first.value, low=first.low, high=first.high, state=MEASURED)
+                    )
                     for entry in grid.entries():
                         results = done[entry.row]
                         if not results:
@@ -58,18 +61,18 @@ class GridPlan:
                             rows.append(Row(entry.row, **key, state=state))
                             continue
                         values = [value(r, name, grid.views, figure, group) for r in results.values()]
-                        own = over_seeds(values)
+                        own = over_seeds.mean(values)
                         rows.append(
                             Row(
                                 entry.row,
                                 **key,
-                                ours=own.mean,
+                                ours=own.value,
                                 low=own.low,
                                 high=own.high,
-                                seeds=own.seeds,
-                                change=own.mean - first.mean,
-                                change_low=own.low - first.mean,
-                                change_high=own.high - first.mean,
+                                seeds=own.count,
+                                change=own.value - first.value,
+                                change_low=own.low - first.value,
+                                change_high=own.high - first.value,
                                 state=MEASURED,
                             )
                         )

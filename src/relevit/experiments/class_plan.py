@@ -28,7 +28,8 @@ class ClassPlan:
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
         from relevit.data.builtin.digits import CLASSES, SET_A, test_set
-        from relevit.experiments.figures import hits, over_seeds
+        from relevit.experiments.figures import hits
+        from relevit.statistics import over_seeds
 
         start = outcomes["original"].result
         cells = [outcomes[cell_key(self.arm, seed)].result for seed in self._seeds(data)]
@@ -44,19 +45,19 @@ class ClassPlan:
                 own = labels == number
                 before = 100 * float(hits(start, name, self.views)[own].mean())
                 values = [100 * float(hits(cell, name, self.views)[own].mean()) for cell in cells]
-                found, change = over_seeds(values), over_seeds([value - before for value in values])
-                settled = change.seeds > 1
+                found, change = over_seeds.mean(values), over_seeds.mean([value - before for value in values])
+                settled = change.count > 1
                 better += [title] if settled and change.low > 0 else []
                 worse += [title] if settled and change.high < 0 else []
                 rows.append(
                     Row(
                         row,
                         name,
-                        ours=found.mean,
+                        ours=found.value,
                         low=found.low,
                         high=found.high,
-                        seeds=found.seeds,
-                        change=change.mean,
+                        seeds=found.count,
+                        change=change.value,
                         change_low=change.low,
                         change_high=change.high,
                         state=MEASURED,

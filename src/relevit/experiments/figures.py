@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from relevit.data.builtin.digits import SET_A, TEST_SETS, test_set
 from relevit.experiments.cells import unpacked
 from relevit.experiments.filled import Finding
 from relevit.experiments.multiple_testing import hypothesis
-from relevit.statistics.intervals import cluster_bootstrap
+from relevit.statistics import interval, over_seeds
+from relevit.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
     from relevit.experiments.grids import Contrast
@@ -22,25 +23,6 @@ if TYPE_CHECKING:
 SHIFTED = TEST_SETS[1:]  # every set but the usual one
 GROUPS = ("all", "set_a", "rest")
 SHARE = "foreground_share"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95% interval, and of how many seeds it is (0: an interval over pictures)."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean and 95% interval (Student's t) of figures over seeds; of a single one, the interval has no width."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Estimate(mean, mean, mean, len(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return Estimate(mean, mean - half, mean + half, len(values))
 
 
 @cache
@@ -69,23 +51,23 @@ def value(result: Mapping[str, Any], name: str, views: int, figure: str = "r1", 
 
 def of_original(result: Mapping[str, Any], name: str, views: int, figure: str = "r1", group: str = "all") -> Estimate:
     """A figure of the original model, in percent, with an interval over the test objects where there is one."""
-    mean = value(result, name, views, figure, group)
     if name == SHARE:
-        return Estimate(mean, mean, mean, 0)
+        share = value(result, name, views, figure, group)
+        return Estimate(share, share, share, 1, "objects")
     sets = SHIFTED if name == "shifted" else (name,)
     values = np.concatenate([hits(result, each, views, figure, group) for each in sets])
     objects = []
     for each in sets:
         in_a, numbers = _about(each, views)
         objects.append(numbers[{"all": np.ones_like(in_a), "set_a": in_a, "rest": ~in_a}[group]])
-    low, high = cluster_bootstrap(values, np.concatenate(objects))
-    return Estimate(mean, 100 * low, 100 * high, 0)
+    found = interval.mean(values, np.concatenate(objects), bounds=(0.0, 1.0)).percent
+    return replace(found, value=value(result, name, views, figure, group))
 
 
 def verdict(expects: str, margin: float, found: Estimate) -> str:
     """Whether a claim holds: "holds", "does not hold", or "not settled" where the interval leaves it open."""
     low, high = found.low, found.high
-    if found.seeds < 2:
+    if found.count < 2:
         return "not settled"
     if expects == "same":
         return (
@@ -110,13 +92,13 @@ def p_value(expects: str, margin: float, found: Estimate) -> float | None:
     a 95% interval inside the margin is a test at 2.5% on each side. Outside of it, that is twice the p of the one-sided test that the
     difference goes beyond the margin. Without any variance p is 0 or 1, as the verdict is settled or not.
     """
-    if found.seeds < 2:
+    if found.count < 2:
         return None
-    error = (found.high - found.low) / 2 / stats.t.ppf(0.975, found.seeds - 1)
+    error = (found.high - found.low) / 2 / stats.t.ppf(0.975, found.count - 1)
     if error == 0.0:
         return 1.0 if verdict(expects, margin, found) == "not settled" else 0.0
-    beyond = abs(found.mean) - margin if expects == "same" else found.mean
-    return float(2 * stats.t.sf(abs(beyond) / error, found.seeds - 1))
+    beyond = abs(found.value) - margin if expects == "same" else found.value
+    return float(2 * stats.t.sf(abs(beyond) / error, found.count - 1))
 
 
 def finding(claim: Contrast, test: str, differences: Sequence[float]) -> Finding:
@@ -127,6 +109,6 @@ def finding(claim: Contrast, test: str, differences: Sequence[float]) -> Finding
     compared, tested = f"{claim.arm} less {claim.against}, {claim.on}{group}{within}", hypothesis(test, claim)
     if not differences:
         return Finding(claim.says, compared, None, None, None, 0, "not run", None, tested)
-    found = over_seeds(differences)
+    found = over_seeds.mean(differences)
     judged, p = verdict(claim.expects, claim.margin, found), p_value(claim.expects, claim.margin, found)
-    return Finding(claim.says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)
+    return Finding(claim.says, compared, found.value, found.low, found.high, found.count, judged, p, tested)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from relevit.experiments.builtin import (
     mask_figures,
     rate_figures,
 )
-from relevit.experiments.figures import over_seeds
 from relevit.experiments.jobs import Job, run_jobs
 from relevit.files import atomic_write
+from relevit.statistics import over_seeds
 from relevit.training.learning_rate import choose_rate
 
 Cell = dict[str, Any]
@@ -94,8 +93,8 @@ def choose_rates(
 def _merged(parts: Sequence[Any]) -> Any:
     """The figures of several seeds, merged leaf by leaf."""
     if "mean" in parts[0]:
-        found = asdict(over_seeds([part["mean"] for part in parts]))
-        return {name: found[name] for name in ("mean", "low", "high")}
+        found = over_seeds.mean([part["mean"] for part in parts])
+        return {"mean": found.value, "low": found.low, "high": found.high}
     return {key: _merged([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -53,7 +53,8 @@ class MeasuredPlan:
         return found
 
     def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
-        from relevit.experiments.figures import finding, over_seeds
+        from relevit.experiments.figures import finding
+        from relevit.statistics import over_seeds
 
         start = outcomes[self._key(None)]
         values: dict[str, dict[int, Mapping[str, float]]] = {}
@@ -74,18 +75,18 @@ class MeasuredPlan:
                 if not by_seed:
                     rows.append(Row(name, figure, "share", state=states[name]))
                     continue
-                own_mean = over_seeds([result[figure] for result in by_seed.values()])
-                change = None if first is None else over_seeds([r[figure] - first for r in by_seed.values()])
+                own_mean = over_seeds.mean([result[figure] for result in by_seed.values()])
+                change = None if first is None else over_seeds.mean([r[figure] - first for r in by_seed.values()])
                 rows.append(
                     Row(
                         name,
                         figure,
                         "share",
-                        ours=own_mean.mean,
+                        ours=own_mean.value,
                         low=own_mean.low,
                         high=own_mean.high,
-                        seeds=own_mean.seeds,
-                        change=change.mean if change else None,
+                        seeds=own_mean.count,
+                        change=change.value if change else None,
                         change_low=change.low if change else None,
                         change_high=change.high if change else None,
                         state=MEASURED,

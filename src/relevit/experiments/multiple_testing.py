@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from relevit.experiments.filled import Finding
+from relevit.statistics.multiple_testing import holm
 
 if TYPE_CHECKING:
     from relevit.experiments.grids import Contrast
@@ -53,17 +52,6 @@ class Family:
             f"{start} {self.settled} settled by the 95% interval alone, {self.stay or 'none'} of these also after Holm's "
             f"correction over all {self.tested}."
         )
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values: rejecting those below a level keeps the chance of rejecting any true hypothesis below that level, however
-    the tests depend on each other. Holm, A simple sequentially rejective multiple test procedure, 1979."""
-    values = np.asarray(p, dtype=np.float64)  # (tests,)
-    order = np.argsort(values, kind="stable")
-    factors = np.arange(len(values), 0, -1)  # the smallest p counts as often as there are tests
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1.0)
-    return [float(value) for value in adjusted]
 
 
 def hypothesis(test: str, claim: Contrast) -> str:

@@ -11,10 +11,10 @@ from relevit.errors import UserError
 from relevit.files import atomic_write
 from relevit.report.pictures import Case, colour_bar, data_uri
 from relevit.report.plots import COLOURS, MARKERS, accuracy_svg, map_and_behaviour_svg, series
-from relevit.report.results import Interval, Results, readable, signed
+from relevit.report.results import Results, ends_text, readable, signed
 from relevit.report.templating import template_environment
 
-__all__ = ["RULES", "Case", "Interval", "Results", "refuse_existing", "render_page"]
+__all__ = ["RULES", "Case", "Results", "refuse_existing", "render_page"]
 
 # How the cases of each kind are chosen unless the caller says otherwise: what the page states above them.
 RULES = {
@@ -62,7 +62,9 @@ def render_page(
     path = Path(path)
     refuse_existing(path)
     with_map = results.original in results.foreground_share and behaviour in results.sets
-    environment = template_environment(readable=readable, signed=signed, data_uri=data_uri, percent="{:.0%}".format)
+    environment = template_environment(
+        readable=readable, signed=signed, ends_text=ends_text, data_uri=data_uri, percent="{:.0%}".format
+    )
     html = environment.get_template("page.html").render(
         title=title,
         summary=summary,
@@ -75,7 +77,7 @@ def render_page(
         behaviour=behaviour,
         compared=compared,
         glyphs={model: (i % len(COLOURS), SHAPES[MARKERS[i % len(MARKERS)]]) for model, i in series(results).items()},
-        with_intervals=any(v.range_text for row in results.values.values() for v in row.values()),
+        with_intervals=any(ends_text(v) for row in results.values.values() for v in row.values()),
         accuracy_svg=Markup(accuracy_svg(results)),
         behaviour_svg=Markup(map_and_behaviour_svg(results, behaviour)) if with_map else None,
         colours=COLOURS,

@@ -45,7 +45,7 @@ def accuracy_plot(axes: Axes, results: Results, *, size: float = 10.0) -> None:
         original = results.values[results.original][name]
         low, high = original.ends
         axes.fill_betweenx([top, bottom], low, high, color=BAND, linewidth=0)
-        axes.vlines(original.mean, top, bottom, color=INK, linewidth=1.4)
+        axes.vlines(original.value, top, bottom, color=INK, linewidth=1.4)
         axes.annotate(
             readable(name),
             (0, top),
@@ -61,7 +61,7 @@ def accuracy_plot(axes: Axes, results: Results, *, size: float = 10.0) -> None:
             value = results.values[model][name]
             y = centre - spread + 0.17 * index
             axes.hlines(y, *value.ends, color=COLOURS[index % len(COLOURS)], linewidth=1.3)
-            axes.plot(value.mean, y, **marker(index), markersize=5.2, linestyle="none")
+            axes.plot(value.value, y, **marker(index), markersize=5.2, linestyle="none")
     axes.set_ylim((len(results.sets) - 1) * pitch + height / 2 + 0.1, -height / 2 - 0.42)
     axes.set_yticks([])
     axes.grid(axis="x", color=LINE, linewidth=0.6)
@@ -72,7 +72,7 @@ def accuracy_plot(axes: Axes, results: Results, *, size: float = 10.0) -> None:
 def map_and_behaviour_plot(axes: Axes, results: Results, behaviour: str, *, size: float = 10.0) -> None:
     """Share of the relevance on the foreground (right) against accuracy on the set `behaviour` (up), per model."""
     others = series(results)
-    origin = (results.foreground_share[results.original].mean, results.values[results.original][behaviour].mean)
+    origin = (results.foreground_share[results.original].value, results.values[results.original][behaviour].value)
     for model in results.models:
         if model not in results.foreground_share:
             continue
@@ -81,16 +81,16 @@ def map_and_behaviour_plot(axes: Axes, results: Results, behaviour: str, *, size
         tint = INK if index is None else COLOURS[index % len(COLOURS)]
         if index is not None:
             axes.plot(
-                [origin[0], share.mean],
-                [origin[1], accuracy.mean],
+                [origin[0], share.value],
+                [origin[1], accuracy.value],
                 color=tint,
                 linewidth=0.9,
                 linestyle=(0, (1.5, 2.5)),
             )
-        axes.hlines(accuracy.mean, *share.ends, color=tint, linewidth=1.3)
-        axes.vlines(share.mean, *accuracy.ends, color=tint, linewidth=1.3)
+        axes.hlines(accuracy.value, *share.ends, color=tint, linewidth=1.3)
+        axes.vlines(share.value, *accuracy.ends, color=tint, linewidth=1.3)
         style = marker(index) if index is not None else {"marker": "|", "color": INK, "markeredgewidth": 1.8}
-        axes.plot(share.mean, accuracy.mean, **style, markersize=6.5 if index is not None else 13, linestyle="none")
+        axes.plot(share.value, accuracy.value, **style, markersize=6.5 if index is not None else 13, linestyle="none")
     axes.margins(0.12)
     axes.grid(color=LINE, linewidth=0.6)
     _calm(axes, size)

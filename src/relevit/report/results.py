@@ -10,43 +10,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from relevit.statistics.estimate import Estimate
+
 DASH, MINUS = "\u2013", "\u2212"  # the dash between figures; the minus that is as wide as the plus
 
 Verdict = Literal["better", "worse", "open"]
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean with the ends of its 95% interval, all in percent.
-
-    `low` and `high` are None where no interval is known (a single seed); both or neither.
-    """
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.low is None) != (self.high is None):
-            raise ValueError("an Interval has both ends or neither")
-        if not all(math.isfinite(x) for x in (self.mean, self.low, self.high) if x is not None):
-            raise ValueError(f"an Interval needs finite numbers, got {self.mean}, {self.low}, {self.high}")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"an Interval's low end {self.low} is above its high end {self.high}")
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Both ends; the mean twice where no interval is known."""
-        return (self.mean, self.mean) if self.low is None or self.high is None else (self.low, self.high)
-
-    @property
-    def range_text(self) -> str:
-        """ "88.1-90.3" with an en dash; empty where there is no interval or it has no width."""
-        low, high = self.ends
-        return "" if low == high else f"{low:.1f}{DASH}{high:.1f}"
-
-
-Values = dict[str, dict[str, Interval]]  # model -> test set -> accuracy in percent
+Values = dict[str, dict[str, Estimate]]  # model -> test set -> accuracy in percent
 
 
 @dataclass(frozen=True)
@@ -68,7 +39,7 @@ class Results:
     values: Values
     original: str
     groups: dict[str, Values] = field(default_factory=dict)
-    foreground_share: dict[str, Interval] = field(default_factory=dict)
+    foreground_share: dict[str, Estimate] = field(default_factory=dict)
     differences: Values = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +49,9 @@ class Results:
             lacking = [f"{m} on {s}" for m in self.models for s in self.sets if s not in values.get(m, {})]
             if lacking:
                 raise ValueError(f"results lack figures in {title!r}: {', '.join(lacking)}")
+            infinite = [f"{m} on {s}" for m in self.models for s in self.sets if not _finite(values[m][s])]
+            if infinite:
+                raise ValueError(f"results need finite figures, in {title!r} these are not: {', '.join(infinite)}")
 
     def difference(self, model: str, name: str, values: Values | None = None) -> tuple[float, Verdict] | None:
         """Percentage points above the original on a set and whether they are settled; None for the original itself.
@@ -89,7 +63,7 @@ class Results:
         table = self.values if values is None else values
         here, there = table[model][name], table[self.original][name]
         paired = self.differences.get(model, {}).get(name) if values is None else None
-        points = paired.mean if paired else here.mean - there.mean
+        points = paired.value if paired else here.value - there.value
         low, high = paired.ends if paired else (here.ends[0] - there.ends[1], here.ends[1] - there.ends[0])
         if low <= 0 <= high:
             return points, "open"
@@ -98,8 +72,17 @@ class Results:
     def best(self, name: str, values: Values | None = None) -> set[str]:
         """The models with the highest mean on a set, as far as the shown decimal tells."""
         table = self.values if values is None else values
-        shown = {model: round(table[model][name].mean, 1) for model in self.models}
+        shown = {model: round(table[model][name].value, 1) for model in self.models}
         return {model for model, mean in shown.items() if mean == max(shown.values())}
+
+
+def _finite(figure: Estimate) -> bool:
+    return all(map(math.isfinite, (figure.value, *figure.ends)))
+
+
+def ends_text(figure: Estimate) -> str:
+    """ "88.1-90.3" with an en dash; empty where no interval is known."""
+    return "" if figure.low == figure.high else f"{figure.low:.1f}{DASH}{figure.high:.1f}"
 
 
 def readable(name: str) -> str:
@@ -119,7 +102,7 @@ def _share(results: Results, model: str) -> str:
     share = results.foreground_share.get(model)
     if share is None:
         return DASH
-    return f"{share.mean:.1f}" + (f" ({share.range_text})" if share.range_text else "")
+    return f"{share.value:.1f}" + (f" ({ends_text(share)})" if ends_text(share) else "")
 
 
 def markdown_table(results: Results, values: Values | None = None) -> str:
@@ -135,8 +118,8 @@ def markdown_table(results: Results, values: Values | None = None) -> str:
         row = [readable(model)]
         for name in results.sets:
             value, difference = table[model][name], results.difference(model, name, values)
-            cell = f"**{value.mean:.1f}**" if model in results.best(name, values) else f"{value.mean:.1f}"
-            cell += f" ({value.range_text})" if value.range_text else ""
+            cell = f"**{value.value:.1f}**" if model in results.best(name, values) else f"{value.value:.1f}"
+            cell += f" ({ends_text(value)})" if ends_text(value) else ""
             cell += f" {signed(difference[0])}" if difference else ""
             row.append(cell)
         rows.append([*row, *([_share(results, model)] if with_share else [])])
@@ -163,11 +146,11 @@ def terminal_table(results: Results, values: Values | None = None, title: str | 
         cells = [Text(readable(name))]
         for model in results.models:
             value, difference = source[model][name], results.difference(model, name, values)
-            cell = Text(f"{value.mean:.1f}", style="bold" if model in results.best(name, values) else "")
+            cell = Text(f"{value.value:.1f}", style="bold" if model in results.best(name, values) else "")
             if difference:
                 cell.append(f" {signed(difference[0])}", style=f"not bold {colours[difference[1]]}")
-            if value.range_text:
-                cell.append(f"\n{value.range_text}", style="not bold dim")
+            if ends_text(value):
+                cell.append(f"\n{ends_text(value)}", style="not bold dim")
             cells.append(cell)
         table.add_row(*cells)
     if results.foreground_share and values is None:

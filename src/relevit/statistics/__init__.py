@@ -1,0 +1,1 @@
+"""Figures with their uncertainty: one `Estimate` for every measured mean, share and difference; all intervals are 95%."""

@@ -1,89 +1,86 @@
-"""Means of values with known bounds, such as the differences of two models' hits, with intervals that hold up where few
-images differ.
+"""Two models on the same images: the mean difference with its 95% interval, and McNemar's test.
 
-For one pair of answers an object, `paired_difference` is the adjusted interval of Bonett and Price, "Adjusted Wald
-confidence interval for a difference of binomial proportions based on paired data" (J. Educational and Behavioral
-Statistics, 2012): one object is added in which only the first hits, and one in which only the second does. A bootstrap of
-such differences is too narrow when few images differ (four of a hundred, all one way, would count as settled; McNemar's
-exact test says p = 0.125), and has no width when none does.
+The interval holds up where few images differ: it is the adjusted one of Bonett and Price, "Adjusted Wald confidence interval
+for a difference of binomial proportions based on paired data" (J. Educational and Behavioral Statistics, 2012). One object is
+added in which only the first hits, and one in which only the second does. A bootstrap of such differences is too narrow when
+few images differ (four of a hundred, all one way, would count as settled; McNemar's exact test says p = 0.125), and has no
+width when none does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Shaped
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
-from relevit.statistics.intervals import LEVEL
+from relevit.statistics import interval
+from relevit.statistics.estimate import LEVEL, Estimate
+from relevit.statistics.interval import Objects, by_object
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean in percent, or a mean difference in percentage points, with the ends of its 95% interval, over `count`
-    objects."""
-
-    points: float
-    low: float
-    high: float
-    count: int
-
-    @property
-    def settled(self) -> bool:
-        """Whether the interval leaves no doubt about the sign."""
-        return self.low > 0 or self.high < 0
-
-    def to_dict(self) -> dict:
-        """Ready for JSON."""
-        return {
-            "points": round(self.points, 4),
-            "interval": [round(self.low, 4), round(self.high, 4)],
-            "objects": self.count,
-        }
+FEW = 25  # objects that depart from the others; from here on, where they are of unlike sizes, the bootstrap holds
 
 
-def bounded_mean(
-    values: Shaped[np.ndarray, " images"],
-    objects: Shaped[np.ndarray, " images"] | None = None,
+def difference(
+    before: Shaped[np.ndarray, " images"],
+    after: Shaped[np.ndarray, " images"],
+    objects: Objects = None,
     *,
-    low: float = 0.0,
-    high: float = 1.0,
-) -> Estimate | None:
-    """The mean of values from `low` to `high`, in percent; None of no values.
-
-    The interval is the normal one after two objects are added, one of the value `low` and one of `high`.
+    bound: float = 1.0,
+) -> Estimate:
+    """The mean of each image's own `after` minus `before`, such as hits of two models; an object counts once, by the mean of
+    its images.
 
     Args:
-        values: one an image.
-        objects: what each image shows, where several show one object: an object counts once, by the mean of its images.
-        low, high: the bounds.
+        before, after: one value an image.
+        objects: what each image shows, where several show one object.
+        bound: the largest difference that there can be, either way.
 
     Raises:
-        ValueError: a value beyond the bounds, or arrays of different lengths.
+        ValueError: a difference beyond the bound, arrays of different lengths, or no images.
     """
-    numbers = np.asarray(values, dtype=np.float64)
-    if objects is not None:
-        if np.shape(objects) != numbers.shape:
-            raise ValueError(
-                f"one object is needed for each value: {numbers.shape} values, {np.shape(objects)} objects"
-            )
-        _, member = np.unique(objects, return_inverse=True)
-        numbers = np.bincount(member, numbers) / np.bincount(member)  # (objects,)
-    count = len(numbers)
-    if not count:
-        return None
-    if not (numbers.min() >= low - 1e-9 and numbers.max() <= high + 1e-9):
-        raise ValueError(f"values must lie in {low:g} to {high:g}, these lie in {numbers.min():g} to {numbers.max():g}")
-    more = np.concatenate([numbers, [low, high]])
+    _, sums, sizes = by_object(np.asarray(after, dtype=np.float64) - before, objects)
+    return _adjusted(sums / sizes, bound, objects)
+
+
+def difference_of_images(
+    before: Shaped[np.ndarray, " images"],
+    after: Shaped[np.ndarray, " images"],
+    objects: Objects = None,
+    *,
+    seed: int = 0,
+) -> Estimate:
+    """The mean of hits `after` minus the mean of hits `before`: as `difference`, but an object weighs as much as it has images.
+
+    Where FEW or more objects depart from the commonest difference, it is the bootstrap over objects, by `seed`.
+    """
+    values, sums, sizes = by_object(np.asarray(after, dtype=np.float64) - before, objects)
+    if objects is None:
+        return _adjusted(values, 1.0, objects)
+    departing = len(sums) - np.unique(sums / sizes, return_counts=True)[1].max()
+    if departing >= FEW:
+        return interval.mean(values, objects, bounds=(-1.0, 1.0), seed=seed)
+    weights = sizes / sizes.mean()
+    found = _adjusted(sums / sizes * weights, float(weights.max()), objects)
+    return Estimate(found.value, max(found.low, -1.0), min(found.high, 1.0), found.count, found.over)
+
+
+def mcnemar(corrected: int, ruined: int) -> float:
+    """The two-sided p of McNemar's exact test (Q. McNemar, 1947): `corrected` and `ruined` discordant pairs are heads and
+    tails of a fair coin. Without any: 1."""
+    discordant = corrected + ruined
+    return float(binomtest(corrected, discordant).pvalue) if discordant else 1.0
+
+
+def _adjusted(differences: Shaped[np.ndarray, " objects"], bound: float, objects: Objects) -> Estimate:
+    """The normal interval after two objects are added, one that differs by -bound and one by bound."""
+    if not np.abs(differences).max() <= bound + 1e-9:
+        raise ValueError(
+            f"differences must lie in {-bound:g} to {bound:g}, these lie in {differences.min():g} to {differences.max():g}"
+        )
+    count = len(differences)
+    more = np.concatenate([differences, [-bound, bound]])
     half = float(norm.ppf((1 + LEVEL) / 2)) * float(more.std()) / np.sqrt(count + 2)
-    ends = max(more.mean() - half, low), min(more.mean() + half, high)
-    return Estimate(100 * float(numbers.mean()), 100 * float(ends[0]), 100 * float(ends[1]), count)
-
-
-def paired_difference(
-    values: Shaped[np.ndarray, " images"], objects: Shaped[np.ndarray, " images"] | None = None, *, reach: float = 1.0
-) -> Estimate | None:
-    """The mean of each image's own difference, such as hit of one model minus hit of another, in percentage points; None of
-    no images. `reach`: the largest difference that there can be, either way. See `bounded_mean`."""
-    return bounded_mean(values, objects, low=-reach, high=reach)
+    low, high = max(float(more.mean()) - half, -bound), min(float(more.mean()) + half, bound)
+    return Estimate(
+        float(differences.mean()), float(low), float(high), count, "images" if objects is None else "objects"
+    )

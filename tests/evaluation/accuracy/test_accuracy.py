@@ -15,7 +15,7 @@ from relevit.errors import UserError
 from relevit.evaluation import evaluate
 from relevit.evaluation.accuracy.recall import Accuracy, hits_at
 from relevit.models.view import evaluation_view
-from relevit.statistics.intervals import wilson
+from relevit.statistics.interval import wilson
 
 CONFIG = {"input_size": (3, 8, 8), "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
 
@@ -72,7 +72,7 @@ def test_folder_by_hand(folder: Path) -> None:
     assert {name: part.r1 for name, part in accuracy.per_class().items()} == pytest.approx(
         {"0": 200 / 3, "11": 60.0, "3": 50.0}
     )
-    assert accuracy.r1_interval == pytest.approx(tuple(100 * end for end in wilson(6, 10)))
+    assert accuracy.r1_interval.ends == pytest.approx(tuple(100 * end for end in wilson(6, 10)))
     # five first answers of grey 50: 5 6 4 7 3; of 40 and 20 never 11; of 70: 7 8 6 9 5
     assert accuracy.hit5.tolist() == [True, True, False, True, True, True, False, False, True, False]
 

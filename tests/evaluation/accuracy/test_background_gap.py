@@ -18,7 +18,7 @@ from relevit.evaluation import evaluate
 from relevit.evaluation.accuracy.background_gap import background_gap
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.models.view import evaluation_view
-from relevit.statistics.intervals import wilson
+from relevit.statistics.interval import wilson
 
 VIEW = evaluation_view(
     {"input_size": (3, 16, 16), "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
@@ -79,12 +79,8 @@ def test_by_hand() -> None:
     same = accuracy([1, 1, 1, 0, 0, 1], ["a", "a", "b", "b", "c", "d"])
     random = accuracy([0, 1, 1, 1, 0, 0], ["a", "a", "c", "b", "b", "e"])
     gap = background_gap(same, random)
-    assert gap is not None and gap.objects == 3 and gap.gap == pytest.approx((50 + 0 - 100) / 3)
-    assert dict(gap)["background_gap"] == gap.gap and [name for name, _ in gap][1:] == [
-        "background_gap_low",
-        "background_gap_high",
-    ]
-    assert -100 <= gap.interval[0] < gap.gap < gap.interval[1] <= 50
+    assert gap is not None and gap.count == 3 and gap.value == pytest.approx((50 + 0 - 100) / 3)
+    assert -100 <= gap.low < gap.value < gap.high <= 50
 
 
 def test_equal_numbers_give_the_difference_of_accuracies() -> None:
@@ -92,7 +88,9 @@ def test_equal_numbers_give_the_difference_of_accuracies() -> None:
     objects = [f"o{number}" for number in range(83) for _ in range(3)]
     same, random = (accuracy(list(rng.random(249) < share), objects) for share in (0.8, 0.55))
     gap = background_gap(same, random)
-    assert gap is not None and gap.gap == pytest.approx(same.r1 - random.r1) and gap.gap > 10  # not the other way round
+    assert (
+        gap is not None and gap.value == pytest.approx(same.r1 - random.r1) and gap.value > 10
+    )  # not the other way round
 
 
 def test_pairing_narrows_the_interval() -> None:
@@ -101,8 +99,8 @@ def test_pairing_narrows_the_interval() -> None:
     hits = [number % 2 for number in range(101)]
     fewer = [hit and number > 9 for number, hit in enumerate(hits)]
     gap = background_gap(accuracy(hits, objects), accuracy(fewer, objects[:]))
-    assert gap is not None and gap.gap == pytest.approx(100 * 5 / 101)
-    assert gap.interval[1] - gap.interval[0] < 10  # two independent proportions of 101 images: 27
+    assert gap is not None and gap.value == pytest.approx(100 * 5 / 101)
+    assert gap.high - gap.low < 10  # two independent proportions of 101 images: 27
     # the order of the images does not matter
     backwards = background_gap(accuracy(hits, objects), accuracy(fewer[::-1], objects[::-1]))
     assert backwards == gap
@@ -112,9 +110,9 @@ def test_where_all_objects_agree_the_interval_has_a_width() -> None:
     objects = list("abcdefg")
     gap = background_gap(accuracy([1] * 7, objects), accuracy([1] * 7, objects))
     unseen = 100 * wilson(0, 7)[1]
-    assert gap is not None and gap.gap == 0 and gap.interval == pytest.approx((-unseen, unseen))
+    assert gap is not None and gap.value == 0 and gap.ends == pytest.approx((-unseen, unseen))
     full = background_gap(accuracy([1] * 7, objects), accuracy([0] * 7, objects))
-    assert full is not None and full.gap == 100 and full.interval == pytest.approx((100 - 2 * unseen, 100))
+    assert full is not None and full.value == 100 and full.ends == pytest.approx((100 - 2 * unseen, 100))
 
 
 def test_without_shared_objects_there_is_no_gap() -> None:
@@ -128,10 +126,10 @@ def test_intervals_of_accuracies_are_clustered_by_object() -> None:
     hits = [number % 2 for number in range(11) for _ in range(50)]
     clustered = accuracy(hits, objects)
     plain = Accuracy(clustered.hit1, clustered.hit5, clustered.groups)
-    width, narrow = (high - low for low, high in (clustered.r1_interval, plain.r1_interval))
+    width, narrow = (figure.high - figure.low for figure in (clustered.r1_interval, plain.r1_interval))
     assert width > 5 * narrow  # 11 objects, not 550 images
-    assert accuracy([1] * 550, objects).r1_interval == pytest.approx(tuple(100 * end for end in wilson(11, 11)))
-    assert accuracy([0] * 550, objects).r1_interval == pytest.approx(tuple(100 * end for end in wilson(0, 11)))
+    assert accuracy([1] * 550, objects).r1_interval.ends == pytest.approx(tuple(100 * end for end in wilson(11, 11)))
+    assert accuracy([0] * 550, objects).r1_interval.ends == pytest.approx(tuple(100 * end for end in wilson(0, 11)))
     assert clustered.only(np.arange(550) < 60).objects.tolist() == objects[:60]
 
 
@@ -145,14 +143,14 @@ def test_evaluate_gives_the_gap_of_composed_sets(composed: Path, tmp_path: Path)
     assert figures["mixed_same"] == figures["original"] == figures["only_bg"] == 100 and figures["mixed_next"] == 0
     assert 0 < figures["mixed_rand"] < 70
     gap = report.gaps["mine"]["background"]
-    assert gap.gap == pytest.approx(100 - figures["mixed_rand"]) and gap.objects == 15
-    assert gap.interval[0] < gap.gap < gap.interval[1]
-    assert report.gaps["mine"]["object"].gap == 0  # knows the object on any background
+    assert gap.value == pytest.approx(100 - figures["mixed_rand"]) and gap.count == 15
+    assert gap.low < gap.value < gap.high
+    assert report.gaps["mine"]["object"].value == 0  # knows the object on any background
     assert all(report.accuracy("object", f"mine/{name}").r1 == 100 for name in ("mixed_rand", "mixed_next"))
     report.save(tmp_path / "figures.json")
     saved = json.loads((tmp_path / "figures.json").read_text())
     assert saved["background_gap"]["mine"]["background"]["objects"] == 15
-    assert saved["background_gap"]["mine"]["background"]["background_gap"] == pytest.approx(gap.gap, abs=1e-3)
+    assert saved["background_gap"]["mine"]["background"]["background_gap"] == pytest.approx(gap.value, abs=1e-3)
 
 
 def test_unreadable_pictures_leave_the_pairs_right(composed: Path) -> None:

@@ -18,7 +18,7 @@ from relevit.evaluation.maps.insertion_deletion import InsertionDeletion, insert
 from relevit.evaluation.measurements import MEASUREMENTS
 from relevit.explainers import Explainer
 from relevit.models.view import evaluation_view
-from relevit.statistics.resampling import differences
+from relevit.statistics.weighted import differences
 
 HEIGHT, WIDTH = 5, 7
 MEAN, STD = (0.4, 0.5, 0.7), (0.2, 0.5, 0.3)
@@ -178,7 +178,7 @@ def test_json_and_differences() -> None:
     assert content["figures"]["deletion"] == pytest.approx(100 * first.areas["deletion"].mean(), abs=1e-5)
     assert content["per_image"]["followed"] == first.classes.tolist() and len(content["shares"]) == 7
     apart = differences(second, first)
-    assert apart["insertion"][0] == pytest.approx(dict(second)["insertion"] - dict(first)["insertion"])
+    assert apart["insertion"].value == pytest.approx(dict(second)["insertion"] - dict(first)["insertion"])
 
 
 def test_model_is_as_before_and_progress_adds_up() -> None:

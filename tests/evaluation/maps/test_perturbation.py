@@ -22,7 +22,7 @@ from relevit.evaluation.maps.removal import filled, pixel_count, random_ranks, r
 from relevit.evaluation.measurements import MEASUREMENTS
 from relevit.explainers import Explainer
 from relevit.models.view import evaluation_view
-from relevit.statistics.resampling import intervals
+from relevit.statistics.weighted import intervals
 
 HEIGHT, WIDTH = 5, 7
 VIEW = evaluation_view(
@@ -326,7 +326,7 @@ def test_json_and_intervals() -> None:
     )
     ends = intervals(result)
     for name, value in result:
-        assert ends[name][0] <= value <= ends[name][1] and ends[name][0] < ends[name][1]
+        assert ends[name].low <= value <= ends[name].high and ends[name].low < ends[name].high
     half = result.only(np.array([1, 4, 6]))
     assert half.names == ["p1", "p4", "p6"]
     assert dict(half)["agreement_random"] == pytest.approx(100 * result.areas("random", "prediction")[[1, 4, 6]].mean())

@@ -7,79 +7,42 @@ is paired: a bootstrap over objects of each object's own difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
 from relevit.evaluation.accuracy.recall import Accuracy
-from relevit.statistics.intervals import cluster_bootstrap, wilson
+from relevit.statistics import interval
+from relevit.statistics.estimate import Estimate
 
 SAME, RANDOM = "mixed_same", "mixed_rand"
 
 
-@dataclass(frozen=True)
-class BackgroundGap:
-    """R@1 on `mixed_same` minus R@1 on `mixed_rand` over the objects of both, each object with the same weight.
+def background_gap(same: Accuracy, random: Accuracy, *, seed: int = 0) -> Estimate | None:
+    """R@1 on `mixed_same` minus R@1 on `mixed_rand` over the objects of both, each object with the same weight, in percentage
+    points: positive where the right background helps.
 
-    Attributes:
-        gap: percentage points; positive where the right background helps.
-        interval: its 95% interval.
-        objects: how many objects are in both sets.
-    """
-
-    gap: float
-    interval: tuple[float, float]
-    objects: int
-
-    def __iter__(self) -> Iterator[tuple[str, float]]:
-        yield "background_gap", self.gap
-        yield "background_gap_low", self.interval[0]
-        yield "background_gap_high", self.interval[1]
-
-    def to_dict(self) -> dict:
-        """Ready for JSON."""
-        ends = [round(end, 4) for end in self.interval]
-        return {"background_gap": round(self.gap, 4), "interval": ends, "objects": self.objects}
-
-
-def background_gap(same: Accuracy, random: Accuracy, *, seed: int = 0) -> BackgroundGap | None:
-    """The gap between two sets that know their `objects`; None where no object is in both.
-
-    `seed`: of the bootstrap's draws.
+    None where no object is in both sets, or a set does not know its `objects`. `seed`: of the bootstrap's draws.
     """
     if same.objects is None or random.objects is None:
         return None
     both = np.intersect1d(same.objects, random.objects)
     if not len(both):
         return None
-    rates = [_by_object(each.hit1, np.asarray(each.objects), both) for each in (same, random)]
-    differences = 100.0 * (rates[0] - rates[1])  # (objects,)
-    return BackgroundGap(float(differences.mean()), _interval(differences, both, seed), len(both))
+    rates = [_by_object(accuracy.hit1, np.asarray(accuracy.objects), both) for accuracy in (same, random)]
+    return interval.mean(rates[0] - rates[1], both, bounds=(-1.0, 1.0), seed=seed).percent
 
 
-def _interval(differences: np.ndarray, objects: np.ndarray, seed: int) -> tuple[float, float]:
-    """Where all objects differ alike the bootstrap has no width: then as many as Wilson's interval of none out of all
-    objects allows may differ by as much as can be."""
-    low, high = cluster_bootstrap(differences, objects, seed=seed)
-    if np.ptp(differences) > 0:
-        return low, high
-    unseen = wilson(0, len(objects))[1]
-    return low - unseen * (low + 100.0), high + unseen * (100.0 - high)
-
-
-def background_gaps(
-    accuracies: Mapping[str, Mapping[str, Accuracy]],
-) -> dict[str, dict[str, BackgroundGap]]:
+def background_gaps(accuracies: Mapping[str, Mapping[str, Accuracy]]) -> dict[str, dict[str, Estimate]]:
     """folder -> model -> gap, for every folder FOLDER whose sets FOLDER/mixed_same and FOLDER/mixed_rand were measured."""
-    gaps: dict[str, dict[str, BackgroundGap]] = {}
+    gaps: dict[str, dict[str, Estimate]] = {}
     for name, models in accuracies.items():
         folder, _, kind = name.rpartition("/")
         other = accuracies.get(f"{folder}/{RANDOM}", {})
         if kind != SAME:
             continue
-        found = {model: background_gap(models[model], other[model]) for model in models if model in other}
-        gaps[folder] = {model: gap for model, gap in found.items() if gap is not None}
+        of_models = {model: background_gap(models[model], other[model]) for model in models if model in other}
+        gaps[folder] = {model: gap for model, gap in of_models.items() if gap is not None}
     return {folder: models for folder, models in gaps.items() if models}
 
 

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from relevit.statistics.intervals import cluster_bootstrap, wilson
+from relevit.statistics import interval
+from relevit.statistics.estimate import Estimate
 
 
 def hits_at(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], k: int) -> Bool[Tensor, " batch"]:
@@ -51,13 +52,13 @@ class Accuracy:
         return _percent(self.hit5)
 
     @cached_property
-    def r1_interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval, images count as independent; where `objects` are known, a bootstrap over objects."""
-        return _interval(self.hit1, self.objects)
+    def r1_interval(self) -> Estimate:
+        """R@1 with its 95% interval: Wilson's, images count as independent; where `objects` are known, a bootstrap over objects."""
+        return interval.share(self.hit1, self.objects).percent
 
     @cached_property
-    def r5_interval(self) -> tuple[float, float]:
-        return _interval(self.hit5, self.objects)
+    def r5_interval(self) -> Estimate:
+        return interval.share(self.hit5, self.objects).percent
 
     def per_class(self) -> dict[str, Accuracy]:
         """The same for each class alone, in sorted order."""
@@ -82,9 +83,9 @@ class Accuracy:
         figures: dict[str, Any] = {
             "images": len(self),
             "r1": round(self.r1, 4) if len(self) else None,
-            "r1_interval": [round(end, 4) for end in self.r1_interval],
+            "r1_interval": [round(end, 4) for end in self.r1_interval.ends],
             "r5": round(self.r5, 4) if len(self) else None,
-            "r5_interval": [round(end, 4) for end in self.r5_interval],
+            "r5_interval": [round(end, 4) for end in self.r5_interval.ends],
         }
         if classes:
             figures["classes"] = {name: part.to_dict(classes=False) for name, part in self.per_class().items()}
@@ -93,17 +94,3 @@ class Accuracy:
 
 def _percent(hits: np.ndarray) -> float:
     return 100.0 * float(hits.mean()) if len(hits) else float("nan")
-
-
-def _interval(hits: np.ndarray, objects: np.ndarray | None) -> tuple[float, float]:
-    """In percent. Where every object is hit always or none ever, the bootstrap has no width: then Wilson's, of as many
-    images as there are objects."""
-    count, total = int(hits.sum()), len(hits)
-    if objects is None or not total:
-        low, high = wilson(count, total)
-    elif count in (0, total):
-        number = len(np.unique(objects))
-        low, high = wilson(number if count else 0, number)
-    else:
-        low, high = cluster_bootstrap(hits, objects)
-    return 100.0 * low, 100.0 * high

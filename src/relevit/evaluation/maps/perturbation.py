@@ -138,8 +138,8 @@ class Perturbation:
                 points = [Accuracy(hit, hit, groups, shown) for hit in hits[known].T.astype(bool)]
                 found[f"{kind}_{order}"] = {
                     "value": [round(point.r1, 4) for point in points],
-                    "low": [round(point.r1_interval[0], 4) for point in points],
-                    "high": [round(point.r1_interval[1], 4) for point in points],
+                    "low": [round(point.r1_interval.low, 4) for point in points],
+                    "high": [round(point.r1_interval.high, 4) for point in points],
                 }
         return found
 

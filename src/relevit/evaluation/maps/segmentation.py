@@ -21,7 +21,7 @@ from relevit.evaluation.items import Advance, LeftOut
 from relevit.evaluation.maps.map_batches import map_batches
 from relevit.evaluation.per_image import columns, summary
 from relevit.models.view import EvaluationView
-from relevit.statistics.resampling import plain, ratio, weighted_mean
+from relevit.statistics.weighted import plain, ratio, weighted_mean
 
 FIGURES = ("pixel_accuracy", "miou", "map", "iou_background", "iou_object")
 

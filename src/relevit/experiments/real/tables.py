@@ -140,15 +140,14 @@ class AccuracyPlan:
         return found | {row: [by_name[name] for name in names] for row, names in together.items()}
 
     def _original(self, model: PaperModel, outcome: Outcome, values: np.ndarray | None, key: Mapping[str, Any]) -> Row:
-        from relevit.statistics.intervals import wilson
+        from relevit.statistics import interval
 
         name = f"{model.name} original"
         paper = cell(self.table, model.name, "original", "none", key["column"], key["figure"], key["group"])
         if values is None or not len(values):
             return Row(name, **key, published=paper, state=state(outcome, values is not None))
-        low, high = wilson(int(values.sum()), len(values))
-        mean = 100 * float(values.mean())
-        return Row(name, **key, ours=mean, low=100 * low, high=100 * high, published=paper, state=MEASURED)
+        share = interval.share(values).percent
+        return Row(name, **key, ours=share.value, low=share.low, high=share.high, published=paper, state=MEASURED)
 
     def _row(
         self,
@@ -160,9 +159,7 @@ class AccuracyPlan:
         key: Mapping[str, Any],
         set_a: SetA | None,
     ) -> Row:
-        from relevit.evaluation.accuracy.comparison import paired_interval
-        from relevit.experiments.figures import over_seeds
-        from relevit.statistics.intervals import wilson
+        from relevit.statistics import interval, over_seeds, paired
 
         title = f"{model.name} {name}"
         method, masks = variant.published or ("", "")
@@ -173,20 +170,19 @@ class AccuracyPlan:
             return Row(title, **key, published=paper, state=state(own[0], each[0] is not None))
         means = [100 * float(value.mean()) for value in values]
         if len(own) > 1:
-            spread = over_seeds(means)
+            spread = over_seeds.mean(means)
             before = None if first is None else 100 * float(first.mean())
-            moved = {} if before is None else _change(spread.mean - before, spread.low - before, spread.high - before)
+            moved = {} if before is None else _change(spread.less(before))
             return Row(
-                title, **key, ours=spread.mean, low=spread.low, high=spread.high, seeds=spread.seeds, published=paper,
+                title, **key, ours=spread.value, low=spread.low, high=spread.high, seeds=spread.count, published=paper,
                 state=MEASURED, **moved,
             )  # fmt: skip
-        low, high = wilson(int(values[0].sum()), len(values[0]))
+        share = interval.share(values[0]).percent
         moved = {}
         if first is not None and len(first) == len(values[0]):
-            ends = paired_interval(first, values[0])
-            moved = _change(means[0] - 100 * float(first.mean()), 100 * ends[0], 100 * ends[1])
+            moved = _change(paired.difference_of_images(first, values[0]).percent)
         return Row(
-            title, **key, ours=means[0], low=100 * low, high=100 * high, published=paper, state=MEASURED, **moved
+            title, **key, ours=share.value, low=share.low, high=share.high, published=paper, state=MEASURED, **moved
         )
 
     def _averages(
@@ -194,7 +190,7 @@ class AccuracyPlan:
     ) -> Iterator[Row]:
         """Rows of the change, averaged over the models, the published ones over the same models; an interval over models where
         there are two or more."""
-        from relevit.experiments.figures import over_seeds
+        from relevit.statistics import over_seeds
 
         if not self.averages:
             return
@@ -221,14 +217,15 @@ class AccuracyPlan:
                             why = why or "no model was measured before and after"
                             yield Row(title, **key, published=paper, state=why)
                             continue
-                        mean = over_seeds(list(own.values()))
+                        mean = over_seeds.mean(list(own.values()))
                         yield Row(
-                            title, **key, ours=mean.mean, low=mean.low, high=mean.high, published=paper, state=MEASURED
+                            title, **key, ours=mean.value, low=mean.low, high=mean.high, published=paper, state=MEASURED
                         )
 
     def _findings(self, members: Mapping[str, list[Variant]], changes: Changes) -> Iterator[Finding]:
         """The paper's claim for its own method: it gains on shifted sets. Over models, which must be two or more."""
-        from relevit.experiments.figures import over_seeds, p_value, verdict
+        from relevit.experiments.figures import p_value, verdict
+        from relevit.statistics import over_seeds
 
         if not self.averages:
             return
@@ -250,9 +247,9 @@ class AccuracyPlan:
                 why = "needs two models" if own else "not run"
                 yield Finding(says, compared, None, None, None, len(own), why, None, tested)
                 continue
-            found = over_seeds(list(own.values()))
+            found = over_seeds.mean(list(own.values()))
             judged, p = verdict("higher", 0.0, found), p_value("higher", 0.0, found)
-            yield Finding(says, compared, found.mean, found.low, found.high, found.seeds, judged, p, tested)
+            yield Finding(says, compared, found.value, found.low, found.high, found.count, judged, p, tested)
 
 
 Changes = dict[tuple[str, str, str, str], dict[str, float]]  # of row, benchmark, figure, group: model to points
@@ -358,8 +355,8 @@ def settings_note(data: Data) -> list[str]:
     return ["Not the paper's setting: " + ", ".join(changed) + "."] if changed else []
 
 
-def _change(mean: float, low: float, high: float) -> dict[str, Any]:
-    return {"change": mean, "change_low": low, "change_high": high}
+def _change(change: Estimate) -> dict[str, Any]:
+    return {"change": change.value, "change_low": change.low, "change_high": change.high}
 
 
 def _runs(
