@@ -79,7 +79,7 @@ class OwnedFolder:
         if (self.path.exists() or self.path.is_symlink()) and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose a folder for the results.")
         if self._result is not None and (self.path / self._result).exists():
-            self._remove_lock_of_killed()
+            self.tidy()
             raise UserError(
                 f"{self.path} is finished, {self._result} is there already: choose another folder or remove it, nothing is "
                 "overwritten."
@@ -198,12 +198,13 @@ class OwnedFolder:
             return True
         return Path(os.path.realpath(os.fsdecode(error.filename))).is_relative_to(os.path.realpath(self.path))
 
-    def _remove_lock_of_killed(self) -> None:
-        """Remove the lock of a process that was killed after all was done."""
-        if self._held is None and self._lock.exists():
+    def tidy(self) -> None:
+        """Of a finished folder: remove what a process left that was killed when all was done."""
+        if self._held is None and is_first_process() and self._lock.exists():
             with suppress(OSError):
                 release = _locked(self._lock)
                 if release is not None:
+                    remove_all_leftovers(self.path)
                     release()
 
 

@@ -11,10 +11,18 @@ from relevit.training.run_folder import RunFolder
 CONFIG = {"lr": 0.1, "epochs": 3, "about": {"torch": "1"}}
 
 
+def begun(path):
+    folder = RunFolder(path, CONFIG)
+    with folder.owned:
+        folder.write_split([])
+    return folder
+
+
 def test_create_resume_finish(tmp_path):
     folder = RunFolder(tmp_path / "run", CONFIG)
     assert not (tmp_path / "run").exists() and folder.read_state() is None  # opening writes nothing
-    folder.create([Row("a", "dog", 1, "training")])
+    with folder.owned:
+        folder.write_split([Row("a", "dog", 1, "training")])
     assert (tmp_path / "run" / "split.csv").read_text() == "name,class,label,split\na,dog,1,training\n"
     folder.write_state({"model": {"w": torch.arange(3)}, "position": {"step": 4, "sums": {"loss": 0.1}}})
     again = RunFolder(tmp_path / "run", {**CONFIG, "about": {"torch": "2"}})
@@ -27,7 +35,7 @@ def test_create_resume_finish(tmp_path):
 
 
 def test_another_configuration_is_refused_with_the_differences(tmp_path):
-    RunFolder(tmp_path / "run", CONFIG).create([])
+    begun(tmp_path / "run")
     with pytest.raises(UserError) as error:
         RunFolder(tmp_path / "run", {**CONFIG, "lr": 0.2, "seed": 1})
     assert "lr: 0.1 in the folder, 0.2 now; seed: None in the folder, 1 now" in str(error.value)
@@ -48,15 +56,16 @@ def test_foreign_folders_are_left_alone(tmp_path):
 
 
 def test_an_empty_folder_and_the_start_of_a_killed_run_may_be_used(tmp_path):
+    (tmp_path / ".relevit").mkdir()
+    (tmp_path / ".relevit" / "lock").write_text("")
     (tmp_path / ".config.json.tmp-abc").write_text("{")
-    (tmp_path / "split.csv").write_text("split,index\n")
-    RunFolder(tmp_path, CONFIG).create([])
-    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+    begun(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"kind": "relevit finetune", **CONFIG}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "split.csv"]
 
 
 def test_log_is_cut_off_behind_the_state(tmp_path):
-    folder = RunFolder(tmp_path / "run", CONFIG)
-    folder.create([])
+    folder = begun(tmp_path / "run")
     log = folder.log("steps.csv", "step", 0)
     for step in (1, 2, 3):
         log.write({"step": step, "loss": step / 3})

@@ -368,17 +368,7 @@ def test_explainer_of_the_maps(tmp_path):
     assert all(not same(seen["gae"], other) for name, other in seen.items() if name != "gae")
     with pytest.raises(UserError, match="unknown explainer 'magic': choose one of gae"):
         finetune(tiny_model(), TinySamples(4), None, explainer="magic", **usual)
+    with pytest.raises(UserError, match="trainable: 'all' in the folder, 'attention' now"):
+        finetune(tiny_model(drop=0.0), TinySamples(4), tmp_path / "gae", **usual, trainable="attention")
     with pytest.raises(UserError, match="explainer: 'gae' in the folder"):
         finetune(tiny_model(drop=0.0), TinySamples(4), tmp_path / "gae", explainer="rollout", **usual)
-
-
-def test_a_run_from_before_there_was_a_choice_of_explainer_and_weights_goes_on(tmp_path):
-    first = finetune(tiny_model(), TinySamples(6), tmp_path / "run", **arguments(epochs=1))
-    file = tmp_path / "run" / "config.json"
-    config = json.loads(file.read_text())
-    del config["explainer"], config["trainable"]
-    file.write_text(json.dumps(config))
-    again = finetune(tiny_model(), TinySamples(6), tmp_path / "run", **arguments(epochs=1))
-    assert same(weights(again.model), weights(first.model))
-    with pytest.raises(UserError, match="trainable: 'all' in the folder, 'attention' now"):
-        finetune(tiny_model(), TinySamples(6), tmp_path / "run", **arguments(epochs=1, trainable="attention"))

@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from torch import nn
 
 from relevit.errors import UserError
 from relevit.files import atomic_write
+from relevit.folders import OwnedFolder
 from relevit.models.loading import load
 from relevit.training.monitor import NonFiniteLossError
-from relevit.training.run_folder import TRIALS
+from relevit.training.run_folder import KIND, TRIALS
 from relevit.training.samples import gather
 from relevit.training.settings import make_accelerator
 
@@ -56,17 +58,33 @@ def finetune_by_rule(train: Callable[..., Any], arguments: Mapping[str, Any]) ->
     """
     given = {**arguments}
     model, rates = given.pop("model"), given.pop("rates")
-    is_module = isinstance(model, nn.Module)
-    net = model if is_module else load(model, protocol=given["protocol"])[0]
+    net = model if isinstance(model, nn.Module) else load(model, protocol=given["protocol"])[0]
     grid = sorted(set(rates or default_rates(net, given["trainable"])))
     if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in grid):
         raise UserError(f"rates must be numbers above 0, not {list(rates)}")
     out = None if given["out"] is None else Path(given["out"])
-    finished = None if out is None else _finished(out, grid)
-    if finished is not None:
-        return train(model, **{**given, "lr": finished})
+    folder = None
+    if out is not None:
+        folder = OwnedFolder(out, f"{KIND} --lr auto", {"rates": grid}, record=f"{TRIALS}/rates.json")
+        if folder.earlier is not None and (out / "result.json").exists():
+            folder.tidy()
+            return train(model, **{**given, "lr": json.loads((out / "result.json").read_text())["lr"]})
     _check_validation(net, given)
+    with folder or nullcontext():
+        chosen, result = _by_trials(train, model, net, grid, given)
+    return result if out is None else train(model, **{**given, "lr": chosen})
 
+
+def _by_trials(
+    train: Callable[..., Any],
+    model: nn.Module | str,
+    net: nn.Module,
+    grid: Sequence[float],
+    given: Mapping[str, Any],
+) -> tuple[float, Any]:
+    """The rate that the rule chooses, and the result of its trial; with a folder, the trial's files are then the run's."""
+    is_module = isinstance(model, nn.Module)
+    out = None if given["out"] is None else Path(given["out"])
     results: dict[float, Any] = {}
     weights: dict[float, dict[str, Any]] = {}
     failed: dict[float, str] = {}
@@ -90,27 +108,12 @@ def finetune_by_rule(train: Callable[..., Any], arguments: Mapping[str, Any]) ->
     _say(given, f"Learning rate {chosen:g}, by the rule on the validation samples")
     if out is None:
         net.load_state_dict(weights[chosen])
-        return result._replace(model=net, metrics={**results[chosen], **told})
+        return chosen, result._replace(model=net, metrics={**results[chosen], **told})
     accelerator = make_accelerator(given["mixed_precision"])
     if accelerator.is_main_process:
         _publish(out / TRIALS / f"{chosen:g}", out, told)
     accelerator.wait_for_everyone()
-    return train(model, **{**given, "lr": chosen})
-
-
-def _finished(out: Path, grid: Sequence[float]) -> float | None:
-    """The rate of the finished run at `out`; None if it is not finished. Raises UserError for what is no such run."""
-    if out.is_dir() and not (out / TRIALS).exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and no run with lr='auto': choose another folder, nothing is overwritten")
-    if not (out / "result.json").exists():
-        return None
-    result = json.loads((out / "result.json").read_text())
-    if result.get("rates") != list(grid):
-        raise UserError(
-            f"{out} holds a run with another configuration: rates: {result.get('rates')} in the folder, {list(grid)} now. "
-            "Choose another folder, or give the run's own rates"
-        )
-    return result["lr"]
+    return chosen, result
 
 
 def table(

@@ -36,7 +36,7 @@ from relevit.training.previews import Previews
 from relevit.training.run_folder import RunFolder, initial_fingerprint
 from relevit.training.samples import gather, split_rows
 from relevit.training.settings import (
-    RECORDED,
+    NOT_RECORDED,
     check_arguments,
     check_explainer,
     make_accelerator,
@@ -158,9 +158,10 @@ def finetune(
     stops.
     """
     given = dict(locals())
-    arguments = {key: value for key, value in given.items() if key in RECORDED}
+    arguments = {key: value for key, value in given.items() if key not in NOT_RECORDED}
     if lr == "auto":
         check_arguments({**arguments, "lr": 0.0})
+        settings(method, arguments, options)
         return finetune_by_rule(finetune, given)
     check_arguments(arguments)
     chosen = get_method(method)
@@ -208,13 +209,9 @@ def finetune(
         folder = RunFolder(Path(out), {**arguments, **numbers, **settled, **identity, "about": about})
         if folder.result is not None:
             if main:
-                folder.remove_state()
+                folder.tidy()
             fill(net, read_weights(folder.path / "best" / WEIGHTS), folder.path)
             return FinetuneResult(net, folder.result, folder.path / "best", folder.path)
-        state = folder.read_state()
-        accelerator.wait_for_everyone()
-        if main:
-            folder.create(split_rows(checked, checked_validation))
 
     # Views of the samples, their order, the optimiser.
     alter, other = (altered_by(of, checked.samples, numbers) for of in (chosen.view, chosen.other))
@@ -232,6 +229,12 @@ def finetune(
     height, width = items[0, 0][0].shape[-2:]
     patches = math.prod(token_layout(net, height, width).grid) if reason is None else None
     with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(folder.owned)
+            state = folder.read_state()
+            accelerator.wait_for_everyone()
+            if main:
+                folder.write_split(split_rows(checked, checked_validation))
         stack.enter_context(learning(net))
         reference = copy.deepcopy(net).requires_grad_(False).eval().to(device) if chosen.reference else None
         trained = stack.enter_context(Trained(net, trainable, seed))

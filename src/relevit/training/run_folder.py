@@ -24,18 +24,13 @@ from typing import Any, TextIO
 import torch
 
 from relevit.data.manifest import Row, write_manifest
-from relevit.errors import UserError
 from relevit.files import atomic_write
-from relevit.folders import differences
+from relevit.folders import OwnedFolder
 from relevit.models.checkpoints import WEIGHTS, read_weights
 from relevit.models.fingerprints import of_weights
 
-TRIALS = "trials"  # the folder of the trials of learning rates, in that of the run (rates.py)
-_FIRST_FILES = ("split.csv", ".split.csv.tmp-", ".config.json.tmp-")  # all that a run killed at its start leaves
-_ADDED = {
-    "explainer": "gae",
-    "trainable": "all",
-}  # arguments that a folder's older configuration may lack: as it was then
+KIND, CONFIG = "relevit finetune", "config.json"
+TRIALS = "trials"  # the folder of the trials of learning rates, in that of the run (learning_rate.py)
 _SHARE = 0.05  # of the time may go into writing states: they come less often where writing takes long
 
 
@@ -44,7 +39,7 @@ def initial_fingerprint(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
 
     That of `weights`, unless these are what this very run left in a model trained in place: then the one it recorded.
     """
-    now, config = of_weights(weights), path / "config.json"
+    now, config = of_weights(weights), path / CONFIG
     if not config.exists():
         return now
     state, checkpoints = path / "state" / "state.pt", [path / name / WEIGHTS for name in ("best", "last")]
@@ -94,45 +89,23 @@ class CsvLog:
 
 
 class RunFolder:
-    """A run's folder, opened for `config`.
+    """A run's folder, opened for `config`; `owned` is to be held while the run writes.
 
-    Opening reads only. Raises UserError for a non-empty folder that is no run's, and for a run with another
-    configuration, listing the differences.
+    Opening reads only. Raises UserError as `OwnedFolder`. result: what a finished run returned.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
-        self.path, self.config = path, json.loads(json.dumps(config))
+        self.path = path
+        self.owned = OwnedFolder(path, KIND, config, record=CONFIG, may_hold=(TRIALS,))
         self._next_state, self._logs = 0.0, list[CsvLog]()
         self.result: dict[str, Any] | None = None
-        self.exists = (path / "config.json").exists()
-        if self.exists:
-            try:
-                since = {key: value for key, value in _ADDED.items() if key in self.config}
-                old = {**since, **json.loads((path / "config.json").read_text())}
-            except ValueError as error:
-                raise UserError(f"{path / 'config.json'} cannot be read ({error}): choose another folder") from error
-            differing = differences(old, self.config)
-            if differing:
-                raise UserError(
-                    f"{path} holds a run with another configuration: "
-                    + "; ".join(differing)
-                    + ". Choose another folder, or call it with the run's own arguments to go on with it"
-                )
-            if (path / "result.json").exists():
-                self.result = json.loads((path / "result.json").read_text())
-        elif path.is_dir() and any(
-            entry.name != TRIALS and not entry.name.startswith(_FIRST_FILES) for entry in path.iterdir()
-        ):
-            raise UserError(f"{path} is not empty and no run of ours: choose another folder, nothing is overwritten")
-        elif path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file: choose a folder for the run")
+        if self.owned.earlier is not None and (path / "result.json").exists():
+            self.result = json.loads((path / "result.json").read_text())
 
-    def create(self, split: Sequence[Row]) -> None:
-        """Write the split and the configuration, which makes the folder this run's."""
-        if not self.exists:
+    def write_split(self, split: Sequence[Row]) -> None:
+        """Write which sample is for training and which for validation, if that is not written yet."""
+        if not (self.path / "split.csv").exists():
             write_manifest(self.path / "split.csv", split)
-            atomic_write(self.path / "config.json", json.dumps(self.config, indent=2) + "\n")
-            self.exists = True
 
     def read_state(self) -> dict[str, Any] | None:
         """The latest state, tensors on the CPU; None if none was written yet."""
@@ -170,5 +143,10 @@ class RunFolder:
         self.remove_state()
 
     def remove_state(self) -> None:
-        """Remove the state of a finished run (a process killed right after `finish` wrote the mark leaves it)."""
+        """Remove the state of a finished run."""
         shutil.rmtree(self.path / "state", ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what a process left that was killed right after `finish` wrote the mark."""
+        self.remove_state()
+        self.owned.tidy()

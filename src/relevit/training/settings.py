@@ -15,10 +15,11 @@ from relevit.errors import UserError
 from relevit.explainers import EXPLAINERS
 from relevit.processes import leave_at_exit
 
-RECORDED = (  # the arguments that the weights depend on; the method's numbers are recorded as they are in effect
-    "method epochs batch_size lr weight_decay lr_decay lr_decay_epochs temperature lambda_bg lambda_fg "
-    "lambda_relevance lambda_classification target second_order accumulation mixed_precision seed max_steps resize "
-    "flip protocol validation_every validation_batch_size skip_bad explainer trainable"
+# The arguments that a run's configuration does not name: the weights do not depend on them, or it has their fingerprints
+# (of model and samples) or what they come to (the method's options). Any other argument is recorded and compared.
+NOT_RECORDED = (
+    "model samples out masks validation validation_masks ignore manifest class_map options rates "
+    "previews workers tensorboard progress checkpoint_seconds"
 ).split()
 
 
