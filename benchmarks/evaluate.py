@@ -31,7 +31,7 @@ from PIL import Image
 from timm.data import create_dataset, create_loader, resolve_model_data_config
 from torch import nn
 
-from relevit.data.benchmarks import ClassFolders
+from relevit.data.benchmarks import class_folders
 from relevit.evaluation import evaluate
 from relevit.models.loading import data_config
 from relevit.models.view import evaluation_view
@@ -80,7 +80,7 @@ def bare(net: nn.Module, root: Path, batch_size: int, workers: int) -> None:
 def ours(net: nn.Module, root: Path, batch_size: int, workers: int) -> None:
     with tempfile.TemporaryDirectory() as out:
         report = evaluate(
-            (net, evaluation_view(data_config(net))), {"photos": ClassFolders(root)}, out=Path(out) / "out",
+            (net, evaluation_view(data_config(net))), {"photos": class_folders(root)}, out=Path(out) / "out",
             batch_size=batch_size, workers=workers,
         )  # fmt: skip
         assert len(report.accuracy()) == sum(1 for _ in root.rglob("*.jpg"))

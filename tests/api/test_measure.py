@@ -311,12 +311,12 @@ def test_the_built_in_benchmark_and_the_mat_file(tmp_path: Path) -> None:
 
 def test_benchmarks_are_opened_by_their_layout(data: Path) -> None:
     found, extra = open_data(MEASUREMENTS["perturbation"], str(data / "images"))
-    assert len(found) == 6 and found.folders == ["0", "1"] and extra == {}
+    assert len(found) == 6 and found.class_names == ["0", "1"] and extra == {}
     _, extra = open_data(MEASUREMENTS["knn"], str(data / "images"), train=str(data / "images"))
     assert len(extra["train"]) == 6
     with pytest.raises(UserError, match=r"holds several sets: give --benchmark, one of images, masks"):
         open_images(str(data))
-    assert open_images(str(data), benchmark="images").folders == ["0", "1"]
+    assert open_images(str(data), benchmark="images").class_names == ["0", "1"]
     with pytest.raises(UserError, match=r"there is no benchmark mask in .*; there are: images, masks"):
         open_images(str(data), benchmark="mask")
     with pytest.raises(UserError, match="leave out --benchmark"):
@@ -331,9 +331,9 @@ def test_known_benchmarks_keep_their_rules(tmp_path: Path) -> None:
     row = MEASUREMENTS["perturbation"]
     for protocol, competing in (("standard", 200), ("paper", None)):
         found, _ = open_data(row, str(tmp_path), protocol=protocol, benchmark="imagenet-a")
-        classes = found.candidates(Classifier(1000))
+        classes = found.competing_classes(Classifier(1000))
         assert found.name == "imagenet-a" and (classes if competing is None else len(classes)) == competing
-        assert found.answers(Classifier(1000)) == [(6,)]
+        assert found.right_classes(Classifier(1000)) == [(6,)]
     with pytest.raises(UserError, match=r"give --benchmark, one of imagenet, imagenet-a, imagenet-r"):
         open_data(row, str(tmp_path))
     assert open_images(str(tmp_path / "val")).name == "imagenet"  # not the reassessed labels of the same images

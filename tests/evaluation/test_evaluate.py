@@ -1,7 +1,9 @@
 """evaluation: the pass over the images against plain timm; answers, candidates, protocols, what is found before long work."""
 
 import json
+from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from relevit.data.benchmarks import ImageSet
+from relevit.data.benchmarks.class_folders import tree_set
 from relevit.data.benchmarks.imagenet_c import SETS
+from relevit.data.listing import Paths, Tree
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation import evaluate
 from relevit.evaluation.accuracy.answers import first_five, hits
@@ -56,9 +60,9 @@ def a_set(
     paths = [root / f"{i:02d}.png" for i in range(len(greys))]
     for path, grey in zip(paths, greys, strict=True):
         save(path, grey)
-    return ImageSet(
-        "mine", root, paths, [0] * len(greys), ["all"], lambda model, class_map: answers, lambda model: candidates
-    )
+    tree = Tree(["all"], Paths(root, [path.name for path in paths]), array("i", [0] * len(greys)))
+    kinds = range(len(greys))
+    return tree_set("mine", tree, lambda model, class_map: answers, kinds=kinds, competing=lambda model: candidates)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +221,7 @@ def test_several_answers_and_candidates(tmp_path: Path) -> None:
 def test_objects_widen_the_intervals(tmp_path: Path) -> None:
     greys, answers = [30, 50] * 10, [(3,)] * 20
     plain = a_set(tmp_path, greys, answers)
-    known = ImageSet(**{**vars(plain), "objects": [f"object {i % 4}" for i in range(20)]})
+    known = replace(plain, objects=[f"object {i % 4}" for i in range(20)])
     report = evaluate((Grey(), VIEW), {"plain": plain, "known": known})
     widths = [np.diff(report.accuracy(benchmark=name).r1_interval.ends)[0] for name in ("plain", "known")]
     assert widths[1] > 1.5 * widths[0]
@@ -225,7 +229,7 @@ def test_objects_widen_the_intervals(tmp_path: Path) -> None:
 
 
 def test_a_stream_is_measured_by_one_pass() -> None:
-    from relevit.data.benchmarks import StreamSet
+    from relevit.data.sets import StreamSet
 
     def images() -> list[tuple[Image.Image, int]]:
         return [(Image.new("RGB", (9, 9), (10 * (i % 7),) * 3), i % 5) for i in range(23)]

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from relevit.data.benchmarks import StreamSet
+from relevit.data.sets import StreamSet
 from relevit.errors import UserError
 from relevit.evaluation import evaluate, read_predictions, run, shards
 from relevit.evaluation.accuracy.predictions import Predictions, Unreadable, part_name, read_part, write_part

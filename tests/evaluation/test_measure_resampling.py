@@ -1,14 +1,8 @@
 """evaluation/resampling.py, per_image.py and data/part.py: draws, intervals, paired differences, some of a set's images."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
-from torch import nn
 
-from relevit.data.benchmarks import ClassFolders
-from relevit.data.subset import Part, limited
 from relevit.evaluation.maps.segmentation import Segmentation
 from relevit.evaluation.per_image import PerImage
 from relevit.statistics.weighted import differences, intervals, plain, weighted_mean
@@ -113,49 +107,3 @@ def test_undefined_values_are_left_out_of_the_mean() -> None:
     content = result(values).to_dict()
     assert content["per_image"]["figure"] == [1, None, 5] and content["classes"] == {}
     assert np.isfinite(intervals(result(values))["figure"].ends).all()
-
-
-class Numbers:
-    def __init__(self) -> None:
-        self.groups = ["even", "odd", "even", "odd", "even"]
-        self.labels = [0, 1, 0, 1, 0]
-        self.objects = None
-        self.name = "numbers"
-
-    def __len__(self) -> int:
-        return 5
-
-    def __getitem__(self, index: int) -> int:
-        return 10 * index
-
-    def key(self, index: int) -> str:
-        return f"number {index}"
-
-    def answers(self, model: object, class_map: object = None) -> list[tuple[int, ...]]:
-        return [(index, 7) for index in range(5)]
-
-
-def test_a_part_keeps_what_the_set_knows_of_its_images() -> None:
-    part = Part(Numbers(), [4, 1])
-    assert [part[index] for index in range(len(part))] == [40, 10]
-    assert part.groups == ["even", "odd"] and part.labels == [0, 1] and part.objects is None and part.name == "numbers"
-    assert part.key(0) == "number 4" and part.answers(None) == [(4, 7), (1, 7)]
-    assert not hasattr(part, "paths") and not hasattr(part, "candidates")
-
-
-def test_a_limit_draws_by_seed_in_order() -> None:
-    data = Numbers()
-    assert limited(data, None) is data and limited(data, 5) is data
-    drawn = {tuple(limited(data, 2, seed).indices) for seed in range(20)}
-    assert len(drawn) > 5 and all(first < second for first, second in drawn)
-    assert limited(data, 3, 4).indices == limited(data, 3, 4).indices
-    assert limited(data, 1).key(0).startswith("number")
-
-
-def test_a_part_of_class_folders(tmp_path: Path) -> None:
-    for name in ("a/1.png", "a/2.png", "b/1.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (3, 2)).save(tmp_path / name)
-    part = Part(ClassFolders(tmp_path), [2, 0])
-    assert [part.key(0), part.key(1)] == ["b/1.png", "a/1.png"] and part.labels == [1, 0]
-    assert part[0].label == 1 and part.folders == ["a", "b"] and part.candidates(nn.Identity()) is None

@@ -64,10 +64,11 @@ def effects(
             raise UserError(f"{name} must be at least 0, not {value}")
 
     from relevit.class_effects.effects import FIGURES, PAGE, write_effects
+    from relevit.data.sets import StreamSet
     from relevit.evaluation import evaluate
 
     name, opened = _one_set(data, benchmark, protocol)
-    if not hasattr(opened, "__getitem__"):
+    if isinstance(opened, StreamSet):
         raise UserError(
             f"{data} is read as a stream, in which single images cannot be looked up: give a folder or tar files"
         )

@@ -71,7 +71,7 @@ def measure(
     """
     from rich.progress import Progress
 
-    from relevit.data.subset import limited
+    from relevit.data.sets import of_dataset
     from relevit.evaluation.measurements import measurement, open_data
 
     given: dict[str, Any] = dict(options or {})
@@ -97,7 +97,7 @@ def measure(
     with Progress(transient=True, console=stderr(), disable=not (progress and sys.stderr.isatty())) as bar:
         for name, (net, view) in loaded.items():
             source, extra = sources[name]
-            source = limited(source, limit, seed)
+            source = of_dataset(source).limited(limit, seed)
             task = bar.add_task(name, total=len(source))
             found[name] = row.function(
                 net,

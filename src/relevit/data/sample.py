@@ -17,32 +17,34 @@ from relevit.models.view import as_picture
 
 
 class Sample(NamedTuple):
-    """An image with the mask of its object.
+    """An image, the mask of its object where there is one, and its class.
 
     image: PIL picture, uint8 array (height, width, 3), or float tensor (3, height, width) that is normalised already
-    and goes to the model as it is. mask: (height, width) in [0, 1], 1 on the object. label: class index, -1 if unknown.
-    ignore: pixels that count neither as object nor as background. name: for messages and manifests.
+    and goes to the model as it is. mask: (height, width) in [0, 1], 1 on the object; None in a set without masks.
+    label: the model's class index, -1 if unknown. ignore: pixels that count neither as object nor as background.
+    name: for messages and manifests.
     """
 
     image: Image.Image | np.ndarray | Tensor
-    mask: Float[np.ndarray, "height width"]
-    label: int
+    mask: Float[np.ndarray, "height width"] | None = None
+    label: int = -1
     ignore: Bool[np.ndarray, "height width"] | None = None
     name: str = ""
 
 
-def as_sample(item: Any, index: int = 0) -> Sample:
+def as_sample(item: Any, index: int | str = 0) -> Sample:
     """An item of any data set, (image, mask, label[, ignore[, name]]), as a Sample in one form.
 
     The image may be a PIL picture, a uint8 array (height, width, 3) or (height, width), or a float tensor (3, height,
     width), normalised; the mask an array, tensor or PIL picture of the same size, boolean, in [0, 1], or in 0 to 255;
-    the label a whole number or None (-1: unknown). One without a name is called "sample INDEX". Raises UserError for
-    anything else.
+    the label a whole number or None (-1: unknown). One without a name is called "sample INDEX", or `index` itself where
+    that is a name. Raises UserError for anything else.
     """
+    index = index if isinstance(index, str) else f"sample {index}"
     if not isinstance(item, Sequence) or isinstance(item, str | bytes) or not 3 <= len(item) <= 5:
-        raise UserError(f"sample {index} must be (image, mask, label[, ignore[, name]]), not {_kind(item)}.")
+        raise UserError(f"{index} must be (image, mask, label[, ignore[, name]]), not {_kind(item)}.")
     image, mask, label, ignore, name = (*item, None, None)[:5]
-    name = str(name) if name else f"sample {index}"
+    name = str(name) if name else index
     try:
         picture = _image(image)
         size = (picture.height, picture.width) if isinstance(picture, Image.Image) else _height_width(picture)
@@ -54,6 +56,25 @@ def as_sample(item: Any, index: int = 0) -> Sample:
         if plane is not None and plane.shape != size:
             raise UserError(f"{name}: the {what} is {_by(plane.shape)} pixels, the image {_by(size)} (width x height).")
     return Sample(picture, values, _label(label, name), region, name)
+
+
+def as_labelled(item: Any, name: str) -> Sample:
+    """An item of any data set of images with labels as a Sample, with or without a mask.
+
+    That is a pair (image, label), a sample as `as_sample` takes it, or anything with `.image` and `.label`. The image
+    goes to the model's transform as it is, but for an array, which becomes a PIL picture. One without a name of its own
+    is called `name`. Raises UserError for anything else.
+    """
+    if hasattr(item, "image") and hasattr(item, "label"):
+        image, label, mask, ignore = item.image, item.label, getattr(item, "mask", None), getattr(item, "ignore", None)
+        name = str(getattr(item, "name", "") or name)
+    elif isinstance(item, Sequence) and not isinstance(item, str | bytes) and len(item) == 2:
+        (image, label), mask, ignore = item, None, None
+    else:
+        return as_sample(item, name)
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    return Sample(image, mask, -1 if label is None else int(label), ignore, name)
 
 
 def _image(image: Any) -> Image.Image | np.ndarray | Tensor:

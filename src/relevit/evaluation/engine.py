@@ -72,12 +72,11 @@ class _Views(Dataset):
             item = self.data[key.place]
         except UserError as error:
             return key, str(error), -1, None
-        image = item.image if hasattr(item, "image") else item[0]
-        label = item.label if hasattr(item, "label") else item[1]
+        image = item.image
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image)
         tensors = {number: image if isinstance(image, Tensor) else self.views[number](image) for number in key.views}
-        return key, tensors, int(label), getattr(item, "name", None)
+        return key, tensors, item.label, item.name
 
 
 def _collate(items: list[tuple[_Key, dict[int, Tensor] | str, int, str | None]]) -> Batch:
@@ -217,10 +216,10 @@ def _streamed(shard: int, items: list[Any], views: Mapping[int, Transform]) -> B
         shard,
         places,
         [-1] * len(items),
-        [item.key for _, item in items],
+        [item.name for _, item in items],
         images,
         [],
-        [item.answers for _, item in items],
+        [(item.label,) for _, item in items],
     )
 
 

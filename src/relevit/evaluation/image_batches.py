@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from relevit.data.sets import ImageSet, of_dataset
 from relevit.errors import UserError
 from relevit.evaluation.items import Advance, Item, LeftOut
 from relevit.models.view import EvaluationView
@@ -37,7 +38,7 @@ class ImageBatches:
     Attributes:
         model: where the images go; its device, and its classes, of a data set that knows the right ones by model.
         view: the transform of a picture, as `relevit.load` gives it.
-        data: an `ImageSet` or `ClassFolders` (right classes by `answers`), or `Sample`s (label, -1 if unknown).
+        data: an `ImageSet`, or any data set of pairs or `Sample`s (label, -1 if unknown).
         batch_size: images in a batch.
         class_map: for class folders that are named neither by wnid nor by class index.
         workers: processes that read images; 0 reads in this one.
@@ -67,15 +68,14 @@ class ImageBatches:
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise UserError(f"batch_size must be a whole number from 1, not {self.batch_size!r}")
         self._answers: Sequence[tuple[int, ...]] | None = None
-        if self.labels and hasattr(self.data, "answers"):
-            self._answers = self.data.answers(self.model, self.class_map)
-        if hasattr(self.data, "candidates"):
-            found = self.data.candidates(self.model)
-            self.candidates = None if found is None else sorted(int(each) for each in found)
+        self._set = of_dataset(self.data)
+        if self.labels:
+            self._answers = self._set.right_classes(self.model, self.class_map)
+        self.candidates = self._set.competing_classes(self.model)
 
     def __iter__(self) -> Iterator[Batch]:
         device = device_of(self.model)
-        loader = DataLoader(_Views(self.data, self.view), self.batch_size, num_workers=self.workers, collate_fn=list)
+        loader = DataLoader(_Views(self._set, self.view), self.batch_size, num_workers=self.workers, collate_fn=list)
         self.left_out.clear()
         for rows in loader:
             self.left_out += [row for row in rows if isinstance(row, LeftOut)]
@@ -111,40 +111,23 @@ class ImageBatches:
 class _Views(Dataset):
     """Each image of a data set in the model's view: (view, item, label, number), or what is left out."""
 
-    def __init__(self, data: Any, view: Any) -> None:
-        self.data, self.view, self.groups = data, view, groups_of(data)
+    def __init__(self, data: ImageSet, view: Any) -> None:
+        self.data, self.view = data, view
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Item, int, int] | LeftOut:
-        data = self.data
-        name = data.key(number) if hasattr(data, "key") else ""
         try:
-            found = data[number]
+            sample = self.data[number]
         except UserError as error:
-            names = getattr(data, "names", None)
-            return LeftOut(name or (f"number {number}" if names is None else str(names[number])), str(error))
-        image, label = (found.image, found.label) if hasattr(found, "image") else (found[0], found[1])
-        name = name or getattr(found, "name", "") or f"number {number}"
+            return LeftOut(self.data.names[number], str(error))
+        image = sample.image
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image)
         seen = image if isinstance(image, Tensor) else self.view(image)
-        return seen, Item(name, self._group(number, int(label)), self._object(number, name)), int(label), number
-
-    def _group(self, number: int, label: int) -> str:
-        if self.groups is not None:
-            return self.groups[number]
-        return str(label) if label >= 0 else ""
-
-    def _object(self, number: int, name: str) -> str:
-        objects = getattr(self.data, "objects", None)
-        return name if objects is None else str(objects[number])
-
-
-def groups_of(data: Any) -> Sequence[str] | None:
-    """The class name of each image of a data set: its `groups`, else its class folders' names; None where it has neither."""
-    if getattr(data, "groups", None) is not None:
-        return data.groups
-    folders = getattr(data, "folders", None)
-    return None if folders is None else [folders[label] for label in data.labels]
+        group = str(sample.label) if sample.label >= 0 else ""
+        if self.data.groups is not None:
+            group = self.data.groups[number]
+        shown = sample.name if self.data.objects is None else str(self.data.objects[number])
+        return seen, Item(sample.name, group, shown), sample.label, number

@@ -18,6 +18,7 @@ from torch import nn
 from relevit.data.benchmarks.timm_sets import is_timm_string
 from relevit.data.classes import ClassMap
 from relevit.data.masked_images import BUILTIN, open_masked
+from relevit.data.sets import StreamSet
 from relevit.errors import UserError
 from relevit.evaluation.frozen.knn import knn
 from relevit.evaluation.maps.insertion_deletion import insertion_deletion
@@ -144,7 +145,7 @@ def open_images(source: str, protocol: str = "standard", benchmark: str | None =
     if len(openers) > 1:
         raise UserError(f"{source} holds several sets: give --benchmark, one of {', '.join(openers)}")
     data = next(iter(openers.values()))()
-    if not hasattr(data, "__getitem__"):
+    if isinstance(data, StreamSet):
         raise UserError(
             f"{source} can only be read from its beginning to its end: give its images as folders or tar files"
         )

@@ -302,7 +302,7 @@ def _set_a(
     """Tells of rows whether they are of set A; None where each group stands for many classes, as in the Backgrounds Challenge,
     and none of them is named. Raises UserError for a name that nobody knows."""
     indices = {runner.name: indices_of(chosen, runner.net, class_map) for runner in runners}
-    folders = {str(each) for source in sources.values() for each in getattr(source.data, "folders", ())}
+    folders = {str(each) for source in sources.values() for each in getattr(source.data, "class_names", ())}
     unknown = [name for name in chosen if name not in folders and not any(name in known for known in indices.values())]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""

@@ -14,64 +14,59 @@ from torch import Tensor, nn
 
 from relevit.data.benchmarks import (
     BENCHMARKS,
-    ClassFolders,
     Discovery,
     builtin_sets,
+    class_folders,
     composed_sets,
     find_benchmarks,
     open_benchmark,
 )
-from relevit.data.benchmarks.listing import holds_classes
 from relevit.data.benchmarks.tar_files import has_tars
+from relevit.data.listing import holds_classes
+from relevit.data.sets import ImageSet, StreamSet, of_dataset
 from relevit.errors import UserError
 
 
 class Source:
-    """One benchmark: `ClassFolders`, an `ImageSet`, a `StreamSet`, or any data set of pairs (image, class index) or samples.
+    """One benchmark: an `ImageSet`, a `StreamSet`, or any data set of pairs (image, class index) or samples.
 
     Of a data set without names an image is called by its own `name`, or "number 7"; its class is its label.
     """
 
     def __init__(self, name: str, data: Any) -> None:
-        self.name, self.data = name, data
-        self.is_stream = _is_stream(data)
-        self.length: int = (data.length or 0) if self.is_stream else len(data)  # of a stream 0 where it is not known
-        self._keyed = hasattr(data, "key") and hasattr(data, "answers")
-        objects = getattr(data, "objects", None)
-        self._objects = None if objects is None or len(objects) != self.length else objects
+        self.name, self.data = name, of_dataset(data, name)
+        self.is_stream = isinstance(self.data, StreamSet)
+        # of a stream 0 where it is not known
+        self.length: int = (self.data.length or 0) if isinstance(self.data, StreamSet) else len(self.data)
+        self._set: ImageSet | None = None if isinstance(self.data, StreamSet) else self.data
 
     def key(self, index: int, seen: str | None = None) -> str:
         """The image's name; `seen`: as the item calls itself."""
-        if self._keyed:
-            return self.data.key(index)
-        return seen if seen is not None else f"number {index}"
+        return seen or (f"{index:09d}" if self._set is None else self._set.names[index])
 
     def group(self, index: int, label: int | None = None) -> str:
         """The name of the image's class; `label`: of the item, None where it could not be read."""
-        if self._keyed:
-            return str(self.data.folders[self.data.labels[index]])
+        if self._set is not None and self._set.groups is not None:
+            return self._set.groups[index]
         return "" if label is None else str(label)
 
     def object(self, index: int) -> str | None:
-        return None if self._objects is None else str(self._objects[index])
+        return None if self._set is None or self._set.objects is None else str(self._set.objects[index])
 
     @property
     def has_objects(self) -> bool:
-        return self._objects is not None
+        return self._set is not None and self._set.objects is not None
 
     def answers(self, model: nn.Module, class_map: Any) -> Sequence[tuple[int, ...]] | None:
         """The classes of the model that are right, for each image; None where an item's label is its class.
 
         Raises UserError for what is no class of the model.
         """
-        if not self._keyed:
-            return None
-        return self.data.answers(model, class_map)
+        return None if self._set is None else self._set.right_classes(model, class_map)
 
     def candidates(self, model: nn.Module) -> list[int] | None:
         """The classes of the model that compete, sorted; None for all."""
-        found = self.data.candidates(model) if hasattr(self.data, "candidates") else None
-        return None if found is None else sorted(int(each) for each in found)
+        return self.data.competing_classes(model)
 
     def identity(self) -> dict[str, Any]:
         """What tells this set from another: how many images, and a hash of their names and sizes in bytes.
@@ -79,22 +74,21 @@ class Source:
         Items of a data set without names are told by the first, the middle and the last picture and label, so that one in
         which only others differ is taken for the same.
         """
-        if self.is_stream:
-            return {"stream": str(getattr(self.data, "name", self.name)), "images": self.length}
+        if self._set is None:
+            return {"stream": self.data.name, "images": self.length}
         digest = hashlib.blake2b(digest_size=16)
-        paths = getattr(self.data, "paths", None)
-        labels = getattr(self.data, "labels", None)
+        keyed, labels, paths = self._set.right is not None, self._set.labels, self._set.paths
         for index in range(self.length):
-            if self._keyed:
-                digest.update(f"{self.data.key(index)}\0{self.group(index)}\0".encode("utf-8", "surrogateescape"))
+            if keyed:
+                digest.update(f"{self._set.names[index]}\0{self.group(index)}\0".encode("utf-8", "surrogateescape"))
             elif labels is not None:
                 digest.update(f"{int(labels[index])}\0".encode())
             if paths is not None:
                 digest.update(f"{_bytes(paths[index])}\0".encode())
         found = {"images": self.length, "names and sizes": digest.hexdigest()}
-        if not self._keyed:
+        if not keyed:
             some = sorted({0, self.length // 2, self.length - 1}) if self.length else []
-            contents = "".join(_content(self.data, index) for index in some)
+            contents = "".join(_content(self._set, index) for index in some)
             found["contents"] = hashlib.blake2b(contents.encode(), digest_size=16).hexdigest()
         return found
 
@@ -126,7 +120,7 @@ def resolve(spec: str | Path, protocol: str) -> Resolved:
     discovery = find_benchmarks(folder, protocol)
     known = any(found.name.split("/")[0] in BENCHMARKS for found in discovery.found)
     if not known and (holds_classes(folder) or not discovery.found):
-        return Resolved({text: partial(ClassFolders, folder)})
+        return Resolved({text: partial(class_folders, folder)})
     return Resolved({found.name: found.open for found in discovery.found}, discovery)
 
 
@@ -134,8 +128,6 @@ def open_sources(given: Any, protocol: str) -> dict[str, Source]:
     """Benchmarks by name; of a dictionary by the names given, NAME/SET where there are several of a name."""
     sources = {}
     for name, data in _opened(given, protocol).items():
-        if not _is_stream(data) and not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-            raise UserError(f"{name} is no benchmark: give a folder, or a data set with a length and items by number")
         sources[name] = Source(name, data)
     if not sources:
         raise UserError("there is no benchmark to evaluate on")
@@ -168,19 +160,15 @@ def _same(data: Any) -> Any:
     return data
 
 
-def _is_stream(data: Any) -> bool:
-    return hasattr(data, "__iter__") and hasattr(data, "length") and not hasattr(data, "__getitem__")
-
-
-def _content(data: Any, index: int) -> str:
+def _content(data: ImageSet, index: int) -> str:
     """A hash of an item's picture and label."""
     try:
         item = data[index]
     except UserError:
         return "unreadable"
-    image, label = (item.image, item.label) if hasattr(item, "image") else (item[0], item[1])
+    image = item.image
     pixels = np.ascontiguousarray(image.detach().cpu().float().numpy() if isinstance(image, Tensor) else image)
-    told = f"{pixels.shape} {pixels.dtype} {int(label)} ".encode()
+    told = f"{pixels.shape} {pixels.dtype} {item.label} ".encode()
     return hashlib.blake2b(told + pixels.tobytes(), digest_size=16).hexdigest()
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from relevit.data.benchmarks import ClassFolders
-from relevit.data.benchmarks.listing import Paths
+from relevit.data.benchmarks import class_folders
+from relevit.data.listing import Paths
 from relevit.errors import UserError
 
 
@@ -21,30 +21,31 @@ def test_labels_are_folders_in_sorted_order(tmp_path: Path) -> None:
     (tmp_path / "bear").mkdir()
     (tmp_path / "notes.txt").write_text("beside the folders")
     (tmp_path / "cat" / "index.csv").write_text("beside the images")
-    data = ClassFolders(tmp_path)
-    assert data.folders == ["ant", "cat", "dog"] and list(data.labels) == [0, 1, 1, 2]
+    data = class_folders(tmp_path)
+    assert data.class_names == ["ant", "cat", "dog"] and list(data.groups) == ["ant", "cat", "cat", "dog"]
     assert [path.relative_to(tmp_path).as_posix() for path in data.paths] == [
         "ant/7.png",
         "cat/1.png",
         "cat/deep/2.png",
         "dog/1.png",
     ]
-    assert [(item.image.getpixel((0, 0))[0], item.label) for item in map(data.__getitem__, range(len(data)))] == [
-        (3, 0),
-        (2, 1),
-        (1, 1),
-        (0, 2),
+    assert [(item.image.getpixel((0, 0))[0], item.name) for item in data] == [
+        (3, "ant/7.png"),
+        (2, "cat/1.png"),
+        (1, "cat/deep/2.png"),
+        (0, "dog/1.png"),
     ]
+    assert all(item.label == -1 and item.mask is None for item in data)
 
 
 def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no class folders with images"):
-        ClassFolders(tmp_path)
+        class_folders(tmp_path)
     save(tmp_path / "flat.png", 3)
     with pytest.raises(UserError, match="no class folders with images"):
-        ClassFolders(tmp_path)
+        class_folders(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
-        ClassFolders(tmp_path / "nothing")
+        class_folders(tmp_path / "nothing")
 
 
 def test_files_are_in_the_order_of_their_names_whatever_the_disks(tmp_path: Path) -> None:
@@ -53,17 +54,15 @@ def test_files_are_in_the_order_of_their_names_whatever_the_disks(tmp_path: Path
         save(tmp_path / "up" / name, 1)
     for name in reversed(names):
         save(tmp_path / "down" / name, 1)
-    data = ClassFolders(tmp_path)
-    assert [data.key(index) for index in range(len(data))] == [
-        f"{folder}/{name}" for folder in ("down", "up") for name in names
-    ]
+    data = class_folders(tmp_path)
+    assert list(data.names) == [f"{folder}/{name}" for folder in ("down", "up") for name in names]
 
 
 def test_what_archives_and_systems_leave_behind_is_no_class(tmp_path: Path) -> None:
     for name in ("cat/1.png", "__MACOSX/1.png", ".trash/1.png", "cat/.1.png", "cat/__MACOSX/1.png"):
         save(tmp_path / name, 1)
-    data = ClassFolders(tmp_path)
-    assert data.folders == ["cat"] and [data.key(index) for index in range(len(data))] == ["cat/1.png"]
+    data = class_folders(tmp_path)
+    assert data.class_names == ["cat"] and list(data.names) == ["cat/1.png"]
 
 
 def test_compact_paths_are_a_sequence(tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ def test_compact_paths_are_a_sequence(tmp_path: Path) -> None:
     paths = Paths(tmp_path, names)
     assert list(paths) == [tmp_path / name for name in names] and len(paths) == 3
     assert paths[-1] == tmp_path / names[2] and paths[0:2] == [tmp_path / names[0], tmp_path / names[1]]
-    assert [paths.name(index) for index in range(3)] == names and paths.name(-3) == names[0]
+    assert list(paths.names) == names and paths.names[-3] == names[0]
     for index in (3, -4):
         with pytest.raises(IndexError):
             paths[index]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmark_trees import Classifier, objectnet, save, val_name
-from relevit.data.benchmarks import BENCHMARKS, ClassFolders, Discovery, find_benchmarks, open_benchmark
+from relevit.data.benchmarks import BENCHMARKS, Discovery, find_benchmarks, open_benchmark
 from relevit.data.benchmarks.imagenet_classes import classes_of, wnids
 from relevit.errors import UserError
 
@@ -73,9 +73,9 @@ def test_all_are_found_by_their_usual_names(everything: Path) -> None:
         if each.name not in ("imagenet-real",):
             data = each.open()
             assert len(data) >= 1
-            assert isinstance(data, ClassFolders) == (each.name == "mine")
+            assert data.name == each.name
             if each.name != "mine":
-                assert data.name == each.name and all(data.answers(Classifier(1000)))
+                assert all(data.right_classes(Classifier(1000)))
     assert reasons(found, "imagenet-c") == [
         f"70 of its 75 sets are not in {everything / 'ImageNet-C'}, such as imagenet-c/gaussian_noise/1"
     ]
@@ -88,7 +88,7 @@ def test_nothing_is_listed_before_it_is_opened(everything: Path, monkeypatch: py
     def refuse(*_: object) -> None:
         raise AssertionError("listed")
 
-    monkeypatch.setattr("relevit.data.benchmarks.listing.image_names", refuse)
+    monkeypatch.setattr("relevit.data.listing.image_names", refuse)
     found = find_benchmarks(everything)
     assert len(found.found) == 21
     with pytest.raises(AssertionError, match="listed"):
@@ -110,9 +110,9 @@ def test_a_root_that_is_one_itself(inner: str, name: str, everything: Path, monk
 def test_the_protocol_reaches_the_sets(everything: Path) -> None:
     for protocol, count in (("standard", 200), ("paper", None)):
         data = {each.name: each for each in find_benchmarks(everything, protocol).found}
-        competing = data["imagenet-a"].open().candidates(Classifier(1000))
+        competing = data["imagenet-a"].open().competing_classes(Classifier(1000))
         assert (competing and len(competing)) == count
-        assert data["objectnet"].open().answers(Classifier(1000))[0] == ((7, 11) if count else (7,))
+        assert data["objectnet"].open().right_classes(Classifier(1000))[0] == ((7, 11) if count else (7,))
     with pytest.raises(UserError, match="protocol must be one of standard, paper, not 'both'"):
         find_benchmarks(everything, "both")
 
@@ -193,9 +193,9 @@ def test_a_yaml_of_paths(everything: Path) -> None:
         "cats",
         "mine/train",
     ]
-    assert found["imagenet-a"].candidates(Classifier(1000)) is None
-    assert found["cats"].folders == ["cat"]
-    assert len(open_benchmark(everything / "benchmarks.yaml")["imagenet-a"].candidates(Classifier(1000))) == 200
+    assert found["imagenet-a"].competing_classes(Classifier(1000)) is None
+    assert found["cats"].class_names == ["cat"]
+    assert len(open_benchmark(everything / "benchmarks.yaml")["imagenet-a"].competing_classes(Classifier(1000))) == 200
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import pytest
 from scipy.io import savemat
 
 from benchmark_trees import Classifier, objectnet, save, val_name
-from relevit.data.benchmarks import BENCHMARKS, ImageSet
+from relevit.data.benchmarks import BENCHMARKS
 from relevit.data.benchmarks.imagenet import read_labels
 from relevit.data.benchmarks.imagenet_classes import classes_of, index_of, wnids
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 MODEL = Classifier(1000)
@@ -27,13 +28,13 @@ def opened(name: str, root: Path, protocol: str = "standard") -> ImageSet:
 
 def rows(data: ImageSet) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """By key: the group's name, the right classes, and the grey value of the picture's middle."""
-    answers = data.answers(MODEL)
+    answers = data.right_classes(MODEL)
     assert len(answers) == len(data)
     found = {}
     for index in range(len(data)):
-        image, label = data[index]
+        image = data[index].image
         middle = image.getpixel((image.width // 2, image.height // 2))
-        found[data.key(index)] = (data.folders[label], answers[index], middle[0])
+        found[data.names[index]] = (data.groups[index], answers[index], middle[0])
     assert len(found) == len(data)
     return found
 
@@ -228,9 +229,9 @@ def test_the_sets_own_classes_compete_in_the_standard_protocol(name: str, tmp_pa
         f"{wnids()[classes[place]]}/x.png": (wnids()[classes[place]], (classes[place],), place)
         for place in (0, 17, 199)
     }
-    for protocol, competing in (("standard", classes), ("paper", None)):
+    for protocol, competing in (("standard", list(classes)), ("paper", None)):
         data = opened(name, tmp_path, protocol)
-        assert rows(data) == wanted and data.candidates(MODEL) == competing
+        assert rows(data) == wanted and data.competing_classes(MODEL) == competing
     outsider = next(wnid for index, wnid in enumerate(wnids()) if index not in classes)
     save(tmp_path / outsider / "x.png")
     with pytest.raises(UserError, match=f"{outsider} in .* is none of its 200 classes"):
@@ -240,7 +241,7 @@ def test_the_sets_own_classes_compete_in_the_standard_protocol(name: str, tmp_pa
 def test_sketch_and_inner_folders(tmp_path: Path) -> None:
     save(tmp_path / "sketch" / "val" / "n01443537" / "sketch_3.png", 3)
     data = opened("imagenet-sketch", tmp_path / "sketch")
-    assert rows(data) == {"n01443537/sketch_3.png": ("n01443537", (1,), 3)} and data.candidates(MODEL) is None
+    assert rows(data) == {"n01443537/sketch_3.png": ("n01443537", (1,), 3)} and data.competing_classes(MODEL) is None
 
 
 def test_folders_of_v2_are_numbers_and_not_places(tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_objectnet_standard_takes_any_label_and_crops_the_border(tmp_path: Path)
         "mug/1.png": ("mug", (999,), 4),  # the tray is not in ImageNet
     }
     image = np.asarray(data[0].image)
-    assert image.shape == (5, 9, 3) and (image == 3).all() and data.candidates(MODEL) is None
+    assert image.shape == (5, 9, 3) and (image == 3).all() and data.competing_classes(MODEL) is None
 
 
 def test_objectnet_paper_takes_the_first_label_and_leaves_the_border(tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_backgrounds_challenge(tmp_path: Path) -> None:
     found = rows(mixed)
     dog, fish = (found[key][1] for key in sorted(found))
     assert 151 in dog and 0 in fish and not set(dog) & set(fish) and len(dog) == 116 and len(fish) == 16
-    assert mixed.candidates(MODEL) is None
+    assert mixed.competing_classes(MODEL) is None
     save(tmp_path / "bg_challenge" / "only_fg" / "val" / "00_fish" / "x.png")  # a number that is not the name's
     with pytest.raises(UserError, match="00_fish is none of the nine classes"):
         BENCHMARKS["backgrounds-challenge"].sets(tmp_path, "standard")

@@ -100,28 +100,28 @@ def test_a_model_with_wnids_of_its_own_is_asked_by_them() -> None:
     model = Classifier(3, ["n15075141", "n01440764", "n01443537"])
     found = positions(model)
     assert found is not None and (found[999], found[0], found[1], found[2]) == (0, 1, 2, None)
-    answers = ImageNetAnswers("set", [(1,), (999,)], [1, 0, 1], ["b", "a"], [1, 0, 1])
-    assert answers(model) == [(0,), (2,), (0,)]
+    answers = ImageNetAnswers("set", [(1,), (999,)], ["a", "b"])
+    assert answers(model) == [(2,), (0,)]
     with pytest.raises(UserError, match=r"set: the model has no class for n01484850"):
-        ImageNetAnswers("set", [(1,), (2,)], [0, 1], ["b", "a"], [0, 1])(model)
+        ImageNetAnswers("set", [(1,), (2,)], ["b", "a"])(model)
 
 
 def test_a_larger_imagenet_misses_what_it_lacks() -> None:
     teddy = index_of()["n04399382"]
-    answers = ImageNetAnswers("set", [(teddy,), (teddy, 0), (0,)], [0, 1, 2], ["a", "b", "c"], [0, 1, 2])
+    answers = ImageNetAnswers("set", [(teddy,), (teddy, 0), (0,)], ["a", "b", "c"])
     fish = ImageNetInfo("imagenet-21k-goog").label_names().index("n01440764")
     assert answers(Classifier(21843)) == [(), (fish,), (fish,)]
     assert answers(Classifier(1000)) == [(teddy,), (teddy, 0), (0,)]
 
 
 def test_other_models_need_a_class_map() -> None:
-    answers = ImageNetAnswers("imagenet-x", [(5,), (6,)], [1, 0], ["n01", "n02"], [1, 0])
+    answers = ImageNetAnswers("imagenet-x", [(5,), (6,)], ["n01", "n02"])
     with pytest.raises(UserError, match=r"imagenet-x has ImageNet's classes, but the model has 20 classes.*class map"):
         answers(Classifier(20))
-    assert answers(Classifier(20), {"n01": 17, "n02": 3}) == [(3,), (17,)]
+    assert answers(Classifier(20), {"n01": 17, "n02": 3}) == [(17,), (3,)]
     with pytest.raises(UserError, match="n02"):
         answers(Classifier(20), {"n01": 17})
-    assert answers(Classifier(1000), {"n01": 17, "n02": 3}) == [(6,), (5,)]  # an ImageNet model needs none
+    assert answers(Classifier(1000), {"n01": 17, "n02": 3}) == [(5,), (6,)]  # an ImageNet model needs none
     assert ImageNetCandidates((3, 4))(Classifier(20)) is None
     with pytest.raises(UserError, match="the model has no classes"):
         answers(Classifier(0))

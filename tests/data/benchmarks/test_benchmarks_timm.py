@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from benchmark_trees import Classifier, save
-from relevit.data.benchmarks import IndexedSet, StreamSet, find_benchmarks, open_benchmark, timm_sets
+from relevit.data.benchmarks import find_benchmarks, open_benchmark, timm_sets
+from relevit.data.sets import ImageSet, StreamSet
 from relevit.errors import UserError
 
 
@@ -40,10 +41,10 @@ def only(opened: dict[str, Any]) -> Any:
     return next(iter(opened.values()))
 
 
-def rows(data: IndexedSet, model: Classifier, class_map: Any = None) -> dict[str, tuple[str, tuple[int, ...], int]]:
-    answers = data.answers(model, class_map)
-    items = [(data.key(index), data[index], answers[index]) for index in range(len(data))]
-    return {key: (data.folders[item.label], right, item.image.getpixel((2, 3))[0]) for key, item, right in items}
+def rows(data: ImageSet, model: Classifier, class_map: Any = None) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    answers = data.right_classes(model, class_map)
+    items = zip(data.groups, data, answers, strict=True)
+    return {item.name: (group, right, item.image.getpixel((2, 3))[0]) for group, item, right in items}
 
 
 FILES = {
@@ -63,7 +64,9 @@ WANTED = {
 def test_a_tar_file_is_read_in_place(tmp_path: Path) -> None:
     opened = open_benchmark(tar(tmp_path / "mine.tar", FILES))
     assert list(opened) == ["mine"] and len(opened["mine"]) == 3
-    assert rows(opened["mine"], Classifier(1000)) == WANTED and opened["mine"].candidates(Classifier(1000)) is None
+    assert (
+        rows(opened["mine"], Classifier(1000)) == WANTED and opened["mine"].competing_classes(Classifier(1000)) is None
+    )
     assert rows(opened["mine"], Classifier(7), {"n01440764": 5, "n15075141": 2})["set/n01440764/a.png"][1] == (5,)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.tar"]
 
@@ -89,14 +92,14 @@ def test_tar_files_in_a_tar_file(tmp_path: Path) -> None:
 
 def test_class_names_that_say_nothing_need_as_many_classes(tmp_path: Path) -> None:
     data = only(open_benchmark(tar(tmp_path / "a.tar", {"cat/1.png": png(1), "dog/1.png": png(2)})))
-    assert data.answers(Classifier(2)) == [(0,), (1,)]
-    assert data.answers(Classifier(5, ["dog", "ant", "cat", "eel", "fox"])) == [(2,), (0,)]
+    assert data.right_classes(Classifier(2)) == [(0,), (1,)]
+    assert data.right_classes(Classifier(5, ["dog", "ant", "cat", "eel", "fox"])) == [(2,), (0,)]
     with pytest.raises(
         UserError, match=r"a\.tar has 2 classes that do not fit the model's 3 classes \(cat: .*class map"
     ):
-        data.answers(Classifier(3))
+        data.right_classes(Classifier(3))
     with pytest.raises(UserError, match="dog"):
-        data.answers(Classifier(2, ["cat", "cow"]))
+        data.right_classes(Classifier(2, ["cat", "cow"]))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,11 @@ def test_a_hub_data_set_image_by_image(monkeypatch: pytest.MonkeyPatch, caplog: 
     ]
     assert list(opened) == ["hfds/owner/Name"]
     data = only(opened)
-    assert data.answers(Classifier(1000)) == [(999,), (0,), (999,)] and data[2].image.getpixel((0, 0)) == (3, 3, 3)
+    assert data.right_classes(Classifier(1000)) == [(999,), (0,), (999,)] and data[2].image.getpixel((0, 0)) == (
+        3,
+        3,
+        3,
+    )
     with caplog.at_level(logging.WARNING), pytest.raises(UserError, match="image 1 of hfds/owner/Name"):
         data[1]  # where timm's own data set would give the next image under this one's number
 
@@ -200,9 +207,9 @@ def test_a_hub_data_set_image_by_image(monkeypatch: pytest.MonkeyPatch, caplog: 
 def test_labels_without_names_are_class_indices(monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, HubReader([png(1)] * 3, [4, 0, 2], {}))
     data = only(open_benchmark("hfds/x"))
-    assert data.answers(Classifier(7)) == [(4,), (0,), (2,)]
+    assert data.right_classes(Classifier(7)) == [(4,), (0,), (2,)]
     with pytest.raises(UserError, match="has the label 4, but the model knows the classes 0 to 3"):
-        data.answers(Classifier(4))
+        data.right_classes(Classifier(4))
 
 
 @pytest.mark.parametrize("label", [-1, None, [1, 2]])
@@ -241,10 +248,10 @@ def stream(monkeypatch: pytest.MonkeyPatch, reader: Stream) -> StreamSet:
 def test_a_stream_is_read_whole_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [(Image.new("L", (3, 2), grey), np.int64(grey * 7)) for grey in range(5)]
     data = stream(monkeypatch, Stream(pairs, 5))
-    assert isinstance(data, StreamSet) and data.length == 5 and data.candidates(Classifier(3)) is None
+    assert isinstance(data, StreamSet) and data.length == 5 and data.competing_classes(Classifier(3)) is None
     for _ in range(2):
         items = list(data)
-        assert [(item.key, item.answers) for item in items] == [(f"{n:09d}", (n * 7,)) for n in range(5)]
+        assert [(item.name, item.label) for item in items] == [(f"{n:09d}", n * 7) for n in range(5)]
         assert [(item.image.mode, item.image.getpixel((0, 0))) for item in items] == [
             ("RGB", (n,) * 3) for n in range(5)
         ]

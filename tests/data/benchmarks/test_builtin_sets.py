@@ -35,15 +35,15 @@ def test_pictures_answers_and_objects_are_those_of_the_set() -> None:
     opened = resolve("builtin/rotation", "standard").openers["builtin/rotation"]()
     pictures = digits.test_set("rotation", "test", 1)
     assert len(opened) == len(pictures) == 800
-    assert opened.answers(Model()) == [(int(label),) for label in pictures.labels]
-    assert opened.candidates(Model()) is None
+    assert opened.right_classes(Model()) == [(int(label),) for label in pictures.labels]
+    assert opened.competing_classes(Model()) is None
     for index in (0, 101, 799):
         assert np.array_equal(np.asarray(opened[index].image), np.asarray(pictures[index].image))
         assert opened[index].label == opened.labels[index] == pictures.labels[index]
-        assert opened.folders[opened.labels[index]] == CLASSES[pictures.labels[index]]
-        assert opened.key(index) == f"rotation/{index:05d}"
+        assert opened.groups[index] == CLASSES[pictures.labels[index]]
+        assert opened.names[index] == f"rotation/{index:05d}"
         assert opened.objects[index] == str(pictures.objects[index])
     other = Model()
     other.num_classes = 1000
     with pytest.raises(UserError, match="has 20 classes, the model 1000"):
-        opened.answers(other)
+        opened.right_classes(other)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from relevit.data.benchmarks import ClassFolders
+from relevit.data.benchmarks import class_folders
 from relevit.errors import UserError
 from relevit.evaluation import evaluate
 from relevit.evaluation.accuracy.recall import Accuracy, hits_at
@@ -160,5 +160,5 @@ def test_part_of_the_images() -> None:
 
 
 def test_class_folders_as_a_dataset(folder: Path) -> None:
-    report = evaluate(Grey(13), {"folders": ClassFolders(folder)}, transform=evaluation_view(CONFIG))
+    report = evaluate(Grey(13), {"folders": class_folders(folder)}, transform=evaluation_view(CONFIG))
     assert report.accuracy().r1 == pytest.approx(60.0)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from relevit.data.benchmarks import ClassFolders, composed_sets
+from relevit.data.benchmarks import class_folders, composed_sets
 from relevit.data.composition.composed_sets import prepare, write_compositions
 from relevit.errors import UserError
 from relevit.evaluation import evaluate
@@ -186,7 +186,7 @@ def test_folders_of_sets_are_checked_before_anything_is_measured(composed: Path)
 
 def test_class_folders_know_their_objects_by_file(composed: Path) -> None:
     folder = composed / "original" / "images"
-    assert ClassFolders(folder).objects is None
-    known = ClassFolders(folder, {folder / "0" / "1.png": "one"})
+    assert class_folders(folder).objects is None
+    known = class_folders(folder, objects={folder / "0" / "1.png": "one"})
     assert known.objects is not None and known.objects[1] == "one" and known.objects[0] == str(folder / "0" / "0.png")
     assert torch.is_tensor(VIEW(known[0].image))

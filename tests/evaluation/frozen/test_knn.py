@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import relevit.evaluation.frozen.knn as module
 from families import build
-from relevit.data.benchmarks import ClassFolders
+from relevit.data.benchmarks import class_folders
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.frozen.knn import Nearest, features, first_of, knn, votes
 from relevit.evaluation.measurements import MEASUREMENTS
@@ -44,7 +45,7 @@ class Backbone(nn.Module):
         return tokens @ self.weight if pre_logits else tokens[:, :3]
 
 
-def folder(root: Path, counts: dict[str, int], seed: int) -> ClassFolders:
+def folder(root: Path, counts: dict[str, int], seed: int) -> ImageSet:
     """Noise around a picture of each class, much noise, so that neighbours are of several classes."""
     rng = np.random.default_rng(seed)
     for name, count in counts.items():
@@ -53,20 +54,18 @@ def folder(root: Path, counts: dict[str, int], seed: int) -> ClassFolders:
         for number in range(count):
             picture = np.clip(middle + rng.normal(0, 110, (5, 7, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(picture).save(root / name / f"{seed}_{number}.png")
-    return ClassFolders(root)
+    return class_folders(root)
 
 
 @pytest.fixture
-def sets(tmp_path: Path) -> tuple[ClassFolders, ClassFolders]:
+def sets(tmp_path: Path) -> tuple[ImageSet, ImageSet]:
     names = ["ape", "bee", "cat", "dog", "eel", "fox", "gnu"]
     test = folder(tmp_path / "test", {name: 5 + number for number, name in enumerate(names[1:])}, 1)
     train = folder(tmp_path / "train", {name: 7 + number for number, name in enumerate(names)}, 2)
     return test, train
 
 
-def direct(
-    test: ClassFolders, train: ClassFolders, k: int, temperature: float
-) -> tuple[list[str], list[bool], list[bool]]:
+def direct(test: ImageSet, train: ImageSet, k: int, temperature: float) -> tuple[list[str], list[bool], list[bool]]:
     """One test image at a time, with dictionaries, in double precision."""
     weight = Backbone().weight.detach().double().numpy()
 
@@ -91,7 +90,7 @@ def direct(
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(20, 0.07), (1, 0.07), (13, 0.5), (70, 0.002)])
-def test_against_a_direct_loop(sets: tuple[ClassFolders, ClassFolders], k: int, temperature: float) -> None:
+def test_against_a_direct_loop(sets: tuple[ImageSet, ImageSet], k: int, temperature: float) -> None:
     test, train = sets
     result = knn(Backbone(), VIEW, test, train=train, k=k, temperature=temperature, batch_size=9)
     first, hit1, hit5 = direct(test, train, k, temperature)
@@ -103,11 +102,11 @@ def test_against_a_direct_loop(sets: tuple[ClassFolders, ClassFolders], k: int, 
         assert knn(Backbone(), VIEW, test, train=train, k=20, temperature=100.0).predicted != first
 
 
-def test_against_scikit_learn(sets: tuple[ClassFolders, ClassFolders]) -> None:
+def test_against_scikit_learn(sets: tuple[ImageSet, ImageSet]) -> None:
     test, train = sets
     model = Backbone()
 
-    def found(data: ClassFolders) -> tuple[np.ndarray, list[str]]:
+    def found(data: ImageSet) -> tuple[np.ndarray, list[str]]:
         images = torch.stack([VIEW(data[number].image) for number in range(len(data))])
         return features(model, images, []).detach().double().numpy(), [path.parent.name for path in data.paths]
 
@@ -122,9 +121,7 @@ def test_against_scikit_learn(sets: tuple[ClassFolders, ClassFolders]) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 10, 10_000])
-def test_chunks_change_nothing(
-    sets: tuple[ClassFolders, ClassFolders], chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_change_nothing(sets: tuple[ImageSet, ImageSet], chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     test, train = sets
     whole = knn(Backbone(), VIEW, test, train=train)
     monkeypatch.setattr(module, "_CHUNK", chunk)
@@ -181,7 +178,7 @@ def test_votes_by_hand() -> None:
     assert missing[2].tolist() == [3] and missing[0].tolist() == [True]
 
 
-def test_features_do_not_know_the_test_images(sets: tuple[ClassFolders, ClassFolders]) -> None:
+def test_features_do_not_know_the_test_images(sets: tuple[ImageSet, ImageSet]) -> None:
     """Each test image alone gets the answer that it gets among the others: none of them is in the bank."""
     test, train = sets
     whole = knn(Backbone(), VIEW, test, train=train, k=1)
@@ -201,21 +198,21 @@ def test_features_do_not_know_the_test_images(sets: tuple[ClassFolders, ClassFol
     assert alone == whole.predicted[::9]
 
 
-def test_a_file_in_both_sets_is_refused(sets: tuple[ClassFolders, ClassFolders], tmp_path: Path) -> None:
+def test_a_file_in_both_sets_is_refused(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
     test, train = sets
     with pytest.raises(UserError, match=r"train/.*/.*\.png is in the test set and in the training set"):
-        knn(Backbone(), VIEW, ClassFolders(tmp_path / "train"), train=train)
+        knn(Backbone(), VIEW, class_folders(tmp_path / "train"), train=train)
     with pytest.raises(UserError, match="the test set is the training set"):
         knn(Backbone(), VIEW, train, train=train)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "bee").symlink_to(tmp_path / "test" / "bee")
     with pytest.raises(UserError, match="is in the test set and in the training set"):
-        knn(Backbone(), VIEW, test.root / ".." / "other", train=test)
+        knn(Backbone(), VIEW, Path(test.name) / ".." / "other", train=test)
 
 
-def test_classes_are_matched_by_name(sets: tuple[ClassFolders, ClassFolders], tmp_path: Path) -> None:
+def test_classes_are_matched_by_name(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
     test, train = sets
-    assert test.folders[0] == "bee" and train.folders[0] == "ape"  # so their numbers differ
+    assert test.class_names[0] == "bee" and train.class_names[0] == "ape"  # so their numbers differ
     extra = folder(tmp_path / "more", {"bee": 2, "yak": 1, "zebu": 1}, 5)
     with pytest.raises(
         UserError, match=r"no images of 2 of the test set's classes \(yak, zebu\): name class folders alike"
@@ -223,7 +220,7 @@ def test_classes_are_matched_by_name(sets: tuple[ClassFolders, ClassFolders], tm
         knn(Backbone(), VIEW, extra, train=train)
 
 
-def test_model_is_as_before_progress_and_json(sets: tuple[ClassFolders, ClassFolders]) -> None:
+def test_model_is_as_before_progress_and_json(sets: tuple[ImageSet, ImageSet]) -> None:
     test, train = sets
     (test.root / "cat" / "1_0.png").write_bytes(b"broken")
     (train.root / "ape" / "2_3.png").write_bytes(b"broken")
@@ -269,14 +266,12 @@ def test_features_of_timm_models(family: str) -> None:
         ({"temperature": math.nan}, "temperature must be a number above 0"),
     ],
 )
-def test_bad_options_are_refused(
-    sets: tuple[ClassFolders, ClassFolders], options: dict[str, Any], message: str
-) -> None:
+def test_bad_options_are_refused(sets: tuple[ImageSet, ImageSet], options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         knn(Backbone(), VIEW, sets[0], train=sets[1], **options)
 
 
-def test_bad_models_and_sets_are_refused(sets: tuple[ClassFolders, ClassFolders]) -> None:
+def test_bad_models_and_sets_are_refused(sets: tuple[ImageSet, ImageSet]) -> None:
     test, train = sets
     with pytest.raises(UserError, match="Flatten has no forward_features"):
         knn(nn.Flatten(), VIEW, test, train=train)

@@ -12,6 +12,7 @@ from sklearn.metrics import auc
 from torch import Tensor, nn
 
 import relevit.explainers
+from image_sets import image_set
 from relevit.data.samples import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.insertion_deletion import InsertionDeletion, insertion_deletion
@@ -146,28 +147,13 @@ def test_images_without_a_label_are_left_out() -> None:
 
 
 def test_candidates_share_the_probability() -> None:
-    class Two:
-        def __init__(self) -> None:
-            self.data = samples()
-
-        def __len__(self) -> int:
-            return len(self.data)
-
-        def __getitem__(self, index: int) -> Sample:
-            return self.data[index]
-
-        def answers(self, model: nn.Module, class_map: Any = None) -> list[tuple[int, ...]]:
-            return [(1,)] * len(self.data)
-
-        def candidates(self, model: nn.Module) -> list[int]:
-            return [1, 3]
-
-    result = measure(Two(), target="label")
+    two = image_set(samples(), [(1,)] * len(samples()), [1, 3])
+    result = measure(two, target="label")
     views = torch.stack([VIEW(np.asarray(sample.image)) for sample in samples()])
     expected = Linear()(views)[:, [1, 3]].softmax(dim=1)[:, 0].mean().item()
     assert result.curves["deletion"][0] == pytest.approx(expected, abs=1e-9)
     shares = Linear()(views)[:, [1, 3]].softmax(dim=1)  # the predicted class is one of the two
-    result = measure(Two(), target="predicted")
+    result = measure(two, target="predicted")
     assert result.classes.tolist() == [(1, 3)[place] for place in shares.argmax(dim=1).tolist()]
     assert result.curves["deletion"][0] == pytest.approx(shares.amax(dim=1).mean().item(), abs=1e-9)
 

@@ -14,7 +14,8 @@ from sklearn.metrics import auc
 from torch import Tensor, nn
 
 import relevit.explainers
-from relevit.data.benchmarks import ClassFolders
+from image_sets import image_set
+from relevit.data.benchmarks import class_folders
 from relevit.data.samples import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.perturbation import SHARES, Perturbation, perturbation
@@ -245,35 +246,10 @@ def test_random_patches_leave_as_regions() -> None:
     assert not torch.equal(gone[0], gone[1])
 
 
-class Answers:
-    """An image set that knows several right classes, and which classes compete."""
-
-    folders = ("a", "b")
-
-    def __init__(self, data: list[Sample], right: list[tuple[int, ...]], candidates: list[int] | None) -> None:
-        self.data, self.right, self.own = data, right, candidates
-        self.labels = [number % 2 for number in range(len(data))]
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.data[index]
-
-    def key(self, index: int) -> str:
-        return f"key {index}"
-
-    def answers(self, model: nn.Module, class_map: Any = None) -> list[tuple[int, ...]]:
-        return self.right
-
-    def candidates(self, model: nn.Module) -> list[int] | None:
-        return self.own
-
-
 def test_several_right_classes_and_candidates() -> None:
     data = samples()
     right = [(number % 5, (number + 2) % 5) for number in range(len(data))]
-    result = measure(Answers(data, right, None))
+    result = measure(image_set(data, right, groups=["a", "b"] * 7))
     assert result.names[3] == "key 3" and result.groups[3] == "b"
     named = result.predictions["positive_label"]
     expected = [[float(each in right[image]) for each in row] for image, row in enumerate(named.tolist())]
@@ -281,7 +257,7 @@ def test_several_right_classes_and_candidates() -> None:
     # the map of the right class is the first one's
     first = measure([sample._replace(label=right[i][0]) for i, sample in enumerate(data)])
     assert (first.predictions["positive_label"] == named).all()
-    shut = measure(Answers(data, right, [1, 4]))
+    shut = measure(image_set(data, right, [1, 4]))
     assert {int(each) for named in shut.predictions.values() for each in named.ravel()} == {1, 4}
     assert set(shut.original.tolist()) == {1, 4}
 
@@ -290,7 +266,7 @@ def test_an_image_whose_class_the_model_lacks_is_a_miss() -> None:
     data = samples()
     right = [(sample.label,) for sample in data]
     lacking = [() if number % 3 == 0 else own for number, own in enumerate(right)]
-    whole, some = measure(Answers(data, right, None)), measure(Answers(data, lacking, None))
+    whole, some = measure(image_set(data, right)), measure(image_set(data, lacking))
     missed = np.arange(len(data)) % 3 == 0
     expected = np.where(missed, 0, whole.areas("positive_predicted"))
     assert whole.areas("positive_predicted")[missed].any()
@@ -356,13 +332,13 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
         for number, sample in enumerate(samples(3)):
             Image.fromarray(np.asarray(sample.image)).save(tmp_path / name / f"{number}.png")
     (tmp_path / "4" / "1.png").write_bytes(b"broken")
-    result = measure(ClassFolders(tmp_path))
+    result = measure(class_folders(tmp_path))
     assert [each.name for each in result.left_out] == ["4/1.png"] and "4/1.png" in result.left_out[0].reason
     assert result.names == ["0/0.png", "0/1.png", "0/2.png", "4/0.png", "4/2.png"] and result.answers[3] == (4,)
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"broken")
     with pytest.raises(UserError, match="none of the 6 images could be read"):
-        measure(ClassFolders(tmp_path))
+        measure(class_folders(tmp_path))
 
 
 @pytest.mark.parametrize(

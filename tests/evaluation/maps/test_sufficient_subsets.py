@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from image_sets import image_set
 from relevit.data.samples import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.sufficient_subsets import SufficientSubsets, path, sizes, sufficient_subsets
@@ -275,15 +276,11 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 def test_only_the_classes_of_the_benchmark_compete() -> None:
     """As with a model whose head has these classes alone, whose numbers are then places among them."""
 
-    class Some(list):
-        def candidates(self, model: nn.Module) -> list[int]:
-            return [3, 0, 4]
-
     part = Net()
     part.num_classes = 3
     part.second = nn.Parameter(part.second.detach()[:, [0, 3, 4]])
     options: dict[str, Any] = {"batch_size": 3, "threshold": 0.6, "remove": 0.2, "seed": 5}
-    found = sufficient_subsets(Net(), VIEW, Some(samples(11)), **options).subsets
+    found = sufficient_subsets(Net(), VIEW, image_set(samples(11), competing=[3, 0, 4]), **options).subsets
     expected = sufficient_subsets(part, VIEW, samples(11), **options).subsets
     for kind in ("predicted", "other"):
         assert found[kind].classes.tolist() == np.array([0, 3, 4])[expected[kind].classes].tolist()

@@ -1,27 +1,20 @@
 """Benchmarks to measure a model on: one file for each, with the functions that find and open it."""
 
 from relevit.data.benchmarks.builtin import builtin_sets
-from relevit.data.benchmarks.class_folders import ClassFolders, composed_sets
+from relevit.data.benchmarks.class_folders import class_folders, composed_sets
 from relevit.data.benchmarks.discovery import Discovery, Found, find_benchmarks
-from relevit.data.benchmarks.image_set import ImageSet, LabelledImage
 from relevit.data.benchmarks.imagenet_c import CorruptionErrors, mean_corruption_error
-from relevit.data.benchmarks.indexed_set import IndexedSet, StreamItem, StreamSet
 from relevit.data.benchmarks.opening import open_benchmark
 from relevit.data.benchmarks.table import BENCHMARKS, PROTOCOLS
 
 __all__ = [
     "BENCHMARKS",
     "PROTOCOLS",
-    "ClassFolders",
     "CorruptionErrors",
     "Discovery",
     "Found",
-    "ImageSet",
-    "IndexedSet",
-    "LabelledImage",
-    "StreamItem",
-    "StreamSet",
     "builtin_sets",
+    "class_folders",
     "composed_sets",
     "find_benchmarks",
     "mean_corruption_error",

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 
-from relevit.data.benchmarks.image_set import ImageSet, Open
+from relevit.data.benchmarks.class_folders import Open, tree_set
 from relevit.data.benchmarks.imagenet_classes import ImageNetAnswers, ImageNetCandidates
-from relevit.data.benchmarks.listing import Paths, class_tree, has_image, subfolders
 from relevit.data.benchmarks.reading import packaged
+from relevit.data.listing import Paths, class_tree, has_image, subfolders
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 NAME = "backgrounds-challenge"
@@ -68,21 +69,12 @@ def _kinds(folder: Path) -> dict[str, int]:
 
 def _open(name: str, folder: Path, kinds: Mapping[str, int]) -> ImageSet:
     tree = class_tree(folder, kinds)
-    choices = [classes_of_kind()[kinds[each]] for each in tree.folders]
-    answers = ImageNetAnswers(f"{NAME}/{name}", choices, tree.labels, tree.folders, tree.labels)
-    return ImageSet(
-        name=f"{NAME}/{name}",
-        root=folder,
-        paths=tree.paths,
-        labels=tree.labels,
-        folders=tree.folders,
-        answers_of=answers,
-        candidates_of=ImageNetCandidates(),
-        objects=_objects(tree.paths),
-    )
+    choices = [classes_of_kind()[kinds[name]] for name in tree.class_names]
+    right = ImageNetAnswers(f"{NAME}/{name}", choices, tree.class_names)
+    return tree_set(f"{NAME}/{name}", tree, right, competing=ImageNetCandidates(), objects=_objects(tree.paths))
 
 
 def _objects(paths: Paths) -> list[str] | None:
     """What each image shows, from names fg_<image>_bg_<image>; None where they tell nothing."""
-    found = [_OBJECT.match(paths.name(index).rpartition("/")[2]) for index in range(len(paths))]
+    found = [_OBJECT.match(name.rpartition("/")[2]) for name in paths.names]
     return [match[1] for match in found if match] if all(found) else None

@@ -10,12 +10,14 @@ from typing import Any
 from torch import nn
 
 from relevit.data.builtin.digits import CLASSES, TEST_SETS, test_set
+from relevit.data.listing import Column
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 BUILTIN = "builtin"
 
 
-def builtin_sets(spec: str) -> dict[str, Callable[[], BuiltinSet]] | None:
+def builtin_sets(spec: str) -> dict[str, Callable[[], ImageSet]] | None:
     """The sets that `spec` stands for, by name, each with a function that draws it; None where `spec` is something else, such as
     a folder that is there. Raises UserError for a set that there is not."""
     head, _, wanted = spec.partition("/")
@@ -25,35 +27,31 @@ def builtin_sets(spec: str) -> dict[str, Callable[[], BuiltinSet]] | None:
         raise UserError(
             f"{spec} is no set of the built-in benchmark: builtin/NAME, with NAME one of {', '.join(TEST_SETS)}"
         )
-    return {f"{BUILTIN}/{name}": partial(BuiltinSet, name) for name in ([wanted] if wanted else TEST_SETS)}
+    return {f"{BUILTIN}/{name}": partial(builtin_set, name) for name in ([wanted] if wanted else TEST_SETS)}
 
 
-class BuiltinSet:
-    """A test set of the built-in benchmark with the names of its classes: one picture of each test object (800)."""
+def builtin_set(name: str) -> ImageSet:
+    """A test set of the built-in benchmark, masks included: one picture of each test object (800)."""
+    pictures = test_set(name, "test", 1)
+    labels = [int(label) for label in pictures.labels]
+    return ImageSet(
+        f"{BUILTIN}/{name}",
+        pictures.__getitem__,
+        [f"{name}/{number:05d}" for number in range(len(pictures))],
+        groups=Column(CLASSES, labels),
+        labels=labels,
+        objects=[str(number) for number in pictures.objects],
+        masked=True,
+        right=_own_classes,
+        kinds=labels,
+    )
 
-    def __init__(self, name: str) -> None:
-        self.pictures = test_set(name, "test", 1)
-        self.folders, self.labels = list(CLASSES), [int(label) for label in self.pictures.labels]
-        self.objects = [str(number) for number in self.pictures.objects]
 
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.pictures[index]
-
-    def key(self, index: int) -> str:
-        return self.pictures[index].name
-
-    def answers(self, model: nn.Module, class_map: Any = None) -> list[tuple[int, ...]]:
-        """Raises UserError for a model of another number of classes."""
-        if getattr(model, "num_classes", 0) != len(self.folders):
-            raise UserError(
-                f"the built-in benchmark has {len(self.folders)} classes, the model {getattr(model, 'num_classes', 0)}: "
-                "give --data of its own"
-            )
-        return [(label,) for label in self.labels]
-
-    def candidates(self, model: nn.Module) -> None:
-        """All classes compete."""
-        return None
+def _own_classes(model: nn.Module, class_map: Any = None) -> list[tuple[int, ...]]:
+    """Raises UserError for a model of another number of classes."""
+    if getattr(model, "num_classes", 0) != len(CLASSES):
+        raise UserError(
+            f"the built-in benchmark has {len(CLASSES)} classes, the model {getattr(model, 'num_classes', 0)}: "
+            "give --data of its own"
+        )
+    return [(label,) for label in range(len(CLASSES))]

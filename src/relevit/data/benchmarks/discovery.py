@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from relevit.data.benchmarks.class_folders import ClassFolders, composed_sets
-from relevit.data.benchmarks.image_set import ImageSet
-from relevit.data.benchmarks.indexed_set import IndexedSet
-from relevit.data.benchmarks.listing import has_image, holds_classes, subfolders
+from relevit.data.benchmarks.class_folders import class_folders, composed_sets
 from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
 from relevit.data.benchmarks.tar_files import has_tars, open_tars
 from relevit.data.composition.composed_sets import CONFIG, read_config
+from relevit.data.listing import has_image, holds_classes, subfolders
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 _DEPTH = 3  # folders are looked at down to so many below the root
@@ -28,7 +27,7 @@ class Found:
 
     name: str
     root: Path
-    open: Callable[[], ImageSet | ClassFolders | IndexedSet]
+    open: Callable[[], ImageSet]
 
 
 @dataclass(frozen=True)
@@ -137,14 +136,14 @@ def _own_sets(root: Path, taken: list[Path], refused: list[Path], result: Discov
         add(root.name, root)
 
 
-def own_sets(name: str, folder: Path) -> dict[str, Callable[[], ClassFolders | IndexedSet]]:
+def own_sets(name: str, folder: Path) -> dict[str, Callable[[], ImageSet]]:
     """The sets of a folder of class folders, of one made by `relevit compose`, or of tar files, by name."""
     if has_tars(folder):
         return {name: partial(open_tars, folder)}
     if not (folder / CONFIG).is_file():
-        return {name: partial(ClassFolders, folder)}
+        return {name: partial(class_folders, folder, name)}
     return {f"{name}/{each}": partial(_composed, folder, each) for each in read_config(folder).get("sets", [])}
 
 
-def _composed(folder: Path, name: str) -> ClassFolders:
+def _composed(folder: Path, name: str) -> ImageSet:
     return (composed_sets(folder) or {})[name]

@@ -19,11 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from relevit.data.benchmarks.image_set import ImageSet, Open
+from relevit.data.benchmarks.class_folders import Open, tree_set
 from relevit.data.benchmarks.imagenet_classes import COUNT, ImageNetAnswers, ImageNetCandidates, index_of, wnids
-from relevit.data.benchmarks.listing import Paths, Tree, class_tree, first_image, image_names, subfolders
 from relevit.data.benchmarks.reading import read_text
 from relevit.data.benchmarks.wnid_folders import find_wnid_folders
+from relevit.data.listing import Paths, Tree, class_tree, first_image, image_names, subfolders
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 NAME = "imagenet"
@@ -191,6 +192,6 @@ def _find_list(folder: Path) -> Path:
 
 def _open(folder: Path, labels: Path | None) -> ImageSet:
     tree = validation_images(folder, labels)
-    choices = [(index_of()[wnid],) for wnid in tree.folders]
-    answers = ImageNetAnswers(NAME, choices, tree.labels, tree.folders, tree.labels)
-    return ImageSet(NAME, folder, tree.paths, tree.labels, tree.folders, answers, ImageNetCandidates())
+    choices = [(index_of()[wnid],) for wnid in tree.class_names]
+    right = ImageNetAnswers(NAME, choices, tree.class_names)
+    return tree_set(NAME, tree, right, competing=ImageNetCandidates())

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from relevit.data.benchmarks.image_set import Open
-from relevit.data.benchmarks.listing import subfolders
+from relevit.data.benchmarks.class_folders import Open
 from relevit.data.benchmarks.wnid_folders import find_wnid_folders, wnid_set
+from relevit.data.listing import subfolders
 from relevit.errors import UserError
 
 NAME = "imagenet-c"

@@ -59,23 +59,20 @@ def _by_wnid(subset: str) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ImageNetAnswers:
-    """(model, class_map) -> for each image the model's classes that are right: `answers_of` of an ImageSet.
+    """(model, class_map) -> for each kind of image the model's classes that are right: `right` of an ImageSet.
 
     A model of ImageNet's classes, or of a larger ImageNet's, is asked by wnid; an image whose class a larger one lacks has no
     right class there and counts as a miss. For any other model the names of the groups go through the class map.
 
     Attributes:
         name: of the benchmark, for messages.
-        choices: tuples of ImageNet classes (0 to 999) that are right together.
-        choice: for each image, its number in `choices`.
-        folders, labels: the groups' names and the number of each image's group.
+        choices: of each kind the ImageNet classes (0 to 999) that are right together.
+        class_names: of each kind the name of its group.
     """
 
     name: str
     choices: Sequence[tuple[int, ...]]
-    choice: Sequence[int]
-    folders: Sequence[str]
-    labels: Sequence[int]
+    class_names: Sequence[str]
 
     def __call__(self, model: nn.Module, class_map: ClassMap | None = None) -> list[tuple[int, ...]]:
         where = positions(model)
@@ -89,7 +86,7 @@ class ImageNetAnswers:
                 + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
                 + "; measure it on a folder with classes of its own"
             )
-        return [right[number] for number in self.choice]
+        return right
 
     def _by_map(self, model: nn.Module, class_map: ClassMap | None) -> list[tuple[int, ...]]:
         if class_map is None:
@@ -98,13 +95,13 @@ class ImageNetAnswers:
                 "ImageNet that timm knows: give a model of 1,000 classes (or 11,221 to 21,843), or a class map from "
                 f"{self.name}'s folders to the model's classes"
             )
-        classes = class_index(self.folders, model, class_map)
-        return [(classes[self.folders[label]],) for label in self.labels]
+        classes = class_index(self.class_names, model, class_map)
+        return [(classes[name],) for name in self.class_names]
 
 
 @dataclass(frozen=True)
 class ImageNetCandidates:
-    """(model) -> the model's classes among which a prediction is taken: `candidates_of` of an ImageSet.
+    """(model) -> the model's classes among which a prediction is taken: `competing` of an ImageSet.
 
     `classes`: ImageNet classes, by default all 1,000. None is returned where that is all that the model has, and for a model of
     other classes; so a model of a larger ImageNet chooses among the 1,000, too.

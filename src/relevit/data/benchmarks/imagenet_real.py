@@ -13,11 +13,12 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from relevit.data.benchmarks.image_set import ImageSet, Open
+from relevit.data.benchmarks.class_folders import Open, tree_set
 from relevit.data.benchmarks.imagenet import IMAGES, above, confirm, find_validation, number_of, validation_images
 from relevit.data.benchmarks.imagenet_classes import COUNT, ImageNetAnswers, ImageNetCandidates
-from relevit.data.benchmarks.listing import Paths
 from relevit.data.benchmarks.reading import read_json
+from relevit.data.listing import Paths, Tree
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 NAME, FILE = "imagenet-real", "real.json"
@@ -55,18 +56,19 @@ def _find_file(folder: Path) -> Path | None:
 def _open(folder: Path, labels: Path | None, file: Path | None) -> ImageSet:
     real = read_real(file)
     tree = validation_images(folder, labels)
-    choices: dict[tuple[int, ...], int] = {}
-    names, groups, choice = [], array("i"), array("i")
-    for index, label in enumerate(tree.labels):
-        name = tree.paths.name(index)
+    kinds: dict[tuple[tuple[int, ...], int], int] = {}  # right classes and group
+    names, groups, kind_of = [], array("i"), array("i")
+    for name, group in zip(tree.paths.names, tree.numbers, strict=True):
         number = number_of(name)
         if not 1 <= number <= IMAGES:
             raise UserError(f"{folder / name}: there is no validation image of the number {number}")
         if real[number - 1]:
             names.append(name)
-            groups.append(label)
-            choice.append(choices.setdefault(real[number - 1], len(choices)))
+            groups.append(group)
+            kind_of.append(kinds.setdefault((real[number - 1], group), len(kinds)))
     if not names:
         raise UserError(f"none of the images in {folder} has a reassessed label")
-    answers = ImageNetAnswers(NAME, tuple(choices), choice, tree.folders, groups)
-    return ImageSet(NAME, folder, Paths(folder, names), groups, tree.folders, answers, ImageNetCandidates())
+    class_names = [tree.class_names[group] for _, group in kinds]
+    right = ImageNetAnswers(NAME, [labels for labels, _ in kinds], class_names)
+    kept = Tree(tree.class_names, Paths(folder, names), groups)
+    return tree_set(NAME, kept, right, kinds=kind_of, competing=ImageNetCandidates())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from relevit.data.benchmarks.image_set import Open
+from relevit.data.benchmarks.class_folders import Open
 from relevit.data.benchmarks.wnid_folders import find_wnid_folders, wnid_set
 
 NAME = "imagenet-sketch"

@@ -10,9 +10,10 @@ import re
 from functools import partial
 from pathlib import Path
 
-from relevit.data.benchmarks.image_set import ImageSet, Open
+from relevit.data.benchmarks.class_folders import Open, tree_set
 from relevit.data.benchmarks.imagenet_classes import COUNT, ImageNetAnswers, ImageNetCandidates
-from relevit.data.benchmarks.listing import class_tree, has_image, subfolders
+from relevit.data.listing import class_tree, has_image, subfolders
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 
@@ -29,9 +30,8 @@ def sets(root: Path, protocol: str, name: str = "imagenet-v2") -> dict[str, Open
 
 def _open(name: str, root: Path) -> ImageSet:
     tree = class_tree(root, [folder for folder in subfolders(root) if _class(folder) is not None])
-    choices = [(int(folder),) for folder in tree.folders]
-    answers = ImageNetAnswers(name, choices, tree.labels, tree.folders, tree.labels)
-    return ImageSet(name, root, tree.paths, tree.labels, tree.folders, answers, ImageNetCandidates())
+    right = ImageNetAnswers(name, [(int(folder),) for folder in tree.class_names], tree.class_names)
+    return tree_set(name, tree, right, competing=ImageNetCandidates())
 
 
 def _class(folder: str) -> int | None:

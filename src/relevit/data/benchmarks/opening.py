@@ -10,18 +10,16 @@ from typing import Any
 
 import yaml
 
-from relevit.data.benchmarks.class_folders import ClassFolders
 from relevit.data.benchmarks.discovery import find_benchmarks, own_sets, spelling
-from relevit.data.benchmarks.image_set import ImageSet
-from relevit.data.benchmarks.indexed_set import IndexedSet, StreamSet
-from relevit.data.benchmarks.listing import holds_classes
 from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
 from relevit.data.benchmarks.tar_files import has_tars, open_tars
 from relevit.data.benchmarks.timm_sets import PACKAGES, is_timm_string, open_timm
 from relevit.data.composition.composed_sets import CONFIG
+from relevit.data.listing import holds_classes
+from relevit.data.sets import ImageSet, StreamSet
 from relevit.errors import UserError
 
-AnySet = ImageSet | ClassFolders | IndexedSet | StreamSet
+AnySet = ImageSet | StreamSet
 YAML = (".yaml", ".yml")
 
 

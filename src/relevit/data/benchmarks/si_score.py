@@ -9,10 +9,11 @@ from __future__ import annotations
 from functools import cache, partial
 from pathlib import Path
 
-from relevit.data.benchmarks.image_set import ImageSet, Open
+from relevit.data.benchmarks.class_folders import Open, tree_set
 from relevit.data.benchmarks.imagenet_classes import ImageNetAnswers, ImageNetCandidates
-from relevit.data.benchmarks.listing import class_tree, has_image, subfolders
 from relevit.data.benchmarks.reading import packaged
+from relevit.data.listing import class_tree, has_image, subfolders
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 
@@ -44,6 +45,6 @@ def _plain(name: str) -> str:
 
 def _open(name: str, root: Path) -> ImageSet:
     tree = class_tree(root, [folder for folder in subfolders(root) if _class(folder) is not None])
-    choices = [(_classes()[_plain(folder)],) for folder in tree.folders]
-    answers = ImageNetAnswers(name, choices, tree.labels, tree.folders, tree.labels)
-    return ImageSet(name, root, tree.paths, tree.labels, tree.folders, answers, ImageNetCandidates())
+    choices = [(_classes()[_plain(folder)],) for folder in tree.class_names]
+    right = ImageNetAnswers(name, choices, tree.class_names)
+    return tree_set(name, tree, right, competing=ImageNetCandidates())

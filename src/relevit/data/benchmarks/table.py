@@ -19,7 +19,7 @@ from relevit.data.benchmarks import (
     objectnet,
     si_score,
 )
-from relevit.data.benchmarks.image_set import Open
+from relevit.data.benchmarks.class_folders import Open
 from relevit.errors import UserError
 
 PROTOCOLS = ("standard", "paper")

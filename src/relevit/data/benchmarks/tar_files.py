@@ -14,8 +14,9 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from relevit.data.benchmarks.indexed_set import IndexedSet
-from relevit.data.benchmarks.listing import Paths
+from relevit.data.benchmarks.indexed_set import indexed_set
+from relevit.data.listing import Paths
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.images import to_rgb
 
@@ -33,7 +34,7 @@ def has_tars(path: Path) -> bool:
     return any(name.endswith(".tar") for name, _ in seen) and not any(folder for _, folder in seen)
 
 
-def open_tars(path: Path) -> IndexedSet:
+def open_tars(path: Path) -> ImageSet:
     """The images of a tar file, or of a folder of tars; the class is the innermost folder, or else the archive's name.
 
     Raises UserError for a broken or compressed archive, one without images, or images outside of class folders.
@@ -60,7 +61,9 @@ def open_tars(path: Path) -> IndexedSet:
         raise UserError(f"{path} holds no images in class folders: expected <class>/<image> inside, or <class>.tar")
     group = {label: number for number, label in enumerate(used)}
     index = _Index(path, entries)
-    return IndexedSet(str(path), array("i", (group[entry[-1]] for entry in entries)), folders, index.key, index.read)
+    return indexed_set(
+        str(path), array("i", (group[entry[-1]] for entry in entries)), folders, index.paths.names, index.read
+    )
 
 
 class _Index:
@@ -69,13 +72,10 @@ class _Index:
     def __init__(self, path: Path, entries: list[tuple[str, str, int, int, int]]) -> None:
         self.files = [path / file if file else path for file in sorted({entry[1] for entry in entries})]
         number = {file: n for n, file in enumerate(sorted({entry[1] for entry in entries}))}
-        self.names = Paths(path, (entry[0] for entry in entries))
+        self.paths = Paths(path, (entry[0] for entry in entries))
         self.file = array("i", (number[entry[1]] for entry in entries))
         self.offset = array("q", (entry[2] for entry in entries))
         self.size = array("q", (entry[3] for entry in entries))
-
-    def key(self, index: int) -> str:
-        return self.names.name(index)
 
     def read(self, index: int) -> Image.Image:
         try:
@@ -84,7 +84,7 @@ class _Index:
                 content = file.read(self.size[index])
         except OSError as error:
             raise UserError(f"{self.files[self.file[index]]} cannot be read ({error.strerror})") from error
-        return decoded(content, os.fspath(self.names[index]))
+        return decoded(content, os.fspath(self.paths[index]))
 
 
 def decoded(content: bytes, name: str) -> Image.Image:

@@ -19,8 +19,9 @@ from urllib.parse import parse_qsl
 import numpy as np
 from PIL import Image
 
-from relevit.data.benchmarks.indexed_set import IndexedSet, StreamSet, whole
+from relevit.data.benchmarks.indexed_set import indexed_set
 from relevit.data.benchmarks.tar_files import decoded
+from relevit.data.sets import ImageSet, StreamSet, whole
 from relevit.errors import UserError
 from relevit.images import to_rgb
 
@@ -41,7 +42,7 @@ def is_timm_string(text: str) -> bool:
     return bool(rest) and prefix.lower() in PACKAGES
 
 
-def open_timm(text: str) -> IndexedSet | StreamSet:
+def open_timm(text: str) -> ImageSet | StreamSet:
     """The data set of a string. Raises UserError for one that cannot be opened, and names the package where one is missing."""
     address, _, query = text.partition("?")
     prefix, _, name = address.partition("/")
@@ -104,7 +105,7 @@ def _pairs(text: str, make: Callable[[], Any]) -> Iterator[tuple[Image.Image, An
         yield pair
 
 
-def _from_hub(text: str, dataset: Any) -> IndexedSet:
+def _from_hub(text: str, dataset: Any) -> ImageSet:
     """timm's own indexing puts the next image in the place of one that cannot be read: here it is an error of that image."""
     reader = dataset.reader
     labels = array("i", (whole(label, f"image {n} of {text}") for n, label in enumerate(reader.iter_targets())))
@@ -121,7 +122,7 @@ def _from_hub(text: str, dataset: Any) -> IndexedSet:
     return _indexed(text, labels, names, read)
 
 
-def _from_torchvision(text: str, dataset: Any) -> IndexedSet:
+def _from_torchvision(text: str, dataset: Any) -> ImageSet:
     given = next((getattr(dataset, each) for each in ("targets", "_labels", "labels") if hasattr(dataset, each)), None)
     if given is None:
         raise UserError(f"{text}: torchvision tells its labels image by image only; give its images as class folders")
@@ -137,8 +138,9 @@ def _from_torchvision(text: str, dataset: Any) -> IndexedSet:
     return _indexed(text, labels, dict(enumerate(map(str, names))), read)
 
 
-def _indexed(text: str, labels: array, names: dict[int, str], read: Callable[[int], Image.Image]) -> IndexedSet:
+def _indexed(text: str, labels: array, names: dict[int, str], read: Callable[[int], Image.Image]) -> ImageSet:
     if not labels:
         raise UserError(f"{text} holds no images")
     folders = [names.get(number, str(number)) for number in range(max([*labels, *names]) + 1)]
-    return IndexedSet(text, labels, folders, "{:09d}".format, read, bool(names))
+    keys = [f"{number:09d}" for number in range(len(labels))]
+    return indexed_set(text, labels, folders, keys, read, bool(names))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relevit.data.benchmarks.image_set import ImageSet
+from relevit.data.benchmarks.class_folders import tree_set
 from relevit.data.benchmarks.imagenet_classes import COUNT, ImageNetAnswers, ImageNetCandidates, index_of, wnids
-from relevit.data.benchmarks.listing import class_tree, has_image, image_names, subfolders
+from relevit.data.listing import class_tree, has_image, image_names, subfolders
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 ALL = tuple(range(COUNT))
@@ -43,16 +44,9 @@ def wnid_set(
 ) -> ImageSet:
     """The images of class folders named by wnid; `candidates`: ImageNet classes among which a prediction is taken (None: all)."""
     tree = class_tree(root, [folder for folder in subfolders(root) if folder in index_of()])
-    choices = [(index_of()[folder],) for folder in tree.folders]
-    foreign = [folder for folder, (index,) in zip(tree.folders, choices, strict=True) if index not in set(classes)]
+    choices = [(index_of()[folder],) for folder in tree.class_names]
+    foreign = [folder for folder, (index,) in zip(tree.class_names, choices, strict=True) if index not in set(classes)]
     if foreign:
         raise UserError(f"{root}/{foreign[0]} is none of the {len(classes):,} classes of {name}")
-    return ImageSet(
-        name=name,
-        root=root,
-        paths=tree.paths,
-        labels=tree.labels,
-        folders=tree.folders,
-        answers_of=ImageNetAnswers(name, choices, tree.labels, tree.folders, tree.labels),
-        candidates_of=ImageNetCandidates(ALL if candidates is None else candidates),
-    )
+    right = ImageNetAnswers(name, choices, tree.class_names)
+    return tree_set(name, tree, right, competing=ImageNetCandidates(ALL if candidates is None else candidates))

@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from relevit.data.benchmarks import ClassFolders
+from relevit.data.benchmarks import class_folders
+from relevit.data.sets import of_dataset
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy, hits_at
-from relevit.evaluation.image_batches import ImageBatches, groups_of
+from relevit.evaluation.image_batches import ImageBatches
 from relevit.evaluation.items import Advance, Item, LeftOut
 from relevit.evaluation.per_image import PerImage, summary
 from relevit.models.view import EvaluationView
@@ -120,7 +121,7 @@ def knn(
     Args:
         model: any timm model, in whatever it was trained; its head is not used.
         view: the transform of a picture to its input, of `relevit.load`.
-        data: the test set: a folder of class folders, `ClassFolders`, an `ImageSet`, or any data set with `groups`.
+        data: the test set: a folder of class folders, an `ImageSet`, or any data set with `groups`.
         train: the training set, one of the same.
         batch_size: pictures in one forward pass.
         seed: not used, nothing here is random.
@@ -286,14 +287,14 @@ class _Shared:
 
 
 def _opened(data: Any) -> Any:
-    return ClassFolders(data) if isinstance(data, str | Path) else data
+    return class_folders(data) if isinstance(data, str | Path) else of_dataset(data)
 
 
 def _matched(test: Any, bank: Any) -> tuple[list[str], list[int], list[int]]:
     """The training set's classes, sorted, and the number of each test and training image's class among them."""
     names = []
     for data, role in ((test, "test"), (bank, "training")):
-        groups = groups_of(data)
+        groups = data.groups
         if groups is None or not all(groups):
             raise UserError(f"the {role} set names no classes: give a folder with one folder of images per class")
         names.append([unicodedata.normalize("NFC", str(group)) for group in groups])
@@ -315,7 +316,7 @@ def _check_apart(test: Any, bank: Any) -> None:
     """Refuse a file that is in both sets: its nearest neighbour would be itself."""
     if test is bank:
         raise UserError("the test set is the training set: give two")
-    if getattr(test, "paths", None) is None or getattr(bank, "paths", None) is None:
+    if test.paths is None or bank.paths is None:
         return
     folders: dict[str, str] = {}
 

@@ -28,7 +28,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from relevit.data.benchmarks import ClassFolders
+from relevit.data.benchmarks import class_folders
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.shards import shard_ranges
 from relevit.files import atomic_write
@@ -68,7 +69,7 @@ class ProbeFigures:
 def train_linear_probe(
     model: nn.Module,
     view: Callable[[Any], Tensor],
-    images: str | os.PathLike[str] | ClassFolders,
+    images: str | os.PathLike[str] | ImageSet,
     out: str | os.PathLike[str],
     *,
     strengths: Sequence[float] = STRENGTHS,
@@ -105,16 +106,16 @@ def train_linear_probe(
         raise UserError(f"strengths must be positive numbers, not {list(strengths)}")
     if not 0 < held_out < 1:
         raise UserError(f"held_out must be a share between 0 and 1, not {held_out}")
-    data = images if isinstance(images, ClassFolders) else ClassFolders(Path(images))
-    if len(data.folders) < 2:
-        raise UserError(f"{data.root} holds one class folder: a head needs at least two classes")
+    data = images if isinstance(images, ImageSet) else class_folders(Path(images))
+    if len(data.class_names) < 2:
+        raise UserError(f"{data.name} holds one class folder: a head needs at least two classes")
     place = Path(out)
     if is_checkpoint(place):
         raise UserError(f"{place} holds a checkpoint already: give another folder")
     features, labels, unreadable = _features(model, view, data, place / FEATURES, batch_size, workers, progress)
-    counts = np.bincount(labels, minlength=len(data.folders))
+    counts = np.bincount(labels, minlength=len(data.class_names))
     if not counts.all():
-        raise UserError(f"no image of {data.folders[int(counts.argmin())]} could be read: {unreadable[0]}")
+        raise UserError(f"no image of {data.class_names[int(counts.argmin())]} could be read: {unreadable[0]}")
     mean, std = features.mean(axis=0), features.std(axis=0)
     std = np.where(std > 1e-6 * std.max(), std, 1.0)
     scaled = (features - mean) / std
@@ -130,14 +131,14 @@ def train_linear_probe(
     _put_head(model, weight, bias)
     figures = ProbeFigures(
         len(labels),
-        len(data.folders),
+        len(data.class_names),
         chosen,
         trials,
         100.0 * float((head.predict(scaled) == labels).mean()),
         unreadable,
     )
     given = getattr(model, "pretrained_cfg", None) or {}
-    names = {"num_classes": len(data.folders), "label_names": list(data.folders), "label_descriptions": None}
+    names = {"num_classes": len(data.class_names), "label_names": list(data.class_names), "label_descriptions": None}
     model.pretrained_cfg = {**given, **names}  # type: ignore[assignment]
     save_checkpoint(place, model, extra={"linear_probe": figures.to_dict()}, data_config=data_config(model))
     shutil.rmtree(place / FEATURES, ignore_errors=True)
@@ -189,24 +190,25 @@ def _put_head(model: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
 class _Views(Dataset):
     """Every image as (view, folder's number), or (None, reason)."""
 
-    def __init__(self, data: ClassFolders, view: Callable[[Any], Tensor]) -> None:
+    def __init__(self, data: ImageSet, view: Callable[[Any], Tensor]) -> None:
         self.data, self.view = data, view
+        self.number = {name: number for number, name in enumerate(data.class_names)}
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor | None, Any]:
         try:
-            image, label = self.data[index]
+            image = self.data[index].image
         except UserError as error:
             return None, str(error)
-        return self.view(image), label
+        return self.view(image), self.number[(self.data.groups or ())[index]]
 
 
 def _features(
     model: nn.Module,
     view: Callable[[Any], Tensor],
-    data: ClassFolders,
+    data: ImageSet,
     folder: Path,
     batch_size: int,
     workers: int,
@@ -216,7 +218,7 @@ def _features(
     identity = {
         "weights": fingerprint(model.state_dict()),
         "view": hashlib.sha256(view(Image.fromarray(_RAMP)).numpy().tobytes()).hexdigest(),
-        "images": hashlib.sha256("\n".join(data.key(i) for i in range(len(data))).encode()).hexdigest(),
+        "images": hashlib.sha256("\n".join(data.names).encode()).hexdigest(),
     }
     config = folder / "config.json"
     if config.exists():
@@ -257,7 +259,7 @@ def _features(
             if progress is not None:
                 progress(part.stop, len(data))
     if not found:
-        raise UserError(f"no image of {data.root} could be read: {unreadable[0]}")
+        raise UserError(f"no image of {data.name} could be read: {unreadable[0]}")
     return np.concatenate(found), np.concatenate(labels), unreadable
 
 

@@ -120,7 +120,7 @@ def insertion_deletion(
     Args:
         model: any model that the explainer takes.
         view: the transform of a picture to its input, of `relevit.load`.
-        data: an `ImageSet`, `ClassFolders`, or `Sample`s.
+        data: an `ImageSet`, or `Sample`s.
         batch_size: pictures in one forward pass; images and steps are run through together.
         seed: of the random order, which depends on it and on the image's number alone.
         progress: called with the number of images that are done since its last call.

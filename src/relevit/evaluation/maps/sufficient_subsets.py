@@ -140,7 +140,7 @@ def sufficient_subsets(
     Args:
         model: any classifier that has gradients by its input; nothing else is asked of it.
         view: the transform of a picture to its input, of `relevit.load`.
-        data: an `ImageSet`, `ClassFolders`, or `Sample`s; labels are not used.
+        data: an `ImageSet`, or `Sample`s; labels are not used.
         batch_size: images whose paths are followed together.
         seed: of the other classes, which depend on it and on the image's number alone.
         progress: called with the number of images that are done since its last call.

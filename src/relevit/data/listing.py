@@ -6,23 +6,20 @@ import os
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from relevit.errors import UserError
 from relevit.images import EXTENSIONS
 
+Value = TypeVar("Value")
 _FEW = 100  # so many entries without a folder, images among them: there will be no folders
 _PEEK = 20  # so many class folders are looked into for a first image
 
 
-class Paths(Sequence[Path]):
-    """Files below a folder, in the order given: a few bytes each beside the length of their names.
+class Names(Sequence[str]):
+    """Relative names with forward slashes, in the order given: a few bytes each beside their length."""
 
-    `root`: the folder. `name(index)`: a file's name relative to it, with forward slashes.
-    """
-
-    def __init__(self, root: str | Path, names: Iterable[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, names: Iterable[str]) -> None:
         self._ends = array("q", [0])
         joined = bytearray()
         for name in names:
@@ -33,11 +30,33 @@ class Paths(Sequence[Path]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def name(self, index: int) -> str:
-        place = index + len(self) if index < 0 else index
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = int(index) + len(self) if index < 0 else int(index)
         if not 0 <= place < len(self):
             raise IndexError(f"file {index} of {len(self)}")
         return os.fsdecode(self._joined[self._ends[place] : self._ends[place + 1]])
+
+
+class Paths(Sequence[Path]):
+    """Files below a folder.
+
+    Attributes:
+        root: the folder.
+        names: the files' names relative to it.
+    """
+
+    def __init__(self, root: str | Path, names: Iterable[str]) -> None:
+        self.root = Path(root)
+        self.names = names if isinstance(names, Names) else Names(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     @overload
     def __getitem__(self, index: int) -> Path: ...
@@ -45,16 +64,35 @@ class Paths(Sequence[Path]):
     def __getitem__(self, index: slice) -> list[Path]: ...
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        return self.root / self.name(int(index))
+            return [self.root / name for name in self.names[index]]
+        return self.root / self.names[index]
+
+
+class Column(Sequence[Value]):
+    """A value for each image where only a few differ, such as its class: `values[numbers[i]]`, four bytes an image."""
+
+    def __init__(self, values: Sequence[Value], numbers: Sequence[int]) -> None:
+        self.values, self.numbers = values, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.values[number] for number in self.numbers[index]]
+        return self.values[self.numbers[index]]
 
 
 class Tree(NamedTuple):
     """The images of class folders: the folders' names, sorted; the files, by folder, then by name; each file's folder number."""
 
-    folders: list[str]
+    class_names: list[str]
     paths: Paths
-    labels: array
+    numbers: array
 
 
 def subfolders(root: str | Path) -> list[str]:
