@@ -6,7 +6,7 @@ from method_terms import needed, outputs
 from relevit.data.composition.compose import Backgrounds
 from relevit.errors import UserError
 from relevit.training import losses
-from relevit.training.methods import METHODS, PAPER, Term, get_method, settings, swap_background, total
+from relevit.training.methods import METHODS, PAPER, Term, get_method, numbers_of, swap_background, total
 from tiny_run import TinySamples
 
 
@@ -52,14 +52,14 @@ def test_a_term_of_weight_zero_counts_for_nothing():
 
 def test_settings():
     weights = {"temperature": 0.5, "lambda_bg": None, "lambda_fg": 1.0}
-    assert settings("control", weights) == {"temperature": 0.5}
-    assert settings("relevance", weights) == {**PAPER, "temperature": 0.5, "lambda_fg": 1.0}
-    chosen = settings("relevance+background_swap", weights, {"swap_probability": 0.9, "lambda_bg": 3})
+    assert numbers_of("control", weights) == {"temperature": 0.5}
+    assert numbers_of("relevance", weights) == {**PAPER, "temperature": 0.5, "lambda_fg": 1.0}
+    chosen = numbers_of("relevance+background_swap", weights, {"swap_probability": 0.9, "lambda_bg": 3})
     assert chosen["swap_probability"] == 0.9 and chosen["lambda_bg"] == 3
     with pytest.raises(UserError, match="no option 'swap_probability'"):
-        settings("control", {}, {"swap_probability": 0.5})
+        numbers_of("control", {}, {"swap_probability": 0.5})
     with pytest.raises(UserError, match="temperature must be a number above 0"):
-        settings("control", {"temperature": 0.0})
+        numbers_of("control", {"temperature": 0.0})
     with pytest.raises(UserError, match=r"unknown method 'relevanse': choose one of relevance, "):
         get_method("relevanse")
 

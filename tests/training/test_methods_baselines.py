@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from relevit.errors import UserError
+from relevit.training.accelerator import make_accelerator
 from relevit.training.batches import Batch
 from relevit.training.input_gradients import (
     InputGradient,
@@ -17,8 +18,7 @@ from relevit.training.input_gradients import (
 )
 from relevit.training.loop import finetune
 from relevit.training.methods import METHODS
-from relevit.training.settings import make_accelerator
-from relevit.training.step import forward
+from relevit.training.step import Step
 from relevit.training.terms import total
 from tiny_run import TinySamples, arguments, tiny_model
 
@@ -43,7 +43,7 @@ def model_and_batch(seed: int = 0) -> tuple[torch.nn.Module, Batch]:
 
 
 def outputs_of(name: str, model: torch.nn.Module, batch: Batch, options: dict[str, float]):
-    return forward(model, batch, make_accelerator("no"), METHODS[name], options, with_maps=False)
+    return Step(METHODS[name], options, model, make_accelerator("no")).forward(batch, with_maps=False)
 
 
 def loss_of(name: str, model: torch.nn.Module, batch: Batch, options: dict[str, float]) -> torch.Tensor:

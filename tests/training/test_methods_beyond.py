@@ -46,7 +46,7 @@ def test_ablations(name):
     terms = method.loss(o, options)
     assert {key: term.weight for key, term in terms.items()} == pytest.approx(ABLATIONS[name], rel=1e-12)
     assert all(term.value.item() == values[key].item() for key, term in terms.items())
-    assert method.needs_maps and method.needs_labels == (name == "with_labels") and method.view is None
+    assert method.needs_maps and method.needs_labels == (name == "with_labels") and method.alteration is None
     dropped = {"background": "lambda_bg", "foreground": "lambda_fg", "confidence": "lambda_classification"}
     for term, option in dropped.items():
         kept = term in terms or (term == "confidence" and "label" in terms)

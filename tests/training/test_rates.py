@@ -76,7 +76,7 @@ def test_the_run_is_the_trial_that_the_rule_chooses(tmp_path, monkeypatch):
         finetune(tiny_model(), TinySamples(14), tmp_path / "run", **{**auto(), "rates": [1e-5, 1e-4]})
     with pytest.raises(UserError, match="another configuration: batch_size"):
         finetune(tiny_model(), TinySamples(14), tmp_path / "run", **{**auto(), "batch_size": 2})
-    with pytest.raises(UserError, match="not begun by relevit finetune --lr auto"):
+    with pytest.raises(UserError, match="was not begun by relevit finetune --lr auto"):
         finetune(tiny_model(), TinySamples(14), tmp_path / "plain", **auto())
 
     # without a folder: the same weights

@@ -6,22 +6,16 @@ import torch
 from relevit.data.manifest import Row
 from relevit.errors import UserError
 from relevit.models.fingerprints import of_weights as fingerprint
+from relevit.training.logs import CsvLog
 from relevit.training.run_folder import RunFolder
 
 CONFIG = {"lr": 0.1, "epochs": 3, "about": {"torch": "1"}}
 
 
-def begun(path):
-    folder = RunFolder(path, CONFIG)
-    with folder.owned:
-        folder.write_split([])
-    return folder
-
-
 def test_create_resume_finish(tmp_path):
     folder = RunFolder(tmp_path / "run", CONFIG)
     assert not (tmp_path / "run").exists() and folder.read_state() is None  # opening writes nothing
-    with folder.owned:
+    with folder:
         folder.write_split([Row("a", "dog", 1, "training")])
     assert (tmp_path / "run" / "split.csv").read_text() == "name,class,label,split\na,dog,1,training\n"
     folder.write_state({"model": {"w": torch.arange(3)}, "position": {"step": 4, "sums": {"loss": 0.1}}})
@@ -35,7 +29,8 @@ def test_create_resume_finish(tmp_path):
 
 
 def test_another_configuration_is_refused_with_the_differences(tmp_path):
-    begun(tmp_path / "run")
+    with RunFolder(tmp_path / "run", CONFIG):
+        pass
     with pytest.raises(UserError) as error:
         RunFolder(tmp_path / "run", {**CONFIG, "lr": 0.2, "seed": 1})
     assert "lr: 0.1 in the folder, 0.2 now; seed: None in the folder, 1 now" in str(error.value)
@@ -56,29 +51,33 @@ def test_foreign_folders_are_left_alone(tmp_path):
 
 
 def test_an_empty_folder_and_the_start_of_a_killed_run_may_be_used(tmp_path):
-    (tmp_path / ".relevit").mkdir()
-    (tmp_path / ".relevit" / "lock").write_text("")
     (tmp_path / ".config.json.tmp-abc").write_text("{")
-    begun(tmp_path)
+    (tmp_path / "trials").mkdir()
+    with RunFolder(tmp_path, CONFIG):
+        pass
     assert json.loads((tmp_path / "config.json").read_text()) == {"kind": "relevit finetune", **CONFIG}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "split.csv"]
+
+
+def test_of_two_calls_at_once_the_second_is_refused(tmp_path):
+    with RunFolder(tmp_path / "run", CONFIG), pytest.raises(UserError, match="in use by another relevit command"):
+        RunFolder(tmp_path / "run", CONFIG).__enter__()
 
 
 def test_log_is_cut_off_behind_the_state(tmp_path):
-    folder = begun(tmp_path / "run")
-    log = folder.log("steps.csv", "step", 0)
+    file = tmp_path / "steps.csv"
+    log = CsvLog(file, "step", 0)
     for step in (1, 2, 3):
         log.write({"step": step, "loss": step / 3})
-    folder.close()
-    with open(tmp_path / "run" / "steps.csv", "a") as file:
-        file.write("4,0.1")  # a row that was cut short
-    log = folder.log("steps.csv", "step", 2)
+    log.close()
+    with open(file, "a") as opened:
+        opened.write("4,0.1")  # a row that was cut short
+    log = CsvLog(file, "step", 2)
     log.write({"step": 3, "loss": 9.0, "unknown": 1})
     log.write({"step": 4})
-    folder.close()
-    assert (tmp_path / "run" / "steps.csv").read_text() == "step,loss\n1,0.333333\n2,0.666667\n3,9\n4,\n"
-    folder.log("steps.csv", "step", 0)
-    assert not (tmp_path / "run" / "steps.csv").exists()
+    log.close()
+    assert file.read_text() == "step,loss\n1,0.333333\n2,0.666667\n3,9\n4,\n"
+    CsvLog(file, "step", 0)
+    assert not file.exists()
 
 
 def test_states_come_less_often_where_writing_takes_long(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import relevit
 from families import build
 from relevit.errors import UserError
 from relevit.training.loop import finetune
-from relevit.training.trainable import Trained, check_trainable
+from relevit.training.trainable import TrainableWeights, check_trainable
 from tiny_run import CLASSES, TinySamples, arguments, tiny_model, weights_of
 
 MODES = {
@@ -80,7 +80,7 @@ def test_adapters_change_nothing_at_first_and_then_all_of_them_learn(family):
     separate = [getattr(m, "qkv_bias_separate", None) for m in model.modules()]
     with torch.no_grad():
         plain = relevit.forward_with_relevance(model, images)
-    with Trained(model, "lora:3", seed=5) as trained:
+    with TrainableWeights(model, "lora:3", seed=5) as trained:
         adapted = relevit.forward_with_relevance(model, images)
         for one, other in zip(plain, adapted, strict=True):
             torch.testing.assert_close(one, other.detach(), rtol=1e-3, atol=1e-4)
@@ -111,7 +111,7 @@ def test_adapters_are_drawn_from_the_seed():
     def drawn(seed):
         model = tiny_model()
         torch.manual_seed(int(torch.randint(1000, ())))
-        with Trained(model, "lora:2", seed) as trained:
+        with TrainableWeights(model, "lora:2", seed) as trained:
             return [p.detach().clone() for p in trained.parameters]
 
     one, again, other = drawn(1), drawn(1), drawn(2)
@@ -194,7 +194,7 @@ def test_nothing_else_requires_a_gradient_meanwhile(trainable):
     model = tiny_model()
     model.pos_embed.requires_grad_(False)
     flag = flags(model)
-    with Trained(model, trainable) as trained:
+    with TrainableWeights(model, trainable) as trained:
         inside = {name: p for name, p in model.named_parameters() if p.requires_grad}
         assert {id(p) for p in inside.values()} == {id(p) for p in trained.parameters}
         if trainable == "lora:2":

@@ -14,11 +14,11 @@ from accelerate.state import AcceleratorState
 import relevit
 from relevit.errors import UserError
 from relevit.explainers import EXPLAINERS
-from relevit.training import loop as training
 from relevit.training.loop import finetune
 from relevit.training.losses import confidence_loss, relevance_loss
 from relevit.training.methods import METHODS, Method, Term
 from relevit.training.monitor import NonFiniteLossError
+from relevit.training.step import Step
 from tiny_run import CLASSES, TinySamples, arguments, tiny_model, weights_of
 
 
@@ -101,12 +101,12 @@ def test_best_is_the_lowest_validation_loss_and_the_later_on_a_tie(tmp_path, mon
     losses = iter([9.0, 3.0, 2.0, 2.0, 4.0])
     kept = {}
 
-    def fake(net, *_, **__):
+    def fake(step, *_):
         loss = next(losses)
-        kept[loss] = weights(net)  # of two equal losses, the later one
+        kept[loss] = weights(step.model)  # of two equal losses, the later one
         return {"loss": loss, "accuracy": 0.5}
 
-    monkeypatch.setattr(training, "validation_pass", fake)
+    monkeypatch.setattr(Step, "validate", fake)
     model = tiny_model()
     result = finetune(model, TinySamples(4), tmp_path / "run", **arguments(epochs=4))
     assert result.metrics["best_epoch"] == 3 and result.metrics["after"]["loss"] == 2
@@ -160,7 +160,7 @@ def test_frozen_weights_stay():
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with few cores
 def test_finished_run_returns_at_once(tmp_path, monkeypatch):
     first = finetune(tiny_model(), TinySamples(6), tmp_path / "run", **arguments())
-    monkeypatch.setattr(training, "forward", None)  # any step would fail
+    monkeypatch.setattr(Step, "learn", None)  # any step would fail
     again = finetune(tiny_model(), TinySamples(6), tmp_path / "run", **arguments(workers=1, progress=True))
     assert again.metrics == json.loads(json.dumps(first.metrics))
     assert same(weights(again.model), weights(first.model))

@@ -40,7 +40,7 @@ def _fault(sample: Sample, num_classes: int, needs_labels: bool) -> str | None:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedSamples:
     """A data set without bad samples, with a manifest row and a hash of the content for each sample."""
 
     samples: Any
@@ -55,10 +55,10 @@ class Checked:
             digest.update(f"{row.name}\0{row.label}\0".encode() + content)
         return digest.hexdigest()
 
-    def part(self, indices: Sequence[int], split: str) -> Checked:
+    def part(self, indices: Sequence[int], split: str) -> CheckedSamples:
         """The samples at `indices`, whose rows then say what they are for."""
         rows = [self.rows[index]._replace(split=split) for index in indices]
-        return Checked(Subset(self.samples, list(indices)), rows, [self.hashes[index] for index in indices])
+        return CheckedSamples(Subset(self.samples, list(indices)), rows, [self.hashes[index] for index in indices])
 
 
 def _content(sample: Sample) -> bytes:
@@ -71,7 +71,7 @@ def _content(sample: Sample) -> bytes:
 
 def check_dataset(
     samples: Any, num_classes: int, needs_labels: bool, split: str = "training", skip_bad: bool = False
-) -> Checked:
+) -> CheckedSamples:
     """Read every sample of a data set once, before any training, and check it.
 
     Raises FaultsError (a UserError) with the list of all faults; with `skip_bad`, bad samples are left out instead. A
@@ -103,7 +103,7 @@ def check_dataset(
         raise FaultsError(faults)
     if not kept:
         raise UserError(f"there are no samples for {split}")
-    return Checked(samples if len(kept) == len(samples) else Subset(samples, kept), rows, hashes)
+    return CheckedSamples(samples if len(kept) == len(samples) else Subset(samples, kept), rows, hashes)
 
 
 def _row(sample: Sample, split: str) -> Row:
@@ -188,15 +188,15 @@ class Items(Dataset):
         return *self.view(sample.image, sample.mask, sample.ignore, generator), sample.label, sample.name
 
 
-def altered_by(view: Callable | None, samples: Any, options: Any) -> Callable | None:
-    """A method's view of samples (see methods.py), if it has one, as a function of (sample, index, generator)."""
-    if view is None:
+def altered_by(alteration: Callable | None, samples: Any, numbers: Any) -> Callable | None:
+    """A method's alteration of samples (see methods.py), if it has one, as a function of (sample, index, generator)."""
+    if alteration is None:
         return None
     backgrounds = Backgrounds(samples)
-    return lambda sample, index, generator: view(sample, index, backgrounds, generator, options)
+    return lambda sample, index, generator: alteration(sample, index, backgrounds, generator, numbers)
 
 
-class Step(NamedTuple):
+class StepBatches(NamedTuple):
     """One optimiser step of this process: its micro-batches as lists of keys, how many samples of each count (none of a
     list that only fills up for another process), and the number of samples over all processes."""
 
@@ -228,7 +228,7 @@ class Plan:
     def steps_per_epoch(self) -> int:
         return -(-self.length // self.group)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Step]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[StepBatches]:
         """The steps of an epoch, from step `start` on."""
         generator = torch.Generator().manual_seed(seed_from(self.seed, epoch))
         drawn = torch.randperm(self.length, generator=generator).tolist()
@@ -241,7 +241,7 @@ class Plan:
                 part = keys[own : own + self.batch_size]
                 parts.append(part or keys[:1])
                 counts.append(len(part))
-            yield Step(parts, counts, len(keys))
+            yield StepBatches(parts, counts, len(keys))
 
     def batches(self, epochs: int, epoch: int, start: int) -> Iterator[list[Key]]:
         """The keys of all micro-batches from a position on, for a loader's batch_sampler."""

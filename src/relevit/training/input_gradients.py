@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from relevit.errors import UserError
 from relevit.training.losses import inverse_mask, label_loss
-from relevit.training.terms import Options, Outputs, Term
+from relevit.training.terms import LossInputs, Numbers, Term
 
 INPUT_GRADIENTS = {"temperature": 1.0, "lambda_relevance": 0.8, "lambda_classification": 0.2}
 """The options of both; the paper tuned the weights per model and does not give them."""
@@ -88,28 +88,28 @@ def background_squares(
     return torch.where(counts[:, None], squares, 0), counts.sum() * gradient.shape[1]
 
 
-def _with_labels(background: Tensor, outputs: Outputs, options: Options) -> dict[str, Term]:
-    labels = label_loss(outputs.logits, outputs.labels, options["temperature"])
+def _with_labels(background: Tensor, inputs: LossInputs, numbers: Numbers) -> dict[str, Term]:
+    labels = label_loss(inputs.logits, inputs.labels, numbers["temperature"])
     return {
-        "background": Term(options["lambda_relevance"], background),
-        "label": Term(options["lambda_classification"], labels),
+        "background": Term(numbers["lambda_relevance"], background),
+        "label": Term(numbers["lambda_classification"], labels),
     }
 
 
-def gradmask(outputs: Outputs, options: Options) -> dict[str, Term]:
+def gradmask(inputs: LossInputs, numbers: Numbers) -> dict[str, Term]:
     """The mean over batch, channels and pixels of (d logit_y / dx * Sbar)^2, and cross-entropy with the labels."""
-    assert outputs.input_gradient is not None  # the loop computes it
-    squares, count = background_squares(outputs.input_gradient, outputs.masks, outputs.ignore)
+    assert inputs.input_gradient is not None  # the loop computes it
+    squares, count = background_squares(inputs.input_gradient, inputs.masks, inputs.ignore)
     mean = squares.sum() / (count if isinstance(count, int) else count.clamp(min=1))
-    return _with_labels(mean, outputs, options)
+    return _with_labels(mean, inputs, numbers)
 
 
-def rrr(outputs: Outputs, options: Options) -> dict[str, Term]:
+def rrr(inputs: LossInputs, numbers: Numbers) -> dict[str, Term]:
     """The sum over batch, channels and pixels of (d sum_k log p_k / dx * Sbar)^2, and cross-entropy with the labels.
 
     A sum over the batch grows with the batch, beside a cross-entropy that is a mean: two batches of 4 that are accumulated
     weigh it half as much as one batch of 8. Set `lambda_relevance` with the batch size.
     """
-    assert outputs.input_gradient is not None  # the loop computes it
-    squares, _ = background_squares(outputs.input_gradient, outputs.masks, outputs.ignore)
-    return _with_labels(squares.sum(), outputs, options)
+    assert inputs.input_gradient is not None  # the loop computes it
+    squares, _ = background_squares(inputs.input_gradient, inputs.masks, inputs.ignore)
+    return _with_labels(squares.sum(), inputs, numbers)

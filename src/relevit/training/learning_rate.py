@@ -2,7 +2,7 @@
 
 The rule: the highest rate at which validation accuracy falls by at most 2.5 points and the classification loss (Eq. 4) does
 not rise. The paper's grid for its models is 5e-7 to 5e-6; a small model wants higher ones, and so do low-rank adapters.
-A trial is a run of its own, in RUN/trials/RATE, and the one that is chosen becomes the run.
+A trial is a run of its own, in RUN/trials/RATE, and the one that is chosen is the run.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import copy
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from relevit.errors import UserError
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
+from relevit.models.checkpoints import WEIGHTS, fill, read_weights
 from relevit.models.loading import load
+from relevit.training.accelerator import make_accelerator
 from relevit.training.monitor import NonFiniteLossError
 from relevit.training.run_folder import KIND, TRIALS
 from relevit.training.samples import gather
-from relevit.training.settings import make_accelerator
+from relevit.training.settings import TrainingSettings
 
 ACCURACY_MAY_FALL = 2.5  # points
 LARGE = 15_000_000  # parameters; the paper's smallest models have 22 million
@@ -49,71 +52,99 @@ def default_rates(model: nn.Module, trainable: str = "all") -> tuple[float, ...]
     return RATES_OF_LARGE if large and not trainable.startswith("lora") else RATES_OF_SMALL
 
 
-def finetune_by_rule(train: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Trials of `train` (training.finetune) with `arguments`, and the result of the one that the rule chooses.
+def finetune_by_rule(
+    train: Callable[..., Any], model: Any, samples: Any, out: Path | None, settings: TrainingSettings
+) -> Any:
+    """Trials of `train` (loop.py) for each rate of the grid; the one that the rule chooses is the result.
 
     Its metrics have `lr`, `rates` (the grid) and `trials` (see `table`). The same call goes on with what was interrupted.
     Raises UserError for rates that are none, a folder that is no such run's, and without validation samples that have
     labels, before any training.
     """
-    given = {**arguments}
-    model, rates = given.pop("model"), given.pop("rates")
-    net = model if isinstance(model, nn.Module) else load(model, protocol=given["protocol"])[0]
-    grid = sorted(set(rates or default_rates(net, given["trainable"])))
+    net = model if isinstance(model, nn.Module) else load(model, normalization=settings.normalization)[0]
+    grid = sorted(set(settings.rates or default_rates(net, settings.trainable)))
     if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in grid):
-        raise UserError(f"rates must be numbers above 0, not {list(rates)}")
-    out = None if given["out"] is None else Path(given["out"])
-    folder = None
-    if out is not None:
-        folder = OwnedFolder(out, f"{KIND} --lr auto", {"rates": grid}, record=f"{TRIALS}/rates.json")
-        if folder.earlier is not None and (out / "result.json").exists():
-            folder.tidy()
-            return train(model, **{**given, "lr": json.loads((out / "result.json").read_text())["lr"]})
-    _check_validation(net, given)
-    with folder or nullcontext():
-        chosen, result = _by_trials(train, model, net, grid, given)
-    return result if out is None else train(model, **{**given, "lr": chosen})
+        raise UserError(f"rates must be numbers above 0, not {list(settings.rates or ())}")
+    recorded = {**settings.recorded(), "rates": grid}
+    owner = None if out is None else OwnedFolder(out, f"{KIND} --lr auto", recorded, may_hold=(TRIALS,))
+    _check_validation(net, samples, settings)
+    with owner or nullcontext():
+        finished = _finished_rate(out)
+        if finished is None:
+            return _best_of_trials(_Trials(train, model, net, samples, out, settings), grid)
+    return train(model, samples, out, replace(settings, lr=finished))
 
 
-def _by_trials(
-    train: Callable[..., Any],
-    model: nn.Module | str,
-    net: nn.Module,
-    grid: Sequence[float],
-    given: Mapping[str, Any],
-) -> tuple[float, Any]:
-    """The rate that the rule chooses, and the result of its trial; with a folder, the trial's files are then the run's."""
-    is_module = isinstance(model, nn.Module)
-    out = None if given["out"] is None else Path(given["out"])
-    results: dict[float, Any] = {}
-    weights: dict[float, dict[str, Any]] = {}
-    failed: dict[float, str] = {}
-    for number, rate in enumerate(grid, 1):
-        where = None if out is None else out / TRIALS / f"{rate:g}"
-        _say(given, f"Trial {number} of {len(grid)}: learning rate {rate:g}")
+def _finished_rate(out: Path | None) -> float | None:
+    """The rate of the finished run in `out`, if it is finished."""
+    result = None if out is None else out / "result.json"
+    return json.loads(result.read_text())["lr"] if result is not None and result.exists() else None
+
+
+class _Trials:
+    """The runs at the rates of a grid: their metrics and weights, and what went wrong with others."""
+
+    def __init__(
+        self,
+        train: Callable[..., Any],
+        model: Any,
+        net: nn.Module,
+        samples: Any,
+        out: Path | None,
+        settings: TrainingSettings,
+    ) -> None:
+        self.train, self.model, self.net, self.samples = train, model, net, samples
+        self.out, self.settings = out, settings
+        self.accelerator = make_accelerator(settings.mixed_precision)
+        self.results: dict[float, Any] = {}
+        self.weights: dict[float, dict[str, Tensor]] = {}  # without a folder, which would keep them
+        self.failed: dict[float, str] = {}
+
+    def run(self, rate: float) -> None:
+        """The trial of a rate."""
+        out = None if self.out is None else self.out / TRIALS / f"{rate:g}"
+        model = copy.deepcopy(self.net) if self.model is self.net else self.model
         try:
-            result = train(copy.deepcopy(net) if is_module else model, **{**given, "lr": rate, "out": where})
+            result = self.train(model, self.samples, out, replace(self.settings, lr=rate))
         except NonFiniteLossError as error:
-            failed[rate] = str(error)
-            _say(given, failed[rate])
-            continue
-        results[rate] = result.metrics
+            self.failed[rate] = str(error)
+            self.say(self.failed[rate])
+            return
+        self.results[rate] = result
         if out is None:
-            weights[rate] = {name: value.cpu().clone() for name, value in result.model.state_dict().items()}
-    if not results:
+            self.weights[rate] = {name: value.cpu().clone() for name, value in result.model.state_dict().items()}
+
+    def say(self, text: str) -> None:
+        """Tell the user, once and not in every process."""
+        if self.settings.progress and self.accelerator.is_main_process:
+            from rich.console import Console
+
+            Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+
+
+def _best_of_trials(trials: _Trials, grid: list[float]) -> Any:
+    """The result of the trial that the rule chooses, its weights in the model that was given."""
+    for number, rate in enumerate(grid, 1):
+        trials.say(f"Trial {number} of {len(grid)}: learning rate {rate:g}")
+        trials.run(rate)
+    if not trials.results:
         raise UserError(f"the loss became infinite at every rate of {grid}: give lower ones (rates)")
-    original, trials = _figures(results)
-    chosen = choose_rate(original, trials)
-    told = {"lr": chosen, "rates": grid, "trials": table(original, trials, chosen, failed)}
-    _say(given, f"Learning rate {chosen:g}, by the rule on the validation samples")
+    metrics = {rate: result.metrics for rate, result in trials.results.items()}
+    original = _figures(next(iter(metrics.values()))["before"])
+    figures = {rate: _figures(found["after"]) for rate, found in metrics.items()}
+    chosen = choose_rate(original, figures)
+    told = {"lr": chosen, "rates": grid, "trials": table(original, figures, chosen, trials.failed)}
+    trials.say(f"Learning rate {chosen:g}, by the rule on the validation samples")
+    result, out = trials.results[chosen], trials.out
     if out is None:
-        net.load_state_dict(weights[chosen])
-        return chosen, result._replace(model=net, metrics={**results[chosen], **told})
-    accelerator = make_accelerator(given["mixed_precision"])
-    if accelerator.is_main_process:
-        _publish(out / TRIALS / f"{chosen:g}", out, told)
-    accelerator.wait_for_everyone()
-    return chosen, result
+        trials.net.load_state_dict(trials.weights[chosen])
+        return result._replace(model=trials.net, metrics={**result.metrics, **told})
+    if trials.accelerator.is_main_process:
+        _publish(result.out, out, told)
+    trials.accelerator.wait_for_everyone()
+    fill(trials.net, read_weights(out / "best" / WEIGHTS), out)
+    published = json.loads((out / "result.json").read_text())
+    return result._replace(model=trials.net, metrics=published, checkpoint=out / "best", out=out)
 
 
 def table(
@@ -135,24 +166,13 @@ def table(
     return sorted(rows, key=lambda row: row["lr"])
 
 
-def _figures(results: Mapping[float, Mapping[str, Any]]) -> tuple[dict[str, float], dict[float, dict[str, float]]]:
-    """What the rule looks at, of the original and of every trial at its best epoch."""
-
-    def of(measured: Mapping[str, float]) -> dict[str, float]:
-        return {
-            "accuracy": 100 * measured["accuracy"],
-            "classification_loss": measured["classification_loss"],
-        }
-
-    trials = {rate: of(metrics["after"]) for rate, metrics in results.items()}
-    return of(next(iter(results.values()))["before"]), trials
+def _figures(measured: Mapping[str, float]) -> dict[str, float]:
+    """What the rule looks at."""
+    return {"accuracy": 100 * measured["accuracy"], "classification_loss": measured["classification_loss"]}
 
 
-def _check_validation(net: nn.Module, given: Mapping[str, Any]) -> None:
-    names = "masks validation_masks ignore manifest class_map skip_bad".split()
-    _, held_out = gather(
-        given["samples"], given["validation"], net, needs_labels=False, **{name: given[name] for name in names}
-    )
+def _check_validation(net: nn.Module, samples: Any, settings: TrainingSettings) -> None:
+    _, held_out = gather(samples, settings.validation, net, needs_labels=False, **settings.sources())
     if held_out is None:
         raise UserError("lr='auto' chooses by validation samples, and there are none: give validation, or a rate")
     unlabelled = [row.name for row in held_out.rows if row.label < 0]
@@ -166,8 +186,6 @@ def _check_validation(net: nn.Module, given: Mapping[str, Any]) -> None:
 def _publish(trial: Path, out: Path, told: Mapping[str, Any]) -> None:
     """Copy a finished trial's files to the run's folder, those that are not there yet; its result, with the table of
     trials, last."""
-    if (out / "result.json").exists():
-        return
     for source in sorted(path for path in trial.rglob("*") if path.is_file() and path.name != "result.json"):
         target = out / source.relative_to(trial)
         if not target.exists():
@@ -175,10 +193,3 @@ def _publish(trial: Path, out: Path, told: Mapping[str, Any]) -> None:
                 atomic_write(target, lambda file, opened=opened: shutil.copyfileobj(opened, file))  # type: ignore[misc]
     result = {**json.loads((trial / "result.json").read_text()), **told}
     atomic_write(out / "result.json", json.dumps(result, indent=2) + "\n")
-
-
-def _say(given: Mapping[str, Any], text: str) -> None:
-    if given["progress"] and make_accelerator(given["mixed_precision"]).is_main_process:
-        from rich.console import Console
-
-        Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)

@@ -1,8 +1,8 @@
-"""Fine-tuning, one loop for all methods, to be read from top to bottom.
+"""Fine-tuning, one loop for all methods, to be read from top to bottom: prepare, epochs with validations, finish.
 
 A method (methods.py) says what is minimised and how samples are altered; everything else is here. What happens in a
-step depends on the arguments, the samples and the number of the step alone, so that a run that was killed and is
-started again by the same call goes on from its last state (runfolder.py) and ends with the same weights.
+step depends on the settings, the samples and the number of the step alone, so that a run that was killed and is
+started again by the same call goes on from its last state (run_folder.py) and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -11,50 +11,31 @@ import copy
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from relevit.errors import UserError
-from relevit.models.attention import token_layout, unsupported_reason
-from relevit.models.checkpoints import WEIGHTS, checkpoint_config, fill, read_weights, save_checkpoint
-from relevit.models.loading import data_config, load
-from relevit.models.view import EvaluationView, TrainingView
+from relevit.models.checkpoints import WEIGHTS, fill, read_weights, save_checkpoint
 from relevit.models.working import learning
-from relevit.training.batches import Items, Plan, altered_by, loader, seed_from
+from relevit.training.accelerator import share_gradients
+from relevit.training.batches import Batch, Items, StepBatches, loader, seed_from
 from relevit.training.display import Display
 from relevit.training.interruption import Interruption
 from relevit.training.learning_rate import finetune_by_rule
-from relevit.training.methods import get_method, settings
+from relevit.training.logs import Logs, epoch_columns
 from relevit.training.monitor import check_finite, collapse_warning
+from relevit.training.prepare import Setup, prepare
 from relevit.training.previews import Previews
-from relevit.training.run_folder import RunFolder, initial_fingerprint
-from relevit.training.samples import gather, split_rows
-from relevit.training.settings import (
-    NOT_RECORDED,
-    check_arguments,
-    check_explainer,
-    make_accelerator,
-    tensorboard_writer,
-    to_board,
-)
-from relevit.training.step import (
-    MAP_MEASURES,
-    VALIDATION_MEASURES,
-    Tally,
-    forward,
-    measures,
-    share_gradients,
-    validation_pass,
-)
-from relevit.training.terms import total
-from relevit.training.trainable import Trained, check_trainable
-from relevit.versions import versions
+from relevit.training.run_folder import RunFolder
+from relevit.training.samples import split_rows
+from relevit.training.settings import TrainingSettings
+from relevit.training.step import MAP_FIGURES, VALIDATION_FIGURES, Step, Tally
+from relevit.training.trainable import TrainableWeights
 
 
 class FinetuneResult(NamedTuple):
@@ -67,7 +48,7 @@ class FinetuneResult(NamedTuple):
 
 
 @dataclass
-class Position:
+class RunState:
     """Where a run stands: all that a step depends on beside weights and optimiser, and what it has found so far."""
 
     epoch: int = 0
@@ -82,51 +63,26 @@ class Position:
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def metrics(self) -> dict[str, Any]:
+        """What the run has found, for its result."""
+        best = self.history[self.best_epoch - 1]
+        validation = {
+            name.removeprefix("validation_"): value for name, value in best.items() if name.startswith("validation_")
+        }
+        return {
+            "before": self.before,
+            "after": validation,
+            "best_epoch": self.best_epoch,
+            "epochs": self.epoch,
+            "steps": self.step,
+            "seconds": self.seconds,
+            "warnings": self.warnings,
+            "history": self.history,
+        }
+
 
 def finetune(
-    model: nn.Module | str | os.PathLike[str],
-    samples: Any,
-    out: str | os.PathLike[str] | None,
-    *,
-    method: str = "relevance",
-    explainer: str = "gae",
-    trainable: str = "all",
-    validation: Any = None,
-    masks: str | os.PathLike[str] | None = None,
-    validation_masks: str | os.PathLike[str] | None = None,
-    ignore: str | os.PathLike[str] | None = None,
-    manifest: str | os.PathLike[str] | None = None,
-    epochs: int = 50,
-    batch_size: int = 8,
-    lr: float | Literal["auto"] = 3e-6,
-    rates: Sequence[float] | None = None,
-    weight_decay: float = 1e-4,
-    lr_decay: float = 0.85,
-    lr_decay_epochs: int = 2,
-    temperature: float = 1.0,
-    lambda_bg: float = 2.0,
-    lambda_fg: float = 0.3,
-    lambda_relevance: float | None = None,
-    lambda_classification: float | None = None,
-    options: Mapping[str, float] | None = None,
-    target: Literal["label", "predicted"] = "label",
-    second_order: bool = False,
-    accumulation: int = 1,
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no",
-    seed: int = 0,
-    max_steps: int | None = None,
-    resize: float = 256 / 224,
-    flip: float = 0.5,
-    protocol: Literal["standard", "paper"] = "standard",
-    validation_every: int = 1,
-    validation_batch_size: int | None = None,
-    skip_bad: bool = False,
-    class_map: str | os.PathLike[str] | None = None,
-    previews: int = 4,
-    workers: int = 0,
-    tensorboard: bool = True,
-    progress: bool = True,
-    checkpoint_seconds: float = 30.0,
+    model: nn.Module | str | os.PathLike[str], samples: Any, out: str | os.PathLike[str] | None, **keywords: Any
 ) -> FinetuneResult:
     """Fine-tune a model by its relevance maps, or by another method of METHODS; the defaults are the paper's for ViT-B.
 
@@ -135,300 +91,273 @@ def finetune(
     label[, ignore[, name]]). out: the run's folder. The same call goes on with an interrupted run and returns the
     result of a finished one. None: nothing is written at all, and nothing can be resumed.
 
-    validation: a folder (masks in `validation_masks`, or in `masks`) or a data set, for the choice of the best epoch; a
-    fraction or number of classes to hold out; None holds out a fifth of a folder's classes (of its samples, where it
-    has fewer than ten classes) and nothing of a data set, whose last epoch then counts as the best. It is measured
-    every `validation_every` epochs. ignore: a folder as `masks`, of pixels that count for neither side. manifest: a CSV
-    (data.manifest) that names the samples of the folder for training and validation, in place of `validation`.
-
-    explainer: whose maps, a name in `explainers.EXPLAINERS` that trains. trainable: which weights move: "all",
-    "attention", "last:K" (the last K blocks), or "lora:R" (low-rank adapters of rank R on the attention's projections,
-    merged into the checkpoints; needs peft); see trainable.py.
-
-    target: whose map, that of the label's class or, label-free, of the predicted one. lr is multiplied by `lr_decay`
-    every `lr_decay_epochs` epochs; "auto" makes a run for each of `rates` (None: a grid for the model's size) and keeps
-    the one that the paper's rule chooses on the validation samples (rates.py). A step takes batch_size * accumulation samples in each process. lambda_relevance and
-    lambda_classification: None for the method's own, 0.8 and 0.2 in the paper. options: further numbers of the method,
-    such as swap_probability. resize, flip: see transforms.TrainingView. max_steps: stop after so many optimiser steps.
-    checkpoint_seconds: how often the state is saved between the ends of epochs.
+    keywords: the fields of `TrainingSettings`.
 
     The model trains in training mode, with dropout as it was built. Afterwards modes and device are as before, the
     weights are those of the best epoch. Raises UserError for unusable arguments, samples or folders before training
     starts, and NonFiniteLossError (a UserError) for a loss or a gradient that is not finite. Ctrl-C saves the state and
     stops.
     """
-    given = dict(locals())
-    arguments = {key: value for key, value in given.items() if key not in NOT_RECORDED}
-    if lr == "auto":
-        check_arguments({**arguments, "lr": 0.0})
-        settings(method, arguments, options)
-        return finetune_by_rule(finetune, given)
-    check_arguments(arguments)
-    chosen = get_method(method)
-    numbers = settings(method, arguments, options)
-    target = "predicted" if chosen.target == "predicted" else target
-    if chosen.needs_maps:
-        second_order = check_explainer(explainer, second_order or chosen.second_order)
-    accelerator = make_accelerator(mixed_precision)
-    device, main = accelerator.device, accelerator.is_main_process
+    settings = TrainingSettings(**keywords)
+    settings.check()
+    place = None if out is None else Path(out)
+    if settings.lr == "auto":
+        return finetune_by_rule(train, model, samples, place, settings)
+    return train(model, samples, place, settings)
 
-    # The model and the samples. Everything is checked here, before the first step.
-    net = model if isinstance(model, nn.Module) else load(model, protocol=protocol)[0]
-    reason = unsupported_reason(net)
-    if chosen.needs_maps and reason is not None:
-        raise UserError(f"method {method!r} needs relevance maps: {reason}")
-    check_trainable(net, trainable)
-    config = data_config(net, protocol)
-    checked, checked_validation = gather(
-        samples,
-        validation,
-        net,
-        needs_labels=chosen.needs_labels or (chosen.needs_maps and target == "label"),
-        masks=masks,
-        validation_masks=validation_masks,
-        ignore=ignore,
-        manifest=manifest,
-        class_map=class_map,
-        skip_bad=skip_bad,
-    )
 
-    view, training_view = EvaluationView(config), TrainingView(config, resize, flip)
+def train(
+    model: nn.Module | str | os.PathLike[str], samples: Any, out: Path | None, settings: TrainingSettings
+) -> FinetuneResult:
+    """A run at one learning rate."""
+    setup = prepare(model, samples, settings)
+    if out is None:
+        return _trained(setup, None, None)
+    with RunFolder(out, setup.record(out)) as folder:
+        setup.accelerator.wait_for_everyone()  # the first process holds the folder now
+        result, saved = folder.result, folder.read_state()
+        setup.accelerator.wait_for_everyone()  # all have read it
+        if result is not None:
+            if setup.accelerator.is_main_process:
+                folder.remove_state()
+            fill(setup.model, read_weights(folder.best / WEIGHTS), out)
+            return FinetuneResult(setup.model, result, folder.best, out)
+        if setup.accelerator.is_main_process:
+            folder.write_split(split_rows(setup.training, setup.validation))
+        return _trained(setup, folder, saved)
 
-    # The run's folder, and what an earlier call has left in it.
-    folder, state, position = None, None, Position()
-    if out is not None:
-        checkpoint_config(net)  # raises if the model could not be saved
-        identity = {
-            "initial_weights": initial_fingerprint(Path(out), net.state_dict()),
-            "samples": checked.fingerprint,
-            "validation_samples": checked_validation.fingerprint if checked_validation else None,
-            "processes": accelerator.num_processes,
+
+def _trained(setup: Setup, folder: RunFolder | None, saved: dict[str, Any] | None) -> FinetuneResult:
+    """The phases of a run that is not finished, from the beginning or from a saved state."""
+    with _started(setup, folder, saved) as run:
+        if run.state.before is None:
+            _measure_original(run)
+        if run.state.before:
+            run.logs.display.epoch(0, setup.settings.epochs, run.state.before)
+        batches = _batches(run)
+        while run.goes_on:
+            training = _train_epoch(run, batches)
+            _end_epoch(run, training)
+        return _finish(run)
+
+
+@dataclass
+class Run:
+    """A run at work.
+
+    Attributes:
+        step: the method at work on the model, now on its device.
+        folder: None where nothing is written; only the main process writes.
+        steps: how many optimiser steps there are in all.
+        best_weights: those of the best epoch where there is no folder.
+        clock: when the latest step ended.
+    """
+
+    setup: Setup
+    step: Step
+    state: RunState
+    weights: TrainableWeights
+    optimizer: Any
+    folder: RunFolder | None
+    logs: Logs
+    previews: Previews
+    interruption: Interruption
+    items: Items
+    held_out: Items | None
+    steps: int
+    clock: float
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an epoch is left; one of which all steps are done but not its end counts."""
+        state = self.state
+        return state.epoch < self.setup.settings.epochs and (state.step < self.steps or state.step_in_epoch > 0)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes to the folder."""
+        return self.folder is not None and self.setup.accelerator.is_main_process
+
+    def validate(self) -> dict[str, float]:
+        """The figures of the validation samples; empty where there are none."""
+        if self.held_out is None:
+            return {}
+        settings = self.setup.settings
+        batch_size = settings.validation_batch_size or settings.batch_size
+        return self.step.validate(self.held_out, batch_size, settings.workers, self.state.step)
+
+    def save_state(self) -> None:
+        """Write all that the run goes on from."""
+        assert self.folder is not None
+        scaler, reference = self.setup.accelerator.scaler, self.step.reference
+        state = {
+            "model": self.setup.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            **({} if reference is None else {"reference": reference.state_dict()}),
+            "position": asdict(self.state),
         }
-        about = {"model": str(model) if not isinstance(model, nn.Module) else type(model).__name__, **versions()}
-        settled = {"target": target, "second_order": second_order}
-        folder = RunFolder(Path(out), {**arguments, **numbers, **settled, **identity, "about": about})
-        if folder.result is not None:
-            if main:
-                folder.tidy()
-            fill(net, read_weights(folder.path / "best" / WEIGHTS), folder.path)
-            return FinetuneResult(net, folder.result, folder.path / "best", folder.path)
+        self.folder.write_state(state, self.setup.settings.checkpoint_seconds)
 
-    # Views of the samples, their order, the optimiser.
-    alter, other = (altered_by(of, checked.samples, numbers) for of in (chosen.view, chosen.other))
-    items = Items(checked.samples, training_view, seed, alter, other)
-    held_out = None
-    if checked_validation is not None:
-        held_out = Items(
-            checked_validation.samples,
-            lambda image, mask, ignore, _: view.with_mask(image, mask, ignore),
-            other=altered_by(chosen.other, checked_validation.samples, numbers),
-        )
-    processes = accelerator.num_processes, accelerator.process_index
-    plan = Plan(len(items), batch_size, seed, accumulation, *processes, shuffle=chosen.shuffle)
-    steps = min(plan.steps_per_epoch * epochs, max_steps or 10**12)
-    height, width = items[0, 0][0].shape[-2:]
-    patches = math.prod(token_layout(net, height, width).grid) if reason is None else None
+    def load_state(self, saved: dict[str, Any]) -> None:
+        """Go back to what `save_state` wrote, the progress aside."""
+        self.setup.model.load_state_dict(saved["model"])
+        if self.step.reference is not None:  # the model that was given may be half trained
+            self.step.reference.load_state_dict(saved["reference"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.setup.accelerator.scaler is not None:
+            self.setup.accelerator.scaler.load_state_dict(saved["scaler"])
+
+
+@contextmanager
+def _started(setup: Setup, folder: RunFolder | None, saved: dict[str, Any] | None) -> Iterator[Run]:
+    """The model on its device with an optimiser, where it was saved or at the beginning; as before when the context ends."""
+    settings, accelerator, model = setup.settings, setup.accelerator, setup.model
+    state = RunState(**saved["position"]) if saved is not None else RunState()
+    path = folder.path if folder is not None and accelerator.is_main_process else None
+    items, held_out = setup.items(), setup.held_out()
+    steps = min(setup.plan().steps_per_epoch * settings.epochs, settings.max_steps or 10**12)
     with ExitStack() as stack:
-        if folder is not None:
-            stack.enter_context(folder.owned)
-            state = folder.read_state()
-            accelerator.wait_for_everyone()
-            if main:
-                folder.write_split(split_rows(checked, checked_validation))
-        stack.enter_context(learning(net))
-        reference = copy.deepcopy(net).requires_grad_(False).eval().to(device) if chosen.reference else None
-        trained = stack.enter_context(Trained(net, trainable, seed))
-        parameters = trained.parameters
-        net.to(device)
-        optimizer = accelerator.prepare(torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay))
-        if state is not None:
-            net.load_state_dict(state["model"])
-            if reference is not None:  # the model that was given may be half trained
-                reference.load_state_dict(state["reference"])
-            optimizer.load_state_dict(state["optimizer"])
-            if accelerator.scaler is not None:
-                accelerator.scaler.load_state_dict(state["scaler"])
-            position = Position(**state["position"])
-
-        def current_state() -> dict[str, Any]:
-            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
-            weights = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler}
-            known = {} if reference is None else {"reference": reference.state_dict()}
-            return {**weights, **known, "position": asdict(position)}
-
-        def validate() -> dict[str, float]:
-            if held_out is None:
-                return {}
-            return validation_pass(
-                net,
-                held_out,
-                chosen,
-                numbers,
-                accelerator,
-                target=target,
-                patches=patches,
-                batch_size=validation_batch_size or batch_size,
-                workers=workers,
-                step=position.step,
-                explainer=explainer,
-                reference=reference,
-            )
-
-        writes = folder is not None and main
-        display = stack.enter_context(Display(steps, position.step, progress and main))
-        interruption = stack.enter_context(Interruption())
-        step_log = epoch_log = board = None
-        if folder is not None and main:
-            step_log = folder.log("steps.csv", "step", position.step)
-            epoch_log = folder.log("epochs.csv", "epoch", position.epoch if position.before is not None else -1)
-            stack.callback(folder.close)
-            folder.plan_state(checkpoint_seconds)
-            if tensorboard:
-                board = stack.enter_context(tensorboard_writer(folder.path / "tensorboard", position.step))
-        pictures = Previews(folder.path / "previews" if writes and folder else None, held_out, previews, view, target)
-        best_weights: dict[str, torch.Tensor] = {}
-        clock = time.monotonic()
-
-        # Before training: what the original model does.
-        if position.before is None:
-            position.before = validate()
-            pictures.before(net, device)
-            if epoch_log is not None and position.before:
-                only_measured = VALIDATION_MEASURES + (() if chosen.needs_maps else MAP_MEASURES)
-                nothing_yet = {n: "" for n in position.before if n not in only_measured}
-                epoch_log.write({"epoch": 0, "step": 0, "lr": "", **_columns(nothing_yet, position.before)})
-        if position.before:
-            display.epoch(0, epochs, position.before)
-
-        batches = iter(
-            loader(
-                items,
-                lambda: plan.batches(epochs, position.epoch, position.step_in_epoch),
-                workers,
-                pinned=device.type == "cuda",
-            )
+        stack.enter_context(learning(model))
+        reference = None
+        if setup.step.method.reference:
+            reference = copy.deepcopy(model).requires_grad_(False).eval().to(accelerator.device)
+        weights = stack.enter_context(TrainableWeights(model, settings.trainable, settings.seed))
+        model.to(accelerator.device)
+        optimizer = torch.optim.AdamW(weights.parameters, lr=settings.rate_of(0), weight_decay=settings.weight_decay)
+        display = Display(steps, state.step, settings.progress and accelerator.is_main_process)
+        logged = state.epoch if state.before is not None else -1
+        logs = Logs(path, display, step=state.step, epoch=logged, tensorboard=settings.tensorboard)
+        run = Run(
+            setup,
+            replace(setup.step, reference=reference),
+            state,
+            weights,
+            accelerator.prepare(optimizer),
+            folder,
+            stack.enter_context(logs),
+            Previews(path and path / "previews", held_out, settings.previews, setup.view, setup.step.target),
+            stack.enter_context(Interruption()),
+            items,
+            held_out,
+            steps,
+            time.monotonic(),
         )
-        while position.epoch < epochs and (position.step < steps or position.step_in_epoch > 0):
-            rate = lr * lr_decay ** (position.epoch // lr_decay_epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            tally = Tally(position.sums, position.count)
-            net.train()
-            for step in plan.epoch(position.epoch, position.step_in_epoch):
-                if position.step == steps:
-                    break
-                # Dropout draws from the global generator: seeded by the step's number, it needs no state to be kept.
-                torch.manual_seed(seed_from(seed, position.step, accelerator.process_index))
-                began, step_tally, names = time.monotonic(), Tally(), []
-                for count in step.counts:
-                    batch = next(batches).to(device)
-                    names += batch.names
-                    outputs = forward(
-                        net,
-                        batch,
-                        accelerator,
-                        chosen,
-                        numbers,
-                        with_maps=chosen.needs_maps,
-                        target=target,
-                        second_order=second_order,
-                        explainer=explainer,
-                        reference=reference,
-                    )
-                    terms = chosen.loss(outputs, numbers)
-                    loss = total(terms)
-                    accelerator.backward(loss * (count / step.samples))  # a short last batch keeps its samples' weight
-                    values = measures(outputs, terms, loss, patches)
-                    check_finite(position.step + 1, values, batch.names, outputs.logits, outputs.maps)
-                    step_tally.add(values, count)
-                share_gradients(accelerator, parameters)
-                if accelerator.scaler is not None:
-                    accelerator.unscale_gradients(optimizer)
-                norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-                if accelerator.scaler is None:  # a scaler skips the step by itself and tries a smaller scale
-                    check_finite(position.step + 1, {"gradient": norm}, names)
-                optimizer.step()
-                optimizer.zero_grad()
-
-                step_tally = step_tally.over_processes(accelerator)
-                values = {**step_tally.means(), "gradient_norm": norm}
-                tally.add(step_tally.means(), step_tally.count)
-                position.step += 1
-                position.step_in_epoch += 1
-                position.sums, position.count = tally.sums, tally.count
-                position.seconds, clock = position.seconds + time.monotonic() - clock, time.monotonic()
-                display.step(position.step, position.epoch + 1, values)
-                if step_log is not None:
-                    row = {"step": position.step, "epoch": position.epoch + 1, "lr": rate, **values}
-                    step_log.write({**row, "seconds": time.monotonic() - began})
-                if board is not None:
-                    to_board(board, "train", {**values, "lr": rate}, position.step)
-                if writes and folder is not None and (folder.state_is_due or interruption.requested):
-                    folder.write_state(current_state(), checkpoint_seconds)
-                if interruption.requested:
-                    again = f"the same call goes on from there ({out})" if folder is not None else "nothing was written"
-                    display.say(f"Interrupted after step {position.step}: {again}.")
-                    raise KeyboardInterrupt
-
-            # The end of an epoch: measure, keep the best and the last, and only then the state that refers to them.
-            training = tally.means()
-            position.epoch, position.step_in_epoch, position.sums, position.count = position.epoch + 1, 0, {}, 0
-            last = position.epoch == epochs or position.step == steps
-            measured = validate() if position.epoch % validation_every == 0 or last else {}
-            position.history.append(
-                {"epoch": position.epoch, "step": position.step, "lr": rate, **_columns(training, measured)}
-            )
-            warning = collapse_warning(position.epoch, training.get("collapsed", 0.0))
-            if warning:
-                position.warnings.append(warning)
-                display.say(warning, style="bold red")
-            display.epoch(position.epoch, epochs, measured or training)
-            if epoch_log is not None:
-                epoch_log.write(position.history[-1])
-            if board is not None:
-                to_board(board, "validation", measured, position.step)
-            if held_out is None or (measured and measured["loss"] <= position.best_loss):  # the later one on a tie
-                position.best_epoch, position.best_loss = position.epoch, measured.get("loss", math.inf)
-                with trained.merged():
-                    if folder is None:
-                        best_weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-                    elif main:
-                        save_checkpoint(folder.path / "best", net, extra=position.history[-1], data_config=config)
-            if writes and folder is not None:
-                with trained.merged():
-                    save_checkpoint(folder.path / "last", net, extra=position.history[-1], data_config=config)
-                folder.write_state(current_state(), checkpoint_seconds)
-
-        # The best weights, the pictures, and the mark that the run is finished.
-        accelerator.wait_for_everyone()
-        trained.remove()
+        if saved is not None:
+            run.load_state(saved)
         if folder is not None:
-            fill(net, read_weights(folder.path / "best" / WEIGHTS), folder.path)
-        else:
-            net.load_state_dict(best_weights)
-        pictures.after(net, device)
-        metrics = _metrics(position)
-        if writes and folder is not None:
-            folder.finish(metrics)
-        return FinetuneResult(net, metrics, folder.path / "best" if folder else None, folder.path if folder else None)
+            folder.plan_state(settings.checkpoint_seconds)
+        yield run
 
 
-def _columns(training: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured in an epoch under the names of the columns of epochs.csv."""
-    named = [("train", training), ("validation", validation)]
-    return {f"{kind}_{name}": value for kind, values in named for name, value in values.items()}
+def _measure_original(run: Run) -> None:
+    """Before training: what the original model does."""
+    before = run.state.before = run.validate()
+    run.previews.before(run.setup.model, run.setup.accelerator.device)
+    if before:
+        only_validation = {*VALIDATION_FIGURES, *(() if run.step.method.needs_maps else MAP_FIGURES)}
+        run.logs.before(before, frozenset(only_validation))
 
 
-def _metrics(position: Position) -> dict[str, Any]:
-    best = position.history[position.best_epoch - 1]
-    last = {name.removeprefix("validation_"): v for name, v in best.items() if name.startswith("validation_")}
-    return {
-        "before": position.before,
-        "after": last,
-        "best_epoch": position.best_epoch,
-        "epochs": position.epoch,
-        "steps": position.step,
-        "seconds": position.seconds,
-        "warnings": position.warnings,
-        "history": position.history,
-    }
+def _batches(run: Run) -> Iterator[Batch]:
+    """The batches of all steps that are left."""
+    setup, plan = run.setup, run.setup.plan()
+    epochs, epoch, first = setup.settings.epochs, run.state.epoch, run.state.step_in_epoch
+    pinned = setup.accelerator.device.type == "cuda"
+    return iter(loader(run.items, lambda: plan.batches(epochs, epoch, first), setup.settings.workers, pinned))
+
+
+def _train_epoch(run: Run, batches: Iterator[Batch]) -> dict[str, float]:
+    """The steps of an epoch that are left; means of their figures over all its samples."""
+    state, settings = run.state, run.setup.settings
+    rate = settings.rate_of(state.epoch)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    tally = Tally(state.sums, state.count)
+    run.setup.model.train()
+    for planned in run.setup.plan().epoch(state.epoch, state.step_in_epoch):
+        if state.step == run.steps:
+            break
+        began = time.monotonic()
+        step_tally, norm = _take_step(run, planned, batches)
+        tally.add(step_tally.means(), step_tally.count)
+        state.step += 1
+        state.step_in_epoch += 1
+        state.sums, state.count = tally.sums, tally.count
+        state.seconds, run.clock = state.seconds + time.monotonic() - run.clock, time.monotonic()
+        figures = {**step_tally.means(), "gradient_norm": norm}
+        run.logs.step(state.step, state.epoch + 1, rate, figures, time.monotonic() - began)
+        if run.folder is not None and run.writes and (run.folder.state_is_due or run.interruption.requested):
+            run.save_state()
+        if run.interruption.requested:
+            out = run.folder.path if run.folder is not None else None
+            again = f"the same call goes on from there ({out})" if out is not None else "nothing was written"
+            run.logs.display.say(f"Interrupted after step {state.step}: {again}.")
+            raise KeyboardInterrupt
+    return tally.means()
+
+
+def _take_step(run: Run, planned: StepBatches, batches: Iterator[Batch]) -> tuple[Tally, float]:
+    """An optimiser step: the figures of its samples in all processes, and the gradient's norm."""
+    accelerator, parameters = run.setup.accelerator, run.weights.parameters
+    # Dropout draws from the global generator: seeded by the step's number, it needs no state to be kept.
+    torch.manual_seed(seed_from(run.setup.settings.seed, run.state.step, accelerator.process_index))
+    tally, names = Tally(), list[str]()
+    for count in planned.counts:
+        batch = next(batches).to(accelerator.device)
+        names += batch.names
+        weight = count / planned.samples  # a short last batch keeps its samples' weight
+        tally.add(run.step.learn(batch, weight, run.state.step + 1), count)
+    share_gradients(accelerator, parameters)
+    if accelerator.scaler is not None:
+        accelerator.unscale_gradients(run.optimizer)
+    norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    if accelerator.scaler is None:  # a scaler skips the step by itself and tries a smaller scale
+        check_finite(run.state.step + 1, {"gradient": norm}, names)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return tally.over_processes(accelerator), norm
+
+
+def _end_epoch(run: Run, training: dict[str, float]) -> None:
+    """The end of an epoch: measure, keep the best and the last, and only then the state that refers to them."""
+    state, settings = run.state, run.setup.settings
+    rate = settings.rate_of(state.epoch)
+    state.epoch, state.step_in_epoch, state.sums, state.count = state.epoch + 1, 0, {}, 0
+    is_last = state.epoch == settings.epochs or state.step == run.steps
+    measured = run.validate() if state.epoch % settings.validation_every == 0 or is_last else {}
+    row = {"epoch": state.epoch, "step": state.step, "lr": rate, **epoch_columns(training, measured)}
+    state.history.append(row)
+    warning = collapse_warning(state.epoch, training.get("collapsed", 0.0))
+    if warning:
+        state.warnings.append(warning)
+        run.logs.display.say(warning, style="bold red")
+    run.logs.epoch(row, settings.epochs, training, measured)
+    is_best = run.held_out is None or (bool(measured) and measured["loss"] <= state.best_loss)  # the later on a tie
+    if is_best:
+        state.best_epoch, state.best_loss = state.epoch, measured.get("loss", math.inf)
+    with run.weights.merged() as model:
+        if run.folder is None and is_best:
+            run.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        if run.folder is not None and run.writes:
+            for checkpoint in (run.folder.best, run.folder.last) if is_best else (run.folder.last,):
+                save_checkpoint(checkpoint, model, extra=row, data_config=run.setup.config)
+    if run.writes:
+        run.save_state()
+
+
+def _finish(run: Run) -> FinetuneResult:
+    """The best weights, the pictures, and the mark that the run is finished."""
+    model, folder, accelerator = run.setup.model, run.folder, run.setup.accelerator
+    accelerator.wait_for_everyone()  # the main process has written them
+    run.weights.remove()
+    if folder is None:
+        model.load_state_dict(run.best_weights)
+    else:
+        fill(model, read_weights(folder.best / WEIGHTS), folder.path)
+    run.previews.after(model, accelerator.device)
+    metrics = run.state.metrics()
+    if folder is not None and run.writes:
+        folder.finish(metrics)
+    return FinetuneResult(model, metrics, folder and folder.best, folder and folder.path)

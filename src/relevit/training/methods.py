@@ -1,7 +1,7 @@
-"""Every training method in one table: a loss, as named weighted terms, and a view of the samples.
+"""Every training method in one table: a loss, as named weighted terms, and an alteration of the samples.
 
-To add a method, write a function from `Outputs` to terms (or take one that is here) and name it in METHODS. The loop in
-training.py is the same for all.
+To add a method, write a function from `LossInputs` to terms (or take one that is here) and name it in METHODS. The loop in
+loop.py is the same for all.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import torch
 
 from relevit.data.composition.compose import Backgrounds, as_picture, paste
 from relevit.errors import UserError
-from relevit.training import input_gradients as baselines
-from relevit.training import label_free as beyond
+from relevit.training import input_gradients, label_free
 from relevit.training.input_gradients import InputGradient
 from relevit.training.losses import background_loss, confidence_loss, foreground_loss, label_loss
-from relevit.training.terms import Options, Outputs, Term, total
+from relevit.training.terms import LossInputs, Numbers, Term, total
 
 if TYPE_CHECKING:
     from relevit.data.samples import Sample
 
-__all__ = ["METHODS", "PAPER", "Method", "Outputs", "Term", "get_method", "settings", "swap_background", "total"]
+__all__ = ["METHODS", "PAPER", "LossInputs", "Method", "Term", "get_method", "numbers_of", "swap_background", "total"]
 
 PAPER = {  # Sec. 3 of the paper: Eq. 3 and 5; the temperature divides the logits of the classification term
     "temperature": 1.0,
@@ -32,83 +31,83 @@ PAPER = {  # Sec. 3 of the paper: Eq. 3 and 5; the temperature divides the logit
     "lambda_classification": 0.2,
 }
 
-View = Callable[["Sample", int, Backgrounds, torch.Generator, Options], "Sample"]
-"""Alters a sample before the training view: (sample, its index, the filled backgrounds of all, generator, options)."""
+Alteration = Callable[["Sample", int, Backgrounds, torch.Generator, Numbers], "Sample"]
+"""Alters a sample before the training view: (sample, its index, the filled backgrounds of all, generator, the method's numbers)."""
 
 
 class Method(NamedTuple):
     """A training method.
 
-    loss: its terms, from a batch's outputs and the options. needs_maps: whether they use relevance maps. needs_labels:
+    loss: its terms, from what a batch gave and the method's numbers. needs_maps: whether they use relevance maps. needs_labels:
     whether they use labels beyond picking the map's class. target: whose map, "label" or "predicted"; None leaves it to
-    the caller. view: None, or what alters a sample. options: the method's numbers and their defaults.
+    the caller. alteration: None, or what alters a sample. options: the method's numbers and their defaults.
 
     second_order: whether the maps need the graph of the attention's gradients. input_gradient: None, or the score whose
-    gradient by the images is wanted. other: None, or a view that gives each sample a second picture, cropped and flipped
+    gradient by the images is wanted. other: None, or an alteration that gives each sample a second picture, cropped and flipped
     as the first; it is seen in validation, too. reference: whether the logits of the model as it was before training are
     wanted. shuffle: False takes the samples in their own order.
     """
 
     description: str
-    loss: Callable[[Outputs, Options], dict[str, Term]]
+    loss: Callable[[LossInputs, Numbers], dict[str, Term]]
     needs_maps: bool = False
     needs_labels: bool = False
     target: str | None = None
-    view: View | None = None
+    alteration: Alteration | None = None
     options: Mapping[str, float] = PAPER
     second_order: bool = False
     input_gradient: InputGradient | None = None
-    other: View | None = None
+    other: Alteration | None = None
     reference: bool = False
     shuffle: bool = True
 
 
-def _relevance_terms(outputs: Outputs, options: Options) -> dict[str, Term]:
+def _relevance_terms(inputs: LossInputs, numbers: Numbers) -> dict[str, Term]:
     """Eq. 3 within Eq. 5."""
-    assert outputs.maps is not None  # the loop computes them for a method with needs_maps
-    arguments = outputs.maps, outputs.masks, outputs.ignore
-    weight = options["lambda_relevance"]
+    assert inputs.maps is not None  # the loop computes them for a method with needs_maps
+    arguments = inputs.maps, inputs.masks, inputs.ignore
+    weight = numbers["lambda_relevance"]
     return {
-        "background": Term(weight * options["lambda_bg"], background_loss(*arguments)),
-        "foreground": Term(weight * options["lambda_fg"], foreground_loss(*arguments)),
+        "background": Term(weight * numbers["lambda_bg"], background_loss(*arguments)),
+        "foreground": Term(weight * numbers["lambda_fg"], foreground_loss(*arguments)),
     }
 
 
-def relevance_with_confidence(outputs: Outputs, options: Options) -> dict[str, Term]:
+def relevance_with_confidence(inputs: LossInputs, numbers: Numbers) -> dict[str, Term]:
     """Eq. 5 of the paper."""
-    confidence = confidence_loss(outputs.logits, options["temperature"])
-    return _relevance_terms(outputs, options) | {"confidence": Term(options["lambda_classification"], confidence)}
+    confidence = confidence_loss(inputs.logits, numbers["temperature"])
+    return _relevance_terms(inputs, numbers) | {"confidence": Term(numbers["lambda_classification"], confidence)}
 
 
-def relevance_with_labels(outputs: Outputs, options: Options) -> dict[str, Term]:
+def relevance_with_labels(inputs: LossInputs, numbers: Numbers) -> dict[str, Term]:
     """Eq. 5 with the labels in place of the model's own predictions (Table 4, "w/ ground-truth")."""
-    labels = label_loss(outputs.logits, outputs.labels, options["temperature"])
-    return _relevance_terms(outputs, options) | {"label": Term(options["lambda_classification"], labels)}
+    labels = label_loss(inputs.logits, inputs.labels, numbers["temperature"])
+    return _relevance_terms(inputs, numbers) | {"label": Term(numbers["lambda_classification"], labels)}
 
 
-def keeping(*names: str) -> Callable[[Outputs, Options], dict[str, Term]]:
+def keeping(*names: str) -> Callable[[LossInputs, Numbers], dict[str, Term]]:
     """Eq. 5 with the terms of these names alone (the ablations of Table 4): background, foreground, confidence."""
 
-    def loss(outputs: Outputs, options: Options) -> dict[str, Term]:
-        terms = relevance_with_confidence(outputs, {**PAPER, **options})
+    def loss(inputs: LossInputs, numbers: Numbers) -> dict[str, Term]:
+        terms = relevance_with_confidence(inputs, {**PAPER, **numbers})
         return {name: terms[name] for name in names}
 
     return loss
 
 
-def labels_alone(outputs: Outputs, options: Options) -> dict[str, Term]:
+def labels_alone(inputs: LossInputs, numbers: Numbers) -> dict[str, Term]:
     """Plain cross-entropy with the labels."""
-    return {"label": Term(1.0, label_loss(outputs.logits, outputs.labels, options["temperature"]))}
+    return {"label": Term(1.0, label_loss(inputs.logits, inputs.labels, numbers["temperature"]))}
 
 
 def swap_background(
-    sample: Sample, index: int, backgrounds: Backgrounds, generator: torch.Generator, options: Options
+    sample: Sample, index: int, backgrounds: Backgrounds, generator: torch.Generator, numbers: Numbers
 ) -> Sample:
     """With probability `swap_probability`, the object on the filled background of another sample drawn at random.
 
     Mask and label stay. The draw comes from `generator` alone.
     """
-    swaps = torch.rand((), generator=generator).item() < options["swap_probability"]
+    swaps = torch.rand((), generator=generator).item() < numbers["swap_probability"]
     other = int(torch.randint(max(1, len(backgrounds) - 1), (), generator=generator))
     if not swaps or len(backgrounds) < 2:
         return sample
@@ -117,7 +116,7 @@ def swap_background(
 
 
 def another_background(
-    sample: Sample, index: int, backgrounds: Backgrounds, generator: torch.Generator, options: Options
+    sample: Sample, index: int, backgrounds: Backgrounds, generator: torch.Generator, numbers: Numbers
 ) -> Sample:
     """The object on the filled background of another sample drawn at random, always."""
     return swap_background(sample, index, backgrounds, generator, {"swap_probability": 1.0})
@@ -149,7 +148,7 @@ METHODS: dict[str, Method] = {
         "cross-entropy with the labels, the object also on other samples' backgrounds",
         labels_alone,
         needs_labels=True,
-        view=swap_background,
+        alteration=swap_background,
         options={"temperature": 1.0, "swap_probability": 0.5},
     ),
     "relevance+background_swap": Method(
@@ -157,37 +156,37 @@ METHODS: dict[str, Method] = {
         relevance_with_labels,
         needs_maps=True,
         needs_labels=True,
-        view=swap_background,
+        alteration=swap_background,
         options={**PAPER, "swap_probability": 0.5},
     ),
     "gradmask": Method(
         "the label's logit must not change with the background: GradMask, with the gradient's own graph",
-        baselines.gradmask,
+        input_gradients.gradmask,
         needs_labels=True,
-        options=baselines.INPUT_GRADIENTS,
-        input_gradient=InputGradient(baselines.label_logit),
+        options=input_gradients.INPUT_GRADIENTS,
+        input_gradient=InputGradient(input_gradients.label_logit),
     ),
     "rrr": Method(
         "the log-probabilities must not change with the background: RRR, with the gradient's own graph",
-        baselines.rrr,
+        input_gradients.rrr,
         needs_labels=True,
-        options=baselines.INPUT_GRADIENTS,
-        input_gradient=InputGradient(baselines.sum_of_log_probabilities),
+        options=input_gradients.INPUT_GRADIENTS,
+        input_gradient=InputGradient(input_gradients.sum_of_log_probabilities),
     ),
     "gradmask_as_released": Method(
         "GradMask as in the paper's setup: its term is a constant, the samples are not shuffled",
-        baselines.gradmask,
+        input_gradients.gradmask,
         needs_labels=True,
-        options=baselines.INPUT_GRADIENTS,
-        input_gradient=InputGradient(baselines.label_logit, graph=False),
+        options=input_gradients.INPUT_GRADIENTS,
+        input_gradient=InputGradient(input_gradients.label_logit, graph=False),
         shuffle=False,
     ),
     "rrr_as_released": Method(
         "RRR as in the paper's setup: its term is a constant, the samples are not shuffled",
-        baselines.rrr,
+        input_gradients.rrr,
         needs_labels=True,
-        options=baselines.INPUT_GRADIENTS,
-        input_gradient=InputGradient(baselines.sum_of_log_probabilities, graph=False),
+        options=input_gradients.INPUT_GRADIENTS,
+        input_gradient=InputGradient(input_gradients.sum_of_log_probabilities, graph=False),
         shuffle=False,
     ),
     "without_classification": Method(
@@ -228,24 +227,24 @@ METHODS: dict[str, Method] = {
     ),
     "relevance_share": Method(
         "ours, label-free: minus the log of the share of raw relevance on the foreground, and confidence",
-        beyond.relevance_share,
+        label_free.relevance_share,
         needs_maps=True,
         target="predicted",
-        options=beyond.SHARE,
+        options=label_free.SHARE,
         second_order=True,
     ),
     "consistency": Method(
         "ours, label-free: before another background the object gets the image's prediction, and confidence",
-        beyond.consistency,
+        label_free.consistency,
         target="predicted",
-        options=beyond.CONSISTENCY,
+        options=label_free.CONSISTENCY,
         other=another_background,
     ),
     "distillation": Method(
         "ours, label-free: before another background the object gets what the original model says of the image",
-        beyond.distillation,
+        label_free.distillation,
         target="predicted",
-        options=beyond.DISTILLATION,
+        options=label_free.DISTILLATION,
         other=another_background,
         reference=True,
     ),
@@ -259,7 +258,7 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def settings(name: str, weights: Mapping[str, Any], options: Mapping[str, float] | None = None) -> dict[str, float]:
+def numbers_of(name: str, weights: Mapping[str, Any], options: Mapping[str, float] | None = None) -> dict[str, float]:
     """The numbers that a method runs with: its defaults, then `weights` where it has them and they are not None, then
     `options`, which must all be known to it (UserError)."""
     method = get_method(name)

@@ -20,7 +20,7 @@ from relevit.data.manifest import (
 )
 from relevit.data.samples import FolderSamples
 from relevit.errors import UserError
-from relevit.training.batches import Checked, check_dataset
+from relevit.training.batches import CheckedSamples, check_dataset
 
 _HELD_OUT = 0.2  # of the classes of a folder, or of the samples of each class
 _MANY = 10  # classes: with fewer, samples of each class are held out, and no classes
@@ -38,7 +38,7 @@ def gather(
     manifest: str | os.PathLike[str] | None = None,
     class_map: str | os.PathLike[str] | None = None,
     skip_bad: bool = False,
-) -> tuple[Checked, Checked | None]:
+) -> tuple[CheckedSamples, CheckedSamples | None]:
     """Training and validation samples, every one of them read and checked.
 
     A folder's classes are matched to the model's (`class_map`); see `samples.FolderSamples`. validation: a folder or
@@ -50,7 +50,9 @@ def gather(
     Raises FaultsError with the list of all faults, and UserError for what is no folder or data set.
     """
 
-    def checked(given: Any, argument: str, its_masks: Any, split: str, its_ignore: Any, names: Any = None) -> Checked:
+    def checked(
+        given: Any, argument: str, its_masks: Any, split: str, its_ignore: Any, names: Any = None
+    ) -> CheckedSamples:
         opened = given
         if isinstance(given, str | os.PathLike):  # contents are checked below, with those of data sets
             known: dict[str, Any] = {"model": model, "class_map": class_map, "ignore": its_ignore, "names": names}
@@ -94,8 +96,8 @@ def _usable(rows: list[Row], path: str | os.PathLike[str]) -> list[Row]:
 
 
 def _as_listed(
-    checked: Checked, rows: list[Row], path: str | os.PathLike[str], skip_bad: bool
-) -> tuple[Checked, Checked | None]:
+    checked: CheckedSamples, rows: list[Row], path: str | os.PathLike[str], skip_bad: bool
+) -> tuple[CheckedSamples, CheckedSamples | None]:
     """The samples in the manifest's order, training and validation; labels are compared."""
     there = {same_name(row.name): row for row in checked.rows}
     for fault in faults_of_labels(rows, {name: row.label for name, row in there.items()}):
@@ -122,6 +124,6 @@ class _Rows:
         return len(self.manifest)
 
 
-def split_rows(training: Checked, validation: Checked | None) -> list[Row]:
+def split_rows(training: CheckedSamples, validation: CheckedSamples | None) -> list[Row]:
     """The manifest of a run: which sample is for what."""
     return training.rows + (validation.rows if validation else [])

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from relevit.errors import UserError
 
-Options = Mapping[str, float]
+Numbers = Mapping[str, float]
+"""What a method runs with, by name: weights of terms, a temperature, a probability."""
 
 
-class Outputs(NamedTuple):
+class LossInputs(NamedTuple):
     """What a loss may use: logits (batch, classes); maps, masks and ignore (batch, height, width); labels (batch,).
 
     maps: relevance in [0, 1]; None where the method does not need maps. ignore: None where no sample has an ignore region.

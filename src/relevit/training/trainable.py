@@ -68,7 +68,7 @@ def _linears(model: nn.Module) -> list[tuple[str, nn.Module, str, nn.Linear]]:
 
 
 def check_trainable(model: nn.Module, trainable: str) -> None:
-    """Raise UserError unless `Trained(model, trainable)` would have something to train."""
+    """Raise UserError unless `TrainableWeights(model, trainable)` would have something to train."""
     kind, number = _parse(trainable)
     if kind != "all":
         reason = unsupported_reason(model, readout=False)
@@ -92,7 +92,7 @@ def _peft() -> Any:
     return peft
 
 
-class Trained:
+class TrainableWeights:
     """A context in which `parameters` are what is trained of the model, and nothing else requires a gradient.
 
     Afterwards the model is built as before and requires gradients where it did. The adapters of "lora:R" are then gone:
@@ -161,7 +161,7 @@ class Trained:
         """Build the model as before; once is enough."""
         self._undo.close()
 
-    def __enter__(self) -> Trained:
+    def __enter__(self) -> TrainableWeights:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,112 @@
+"""Where the numbers of a run go: steps.csv and epochs.csv, TensorBoard, and the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+from relevit.files import atomic_write
+from relevit.training.display import Display
+
+
+class CsvLog:
+    """Rows appended to a CSV file and flushed at once. Columns are those of the first row."""
+
+    def __init__(self, path: Path, key: str, keep_until: int) -> None:
+        """Keeps the whole rows of an existing file whose integer column `key` is at most `keep_until`, and no other."""
+        self.path, self.columns = path, None
+        self._file: TextIO | None = None
+        if path.exists():
+            rows = list(csv.reader(io.StringIO(path.read_text())))
+            header = rows[0] if rows else []
+            position = header.index(key) if key in header else None
+            kept = [row for row in rows[1:] if position is not None and len(row) == len(header)]
+            kept = [row for row in kept if row[position or 0].isdigit() and int(row[position or 0]) <= keep_until]
+            if not kept:
+                path.unlink()
+            else:
+                text = io.StringIO()
+                csv.writer(text, lineterminator="\n").writerows([header, *kept])
+                atomic_write(path, text.getvalue())
+                self.columns = header
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row."""
+        if self._file is None:
+            new = self.columns is None
+            self.columns = self.columns or list(row)
+            self._file = open(self.path, "a", newline="")  # closed by close()
+            self._writer = csv.DictWriter(self._file, self.columns, extrasaction="ignore", lineterminator="\n")
+            if new:
+                self._writer.writeheader()
+        self._writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file, if a row was written."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class Logs:
+    """A context that takes the numbers of a run's steps and epochs. Without a folder, the terminal alone gets them."""
+
+    def __init__(self, folder: Path | None, display: Display, *, step: int, epoch: int, tensorboard: bool) -> None:
+        """Rows for steps after `step` and epochs after `epoch`, which an interrupted call left, are cut off."""
+        self.display, self._stack = display, ExitStack()
+        self._steps = self._epochs = self._board = None
+        if folder is not None:
+            self._steps, self._epochs = (
+                CsvLog(folder / f"{key}s.csv", key, until) for key, until in (("step", step), ("epoch", epoch))
+            )
+            self._stack.callback(self._steps.close)
+            self._stack.callback(self._epochs.close)
+            if tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+                self._stack.callback(self._board.close)
+
+    def __enter__(self) -> Logs:
+        self._stack.enter_context(self.display)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def step(self, step: int, epoch: int, rate: float, values: Mapping[str, float], seconds: float) -> None:
+        """The numbers of an optimiser step of the epoch, counted from 1."""
+        self.display.step(step, epoch, values)
+        if self._steps is not None:
+            self._steps.write({"step": step, "epoch": epoch, "lr": rate, **values, "seconds": seconds})
+        self._to_board("train", {**values, "lr": rate}, step)
+
+    def before(self, validation: Mapping[str, float], only_validation: frozenset[str]) -> None:
+        """What the original model does, as epoch 0; `only_validation`: what no training batch is measured by."""
+        nothing_yet = {name: "" for name in validation if name not in only_validation}
+        if self._epochs is not None:
+            self._epochs.write({"epoch": 0, "step": 0, "lr": "", **epoch_columns(nothing_yet, validation)})
+
+    def epoch(
+        self, row: Mapping[str, Any], epochs: int, training: Mapping[str, float], validation: Mapping[str, float]
+    ) -> None:
+        """The numbers of an epoch that is over: its row of epochs.csv, and what was measured."""
+        self.display.epoch(row["epoch"], epochs, validation or training)
+        if self._epochs is not None:
+            self._epochs.write(row)
+        self._to_board("validation", validation, row["step"])
+
+    def _to_board(self, kind: str, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items() if self._board is not None else ():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def epoch_columns(training: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured in an epoch under the names of the columns of epochs.csv."""
+    named = [("train", training), ("validation", validation)]
+    return {f"{kind}_{name}": value for kind, values in named for name, value in values.items()}

@@ -1,0 +1,152 @@
+"""The first phase of a run: the model, the samples and the method, checked before anything is written or trained."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from relevit.errors import UserError
+from relevit.explainers import EXPLAINERS
+from relevit.models.attention import token_layout, unsupported_reason
+from relevit.models.checkpoints import checkpoint_config
+from relevit.models.loading import data_config, load
+from relevit.models.view import EvaluationView, TrainingView
+from relevit.training.accelerator import make_accelerator
+from relevit.training.batches import CheckedSamples, Items, Plan, altered_by
+from relevit.training.methods import get_method, numbers_of
+from relevit.training.run_folder import initial_fingerprint
+from relevit.training.samples import gather
+from relevit.training.settings import TrainingSettings
+from relevit.training.step import Step
+from relevit.training.trainable import check_trainable
+from relevit.versions import versions
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run needs, checked.
+
+    Attributes:
+        settings: as given.
+        about: the model as given, for people.
+        step: the method at work on the model, which is where and as it was given.
+        config: the preprocessing that belongs to the trained weights (`data_config`).
+        training, validation: the samples; validation None where none are held out.
+    """
+
+    settings: TrainingSettings
+    about: str
+    step: Step
+    config: dict[str, Any]
+    training: CheckedSamples
+    validation: CheckedSamples | None
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self.step.model
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Devices and processes."""
+        return self.step.accelerator
+
+    @property
+    def view(self) -> EvaluationView:
+        """How samples are seen in validation."""
+        return EvaluationView(self.config)
+
+    def items(self) -> Items:
+        """The samples as training sees them."""
+        settings, method = self.settings, self.step.method
+        samples, numbers = self.training.samples, self.step.numbers
+        alter, other = (altered_by(change, samples, numbers) for change in (method.alteration, method.other))
+        return Items(samples, TrainingView(self.config, settings.resize, settings.flip), settings.seed, alter, other)
+
+    def held_out(self) -> Items | None:
+        """The samples as validation sees them."""
+        if self.validation is None:
+            return None
+        view, samples = self.view, self.validation.samples
+        return Items(
+            samples,
+            lambda image, mask, ignore, _: view.with_mask(image, mask, ignore),
+            other=altered_by(self.step.method.other, samples, self.step.numbers),
+        )
+
+    def plan(self) -> Plan:
+        """Which samples every step sees."""
+        settings, accelerator = self.settings, self.accelerator
+        return Plan(
+            len(self.training.samples),
+            settings.batch_size,
+            settings.seed,
+            settings.accumulation,
+            accelerator.num_processes,
+            accelerator.process_index,
+            shuffle=self.step.method.shuffle,
+        )
+
+    def record(self, out: Path) -> dict[str, Any]:
+        """What a call that goes on with the run in `out` must share. Raises UserError for a model that could not be saved."""
+        checkpoint_config(self.model)
+        return {
+            **self.settings.recorded(),
+            **self.step.numbers,
+            "target": self.step.target,
+            "second_order": self.step.second_order,
+            "initial_weights": initial_fingerprint(out, self.model.state_dict()),
+            "samples": self.training.fingerprint,
+            "validation_samples": self.validation.fingerprint if self.validation else None,
+            "processes": self.accelerator.num_processes,
+            "about": {"model": self.about, **versions()},
+        }
+
+
+def prepare(model: nn.Module | str | os.PathLike[str], samples: Any, settings: TrainingSettings) -> Setup:
+    """Load the model, read every sample, and check all that a run could stumble over.
+
+    Raises UserError for unusable settings, models and samples (FaultsError with the list of all that are).
+    """
+    method = get_method(settings.method)
+    numbers = numbers_of(settings.method, settings.recorded(), settings.options)
+    target = "predicted" if method.target == "predicted" else settings.target
+    second_order = settings.second_order
+    if method.needs_maps:
+        second_order = check_explainer(settings.explainer, second_order or method.second_order)
+    accelerator = make_accelerator(settings.mixed_precision)
+    is_module = isinstance(model, nn.Module)
+    net = model if isinstance(model, nn.Module) else load(model, normalization=settings.normalization)[0]
+    reason = unsupported_reason(net)
+    if method.needs_maps and reason is not None:
+        raise UserError(f"method {settings.method!r} needs relevance maps: {reason}")
+    check_trainable(net, settings.trainable)
+    config = data_config(net, settings.normalization)
+    needs_labels = method.needs_labels or (method.needs_maps and target == "label")
+    training, validation = gather(samples, settings.validation, net, needs_labels=needs_labels, **settings.sources())
+    step = Step(method, numbers, net, accelerator, target, settings.explainer, second_order)
+    setup = Setup(settings, type(net).__name__ if is_module else str(model), step, config, training, validation)
+    height, width = setup.items()[0, 0][0].shape[-2:]
+    if reason is None:
+        step = replace(step, patches=math.prod(token_layout(net, height, width).grid))
+    return replace(setup, step=step)
+
+
+def check_explainer(name: str, second_order: bool) -> bool:
+    """Whether maps of this explainer are computed with second-order gradients. Raises UserError for one that does not
+    train."""
+    if name not in EXPLAINERS:
+        raise UserError(f"unknown explainer {name!r}: choose one of {', '.join(EXPLAINERS)}")
+    explainer = EXPLAINERS[name]
+    if not explainer.trains:
+        able = [other for other, row in EXPLAINERS.items() if row.trains]
+        raise UserError(
+            f"explainer {name!r} gives maps without a gradient, which cannot train: choose {', '.join(able)}"
+        )
+    return second_order or explainer.needs_second_order
