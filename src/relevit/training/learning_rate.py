@@ -23,11 +23,9 @@ from relevit.errors import UserError
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
 from relevit.models.checkpoints import WEIGHTS, fill, read_weights
-from relevit.models.loading import load
-from relevit.training.accelerator import make_accelerator
 from relevit.training.monitor import NonFiniteLossError
+from relevit.training.prepare import Setup, prepare
 from relevit.training.run_folder import KIND, TRIALS
-from relevit.training.samples import gather
 from relevit.training.settings import TrainingSettings
 
 ACCURACY_MAY_FALL = 2.5  # points
@@ -61,17 +59,17 @@ def finetune_by_rule(
     Raises UserError for rates that are none, a folder that is no such run's, and without validation samples that have
     labels, before any training.
     """
-    net = model if isinstance(model, nn.Module) else load(model, normalization=settings.normalization)[0]
-    grid = sorted(set(settings.rates or default_rates(net, settings.trainable)))
+    setup = prepare(model, samples, settings)
+    _check_validation(setup)
+    grid = sorted(set(settings.rates or default_rates(setup.model, settings.trainable)))
     if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in grid):
         raise UserError(f"rates must be numbers above 0, not {list(settings.rates or ())}")
     recorded = {**settings.recorded(), "rates": grid}
     owner = None if out is None else OwnedFolder(out, f"{KIND} --lr auto", recorded, may_hold=(TRIALS,))
-    _check_validation(net, samples, settings)
     with owner or nullcontext():
         finished = _finished_rate(out)
         if finished is None:
-            return _best_of_trials(_Trials(train, model, net, samples, out, settings), grid)
+            return _best_of_trials(_Trials(train, model, samples, out, setup), grid)
     return train(model, samples, out, replace(settings, lr=finished))
 
 
@@ -84,18 +82,8 @@ def _finished_rate(out: Path | None) -> float | None:
 class _Trials:
     """The runs at the rates of a grid: their metrics and weights, and what went wrong with others."""
 
-    def __init__(
-        self,
-        train: Callable[..., Any],
-        model: Any,
-        net: nn.Module,
-        samples: Any,
-        out: Path | None,
-        settings: TrainingSettings,
-    ) -> None:
-        self.train, self.model, self.net, self.samples = train, model, net, samples
-        self.out, self.settings = out, settings
-        self.accelerator = make_accelerator(settings.mixed_precision)
+    def __init__(self, train: Callable[..., Any], model: Any, samples: Any, out: Path | None, setup: Setup) -> None:
+        self.train, self.model, self.samples, self.out, self.setup = train, model, samples, out, setup
         self.results: dict[float, Any] = {}
         self.weights: dict[float, dict[str, Tensor]] = {}  # without a folder, which would keep them
         self.failed: dict[float, str] = {}
@@ -103,9 +91,9 @@ class _Trials:
     def run(self, rate: float) -> None:
         """The trial of a rate."""
         out = None if self.out is None else self.out / TRIALS / f"{rate:g}"
-        model = copy.deepcopy(self.net) if self.model is self.net else self.model
+        model = copy.deepcopy(self.model) if isinstance(self.model, nn.Module) else self.model
         try:
-            result = self.train(model, self.samples, out, replace(self.settings, lr=rate))
+            result = self.train(model, self.samples, out, replace(self.setup.settings, lr=rate))
         except NonFiniteLossError as error:
             self.failed[rate] = str(error)
             self.say(self.failed[rate])
@@ -116,7 +104,7 @@ class _Trials:
 
     def say(self, text: str) -> None:
         """Tell the user, once and not in every process."""
-        if self.settings.progress and self.accelerator.is_main_process:
+        if self.setup.settings.progress and self.setup.accelerator.is_main_process:
             from rich.console import Console
 
             Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
@@ -135,16 +123,16 @@ def _best_of_trials(trials: _Trials, grid: list[float]) -> Any:
     chosen = choose_rate(original, figures)
     told = {"lr": chosen, "rates": grid, "trials": table(original, figures, chosen, trials.failed)}
     trials.say(f"Learning rate {chosen:g}, by the rule on the validation samples")
-    result, out = trials.results[chosen], trials.out
+    result, out, model = trials.results[chosen], trials.out, trials.setup.model
     if out is None:
-        trials.net.load_state_dict(trials.weights[chosen])
-        return result._replace(model=trials.net, metrics={**result.metrics, **told})
-    if trials.accelerator.is_main_process:
+        model.load_state_dict(trials.weights[chosen])
+        return result._replace(model=model, metrics={**result.metrics, **told})
+    if trials.setup.accelerator.is_main_process:
         _publish(result.out, out, told)
-    trials.accelerator.wait_for_everyone()
-    fill(trials.net, read_weights(out / "best" / WEIGHTS), out)
+    trials.setup.accelerator.wait_for_everyone()
+    fill(model, read_weights(out / "best" / WEIGHTS), out)
     published = json.loads((out / "result.json").read_text())
-    return result._replace(model=trials.net, metrics=published, checkpoint=out / "best", out=out)
+    return result._replace(model=model, metrics=published, checkpoint=out / "best", out=out)
 
 
 def table(
@@ -171,8 +159,9 @@ def _figures(measured: Mapping[str, float]) -> dict[str, float]:
     return {"accuracy": 100 * measured["accuracy"], "classification_loss": measured["classification_loss"]}
 
 
-def _check_validation(net: nn.Module, samples: Any, settings: TrainingSettings) -> None:
-    _, held_out = gather(samples, settings.validation, net, needs_labels=False, **settings.sources())
+def _check_validation(setup: Setup) -> None:
+    """Raise UserError unless there are validation samples that have labels."""
+    held_out = setup.validation
     if held_out is None:
         raise UserError("lr='auto' chooses by validation samples, and there are none: give validation, or a rate")
     unlabelled = [row.name for row in held_out.rows if row.label < 0]

@@ -122,12 +122,12 @@ def prepare(model: nn.Module | str | os.PathLike[str], samples: Any, settings: T
         second_order = check_explainer(settings.explainer, second_order or method.second_order)
     accelerator = make_accelerator(settings.mixed_precision)
     is_module = isinstance(model, nn.Module)
-    net = model if isinstance(model, nn.Module) else load(model, normalization=settings.normalization)[0]
+    net = model if isinstance(model, nn.Module) else load(model, protocol=settings.protocol)[0]
     reason = unsupported_reason(net)
     if method.needs_maps and reason is not None:
         raise UserError(f"method {settings.method!r} needs relevance maps: {reason}")
     check_trainable(net, settings.trainable)
-    config = data_config(net, settings.normalization)
+    config = data_config(net, settings.protocol)
     needs_labels = method.needs_labels or (method.needs_maps and target == "label")
     training, validation = gather(samples, settings.validation, net, needs_labels=needs_labels, **settings.sources())
     step = Step(method, numbers, net, accelerator, target, settings.explainer, second_order)

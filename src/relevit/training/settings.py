@@ -54,7 +54,7 @@ class TrainingSettings:
     max_steps: int | None = None
     resize: float = 256 / 224
     flip: float = 0.5
-    normalization: Literal["model", "paper"] = "model"
+    protocol: Literal["standard", "paper"] = "standard"
     validation_every: int = 1
     validation_batch_size: int | None = None
     skip_bad: bool = False
