@@ -53,9 +53,12 @@ def test_foreign_folders_are_left_alone(tmp_path):
 def test_an_empty_folder_and_the_start_of_a_killed_run_may_be_used(tmp_path):
     (tmp_path / ".config.json.tmp-abc").write_text("{")
     (tmp_path / "trials").mkdir()
-    with RunFolder(tmp_path, CONFIG):
-        pass
+    (tmp_path / ".relevit").mkdir()
+    (tmp_path / ".relevit" / "lock").write_text("")
+    with RunFolder(tmp_path, CONFIG) as folder:
+        folder.write_split([])
     assert json.loads((tmp_path / "config.json").read_text()) == {"kind": "relevit finetune", **CONFIG}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "split.csv", "trials"]
 
 
 def test_of_two_calls_at_once_the_second_is_refused(tmp_path):

@@ -64,12 +64,16 @@ def finetune_by_rule(
     grid = sorted(set(settings.rates or default_rates(setup.model, settings.trainable)))
     if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in grid):
         raise UserError(f"rates must be numbers above 0, not {list(settings.rates or ())}")
-    recorded = {**settings.recorded(), "rates": grid}
-    owner = None if out is None else OwnedFolder(out, f"{KIND} --lr auto", recorded, may_hold=(TRIALS,))
-    with owner or nullcontext():
+    owner = None
+    if out is not None:
+        record = f"{TRIALS}/rates.json"
+        owner = OwnedFolder(out, f"{KIND} --lr auto", {**settings.recorded(), "rates": grid}, record=record)
+    with owner if owner is not None and _finished_rate(out) is None else nullcontext():
         finished = _finished_rate(out)
         if finished is None:
             return _best_of_trials(_Trials(train, model, samples, out, setup), grid)
+    if owner is not None:
+        owner.tidy()
     return train(model, samples, out, replace(settings, lr=finished))
 
 

@@ -113,18 +113,21 @@ def train(
     setup = prepare(model, samples, settings)
     if out is None:
         return _trained(setup, None, None)
-    with RunFolder(out, setup.record(out)) as folder:
-        setup.accelerator.wait_for_everyone()  # the first process holds the folder now
-        result, saved = folder.result, folder.read_state()
-        setup.accelerator.wait_for_everyone()  # all have read it
-        if result is not None:
-            if setup.accelerator.is_main_process:
-                folder.remove_state()
-            fill(setup.model, read_weights(folder.best / WEIGHTS), out)
-            return FinetuneResult(setup.model, result, folder.best, out)
-        if setup.accelerator.is_main_process:
-            folder.write_split(split_rows(setup.training, setup.validation))
-        return _trained(setup, folder, saved)
+    folder, accelerator = RunFolder(out, setup.record(out)), setup.accelerator
+    accelerator.wait_for_everyone()  # all have looked at the folder as it was
+    if folder.result is None:
+        with folder:
+            accelerator.wait_for_everyone()  # the first process holds the folder now
+            result, saved = folder.result, folder.read_state()
+            accelerator.wait_for_everyone()  # all have read it
+            if result is None:  # it still is
+                if accelerator.is_main_process:
+                    folder.write_split(split_rows(setup.training, setup.validation))
+                return _trained(setup, folder, saved)
+    if accelerator.is_main_process:
+        folder.tidy()
+    fill(setup.model, read_weights(folder.best / WEIGHTS), out)
+    return FinetuneResult(setup.model, folder.result or {}, folder.best, out)
 
 
 def _trained(setup: Setup, folder: RunFolder | None, saved: dict[str, Any] | None) -> FinetuneResult:

@@ -118,5 +118,10 @@ class RunFolder:
         self.remove_state()
 
     def remove_state(self) -> None:
-        """Remove the state of a finished run (a process killed right after `finish` wrote the mark leaves it)."""
+        """Remove the state of a finished run."""
         shutil.rmtree(self.path / "state", ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what a process left that was killed right after `finish` wrote the mark."""
+        self.remove_state()
+        self._owner.tidy()
