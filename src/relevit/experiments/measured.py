@@ -38,14 +38,14 @@ def measure(
 ) -> dict[str, float]:
     """A test of relevit.evaluation.measurements, by name, of the model of a cell on `limit` pictures of a set (drawn once): its
     figures by name."""
-    from relevit.data.subset import limited
+    from relevit.data.sets import of_dataset
     from relevit.evaluation.measurements import measurement, open_data
     from relevit.models.loading import load
 
     row = measurement(test, options)
     pictures, more = open_data(row, data, train=train)
     model, view = model_of(name, folder), load("builtin")[1]
-    result = row.function(model, view, limited(pictures, limit), **{**(options or {}), **more})
+    result = row.function(model, view, of_dataset(pictures).limited(limit), **{**(options or {}), **more})
     return {str(figure): float(value) for figure, value in result if isinstance(value, int | float)}
 
 

@@ -194,7 +194,7 @@ def measure(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A test of relevit.evaluation.measurements of a run's model, or of the original: its figures by name."""
-    from relevit.data.subset import limited
+    from relevit.data.sets import of_dataset
     from relevit.evaluation.measurements import measurement, open_data
     from relevit.models.loading import data_config
     from relevit.models.view import evaluation_view
@@ -210,7 +210,7 @@ def measure(
         pictures, more = open_data(row, str(place / "test"), train=str(place / "train"))
     else:
         pictures = open_set(folder, data, protocol)
-    result = row.function(net, view, limited(pictures, limit), **{**(options or {}), **more})
+    result = row.function(net, view, of_dataset(pictures).limited(limit), **{**(options or {}), **more})
     return {str(figure): float(value) for figure, value in result if isinstance(value, int | float) and isfinite(value)}
 
 
