@@ -15,9 +15,9 @@ def test_an_error_of_an_argument_survives_a_process() -> None:
 
 def test_old_names_fail_with_the_new_ones() -> None:
     for function in (relevit.relevance, relevit.forward_with_relevance):
-        with pytest.raises(ArgumentError, match=r"^method is called explainer now$"):
+        with pytest.raises(ArgumentError, match=r"^method is now called explainer$"):
             function(None, None, method="gae")
-    with pytest.raises(ArgumentError, match=r"^normalization is called protocol \(standard or paper\) now$"):
+    with pytest.raises(ArgumentError, match=r"^normalization is now called protocol \(standard or paper\)$"):
         relevit.load("builtin", normalization="paper")
 
 

@@ -78,7 +78,7 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path: Path) -> None:
         OwnedFolder(tmp_path / "broken", "relevit test", SETTINGS, record="config.json")
 
 
-def test_named_files_may_be_there_and_a_finished_folder_is_refused(tmp_path: Path) -> None:
+def test_named_files_may_be_there_a_finished_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "trials").mkdir()
     begun(tmp_path / "out", may_hold=("trials",))

@@ -128,7 +128,7 @@ def test_impossible_mask_values_are_refused(values: np.ndarray) -> None:
         mask_values(values)
 
 
-def test_pictures_are_listed_sorted_by_relative_name_without_hidden_ones(tmp_path: Path) -> None:
+def test_pictures_are_sorted_by_name_without_hidden_ones(tmp_path: Path) -> None:
     names = ["b/2.PNG", "b/10.jpg", "a c/ü.jpeg", "a/x.webp", "z.png"]
     for name in reversed(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -8,45 +8,43 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from relevit.api import COMMANDS
 from relevit.versions import RELEVIT
 
 if TYPE_CHECKING:
+    from relevit.api.audit import audit
+    from relevit.api.compose import compose
+    from relevit.api.convert import convert
+    from relevit.api.demo import demo
+    from relevit.api.doctor import doctor
+    from relevit.api.effects import effects
+    from relevit.api.evaluate import evaluate
+    from relevit.api.explain import explain
+    from relevit.api.finetune import finetune
+    from relevit.api.info import info
+    from relevit.api.interpolate import interpolate
+    from relevit.api.masks import masks
+    from relevit.api.measure import measure
+    from relevit.api.probe import probe
+    from relevit.api.reproduce import reproduce
+    from relevit.api.split import split
     from relevit.errors import UserError
-    from relevit.evaluation import evaluate
     from relevit.explainers import forward_with_relevance, relevance
     from relevit.masking.tokencut import tokencut
     from relevit.models.attention import capture
     from relevit.models.loading import load, save_checkpoint
-    from relevit.training.loop import finetune
     from relevit.training.losses import background_loss, confidence_loss, foreground_loss, relevance_loss, total_loss
 
 
 __version__ = RELEVIT
 
-__all__ = [
-    "UserError",
-    "background_loss",
-    "capture",
-    "confidence_loss",
-    "evaluate",
-    "finetune",
-    "foreground_loss",
-    "forward_with_relevance",
-    "load",
-    "relevance",
-    "relevance_loss",
-    "save_checkpoint",
-    "tokencut",
-    "total_loss",
-]
-
+# Where each public name is defined, below relevit.
 _HOMES = {
+    **{command: f"api.{command}" for command in COMMANDS},
     "UserError": "errors",
     "background_loss": "training.losses",
     "capture": "models.attention",
     "confidence_loss": "training.losses",
-    "evaluate": "evaluation",
-    "finetune": "training.loop",
     "foreground_loss": "training.losses",
     "forward_with_relevance": "explainers",
     "load": "models.loading",
@@ -56,6 +54,7 @@ _HOMES = {
     "tokencut": "masking.tokencut",
     "total_loss": "training.losses",
 }
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,201 +1,53 @@
-"""The command line: every subcommand is a typed function of commands/; its parser is made of its signature and docstring.
+"""The command line: a command is the public function of its name in api/, parsed, called, its result shown.
 
-Nothing here or at the top of a subcommand's file imports torch: the help answers at once.
+Names, types and defaults of the options are those of the function, their help is its docstring. Only the file of the
+command that is called is imported, and none of them imports torch: the help answers at once.
 """
 
 from __future__ import annotations
 
-import inspect
+import difflib
 import re
 import sys
 from argparse import Action
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
-import docstring_parser
-from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
-
-from relevit.api.audit import audit
-from relevit.api.compose import compose
-from relevit.api.convert import convert
-from relevit.api.demo import demo
-from relevit.api.doctor import doctor
-from relevit.api.effects import effects
-from relevit.api.evaluate import evaluate
-from relevit.api.explain import explain
-from relevit.api.finetune import finetune
-from relevit.api.info import info
-from relevit.api.interpolate import interpolate
-from relevit.api.masks import masks
-from relevit.api.measure import measure
-from relevit.api.probe import probe
-from relevit.api.reproduce import reproduce
-from relevit.api.split import split
-from relevit.errors import UserError
+from relevit.api import COMMANDS
+from relevit.api.types import Argument, arguments_of
+from relevit.errors import ArgumentError, UserError, new_name
+from relevit.terminal import is_first, telling
 from relevit.versions import RELEVIT
 
-MORE = "`relevit COMMAND --help` lists the options of a command"
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
 ABOUT = "Fine-tune vision transformers so that their relevance maps lie on the object, and measure what that does."
 
 
-COMMANDS: dict[str, Callable[..., int | None]] = {
-    "demo": demo,
-    "explain": explain,
-    "masks": masks,
-    "finetune": finetune,
-    "evaluate": evaluate,
-    "measure": measure,
-    "audit": audit,
-    "effects": effects,
-    "compose": compose,
-    "probe": probe,
-    "interpolate": interpolate,
-    "info": info,
-    "convert": convert,
-    "split": split,
-    "doctor": doctor,
-    "reproduce": reproduce,
-}
-POSITIONAL = {
-    "reproduce": {"names": "NAME"},
-    "explain": {"model": "MODEL", "images": "IMAGE"},
-    "masks": {"images": "IMAGES"},
-    "evaluate": {"models": "MODEL"},
-    "measure": {"test": "TEST", "models": "MODEL"},
-    "audit": {"models": "MODEL"},
-    "effects": {"models": "MODEL"},
-    "info": {"model": "MODEL"},
-    "interpolate": {"original": "ORIGINAL", "tuned": "FINETUNED"},
-    "probe": {"model": "MODEL"},
-    "convert": {"format": "FORMAT", "source": "SOURCE"},
-}
-USAGE = {
-    "reproduce": "NAME... --out DIR [--data ROOT] [options]",
-    "demo": "[options]",
-    "explain": "MODEL IMAGE... [options]",
-    "masks": "IMAGES... --out DIR [options]",
-    "finetune": "--model MODEL --images DIR --out RUN [--masks DIR] [options]",
-    "evaluate": "MODEL... --data DIR... [options]",
-    "measure": "TEST MODEL... --data DIR [--masks DIR] [options]",
-    "effects": "BEFORE AFTER --data DIR [--out DIR] [options]",
-    "audit": "MODEL... --images DIR [--masks DIR] [--out DIR] [options]",
-    "compose": "--images DIR --out DIR [--masks DIR] [--backgrounds DIR] [options]",
-    "info": "MODEL [options]",
-    "interpolate": "ORIGINAL FINETUNED --data DIR... --shifted DIR... --out DIR [options]",
-    "probe": "MODEL --images DIR --out PATH [options]",
-    "convert": "FORMAT SOURCE --out DIR [--images DIR] [options]",
-    "split": "--masks DIR --out FILE [--images DIR] [options]",
-    "doctor": "--images DIR --model MODEL [--masks DIR] [options]",
-}
-METAVARS = {
-    "ray": "ADDRESS",
-    "slurm_options": "{...}",
-    "model": "MODEL",
-    "images": "DIR",
-    "out": "PATH",
-    "masks": "DIR",
-    "validation": "DIR",
-    "validation_masks": "DIR",
-    "data": "DIR",
-    "shifted": "DIR",
-    "backgrounds": "DIR",
-    "train": "DIR",
-    "explainer": "NAME",
-    "sets": "SET",
-    "class_map": "FILE",
-    "class_list": "FILE",
-    "benchmarks": "NAME",
-    "set_a": "FILE",
-    "manifest": "FILE",
-    "ignore": "DIR",
-    "format": "NAME",
-    "override": "DIR",
-    "exclude": "FILE",
-    "checkpoint": "PATH",
-    "method": "NAME",
-    "input_size": ("H", "W"),
-    "options": "{...}",
-    "model_args": "{...}",
-    "target": "CLASS",
-    "device": "NAME",
-}
-
-
-class _Formatter(DefaultHelpFormatter):
-    """The help is what the docstrings say and the default."""
-
-    def _get_help_string(self, action: Action) -> str:
-        return action.help or ""
-
-
-class _Parser(ArgumentParser):
-    """Errors are one line and exit code 2."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        _fail(" ".join(_readable(message).split()))
-
-
-def build_parser() -> ArgumentParser:
-    """The parser of `relevit`, made of the functions above: names, types and defaults of their signatures, help of their docstrings."""
-    parser = _Parser(prog="relevit", description=ABOUT, version=RELEVIT, formatter_class=_Formatter)
-    subcommands = parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", description=MORE)
-    for command, function in COMMANDS.items():
-        subcommands.add_subcommand(command, _subparser(command, function), help=_summary(function))
-    return parser
-
-
-def _subparser(command: str, function: Callable[..., int | None]) -> ArgumentParser:
-    text = docstring_parser.parse(function.__doc__ or "")
-    descriptions = {entry.arg_name: entry.description or "" for entry in text.params}
-    about = "\n".join(filter(None, [text.short_description, text.long_description]))
-    parser = _Parser(usage=f"relevit {command} {USAGE[command]}", description=about, formatter_class=_Formatter)
-    parser.add_argument(
-        "--config",
-        action="config",
-        metavar="FILE",
-        help="a YAML file with any of these options, such as one of recipes/; options after it override it",
-    )
-    types = get_type_hints(function)
-    for name, parameter in inspect.signature(function).parameters.items():
-        kind, default = types[name], parameter.default
-        required = default is parameter.empty
-        shown = (
-            "" if required or default is None or default is False or default == [] else f" (default: {_shown(default)})"
-        )
-        settings: dict[str, Any] = {"help": descriptions[name].replace("\n", " ").rstrip(".") + shown}
-        positional = name in POSITIONAL.get(command, ())
-        option = name if positional else "--" + name.replace("_", "-")
-        if not required:
-            settings["default"] = default
-        elif not positional:
-            settings["required"] = True
-        if kind is not bool and get_origin(kind) is not Literal:
-            settings["metavar"] = POSITIONAL.get(command, {}).get(name) or METAVARS.get(name, "X")
-        if kind is bool:
-            parser.add_argument(option, action=ActionYesNo(no_prefix="no-"), **settings)
-        elif get_origin(kind) is list:
-            parser.add_argument(option, nargs="+", type=get_args(kind)[0], **settings)
-        elif name == "input_size":
-            parser.add_argument(option, nargs=2, type=int, **settings)
-        else:
-            parser.add_argument(option, type=kind, **settings)
-    return parser
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses `arguments` (by default the command line's), runs the subcommand; a user's error ends it with exit code 2,
-    what it found amiss with the code that the subcommand returns."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser()
-    if not arguments:
-        parser.print_help(sys.stderr)
-        sys.exit(2)
-    _refuse_twice(arguments)
-    parsed = parser.parse_args(arguments)
-    options = parsed[parsed.command].as_dict()
-    options.pop("config", None)
+    """Runs the command that `arguments` name (by default the command line's).
+
+    A user's error ends it with exit code 2; what it found amiss, with the `exit_code` of the result.
+    """
+    command, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
+    if command in ("", "-h", "--help"):
+        print(overview(), file=sys.stdout if command else sys.stderr)
+        sys.exit(0 if command else 2)
+    if command == "--version":
+        print(f"relevit {RELEVIT}")
+        sys.exit()
+    if command not in COMMANDS:
+        _fail(f"there is no command {command}{_meant(command, COMMANDS)}; relevit --help lists them")
+    function = public_function(command)
+    telling.set(is_first())
     try:
-        code = COMMANDS[parsed.command](**options)
+        options = _parsed(command, rest)
+        result = function(**options)
+        _show(command, result, options)
+    except ArgumentError as error:
+        _fail(f"{_spelled(function, error.name)} {error.reason}")
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -204,26 +56,126 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    code = getattr(result, "exit_code", 0)
     if code:
         sys.exit(code)
 
 
-def _refuse_twice(arguments: Sequence[str]) -> None:
-    """Of an option that takes several values and is given twice, argparse would keep the second's alone."""
-    function = COMMANDS.get(next((each for each in arguments if not each.startswith("-")), ""))
-    if function is None:
-        return
-    types = get_type_hints(function)
-    types.pop("return", None)
-    options = {"--" + name.replace("_", "-"): get_origin(kind) is list for name, kind in types.items()}
-    typed = [each.partition("=")[0] for each in arguments[: arguments.index("--") if "--" in arguments else None]]
+def public_function(command: str) -> Callable[..., Any]:
+    """The function that a command is."""
+    return getattr(import_module(f"relevit.api.{command}"), command)
+
+
+def overview() -> str:
+    """The help of `relevit` itself: each command with the first sentence of its function."""
+    from textwrap import wrap
+
+    width = max(map(len, COMMANDS)) + 4
+    lines = ["usage: relevit COMMAND [options]", "", ABOUT, "", "commands:"]
+    for command in COMMANDS:
+        first = (public_function(command).__doc__ or "").split("\n\n")[0].split(":")[0].rstrip(".")
+        lines += wrap(first, 110, initial_indent=f"  {command:{width - 2}}", subsequent_indent=" " * width)
+    return "\n".join(
+        [*lines, "", "`relevit COMMAND --help` lists the options of a command, `relevit --version` tells the version."]
+    )
+
+
+def build_parser(command: str) -> ArgumentParser:
+    """The parser of a command, made of its function: names, types and defaults of the signature, help of the docstring."""
+    import docstring_parser
+    from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter):
+        """The help is what the docstrings say and the default."""
+
+        def _get_help_string(self, action: Action) -> str:
+            return action.help or ""
+
+    class Parser(ArgumentParser):
+        """Errors are one line and exit code 2."""
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            _fail(" ".join(_readable(function, message).split()))
+
+    function = public_function(command)
+    expected = arguments_of(function)
+    text = docstring_parser.parse(function.__doc__ or "")
+    about = "\n".join(filter(None, [text.short_description, text.long_description]))
+    usage = [each.usage for each in sorted(expected.values(), key=lambda each: not each.positional) if each.required]
+    parser = Parser(
+        usage=" ".join(["relevit", command, *usage, "[options]"]), description=about, formatter_class=Formatter
+    )
+    told = "a YAML file with any of these options, such as one of recipes/; options after it override it"
+    parser.add_argument("--config", action="config", metavar="FILE", help=told)
+    descriptions = {entry.arg_name: entry.description or "" for entry in text.params}
+    for argument in expected.values():
+        settings = {"help": descriptions[argument.name].replace("\n", " ").rstrip(".") + _default(argument)}
+        if argument.kind is bool:
+            parser.add_argument(
+                argument.spelled, action=ActionYesNo(no_prefix="no-"), default=argument.default, **settings
+            )
+        else:
+            name = argument.option if argument.positional else argument.spelled
+            parser.add_argument(name, **settings, **_settings(argument))
+    return parser
+
+
+def _settings(argument: Argument) -> dict[str, Any]:
+    """How the parser reads one argument that is no flag."""
+    settings: dict[str, Any] = {"type": argument.kind}
+    if get_origin(argument.kind) is list:
+        settings = {"type": get_args(argument.kind)[0], "nargs": "+"}
+    elif get_origin(argument.kind) is tuple:
+        settings = {"type": get_args(argument.kind)[0], "nargs": len(get_args(argument.kind))}
+    if get_origin(argument.kind) is not Literal:
+        settings["metavar"] = argument.metavar
+    if not argument.required:
+        settings["default"] = list(argument.default) if isinstance(argument.default, tuple) else argument.default
+    elif not argument.positional:
+        settings["required"] = True
+    return settings
+
+
+def _parsed(command: str, rest: Sequence[str]) -> dict[str, Any]:
+    """The values of the function's parameters."""
+    function = public_function(command)
+    expected = arguments_of(function)
+    _refuse(function, [each.partition("=")[0] for each in rest[: rest.index("--") if "--" in rest else None]])
+    parsed = build_parser(command).parse_args(list(rest)).as_dict()
+    values = {name: parsed[argument.option] for name, argument in expected.items()}
+    pairs = [name for name, value in values.items() if value and get_origin(expected[name].kind) is tuple]
+    return {**values, **{name: tuple(values[name]) for name in pairs}}
+
+
+def _refuse(function: Callable[..., Any], typed: Sequence[str]) -> None:
+    """Options that do not exist, with the one that is meant; and one of several values that is given twice: argparse would
+    keep the second's alone."""
+    expected = {each.spelled: each for each in arguments_of(function).values() if not each.positional}
+    known = [*expected, *(f"--no-{each.option.replace('_', '-')}" for each in expected.values() if each.kind is bool)]
     given: list[str] = []
-    for each in typed:  # an option may be shortened to where no other begins alike
-        alike = [option for option in options if option.startswith(each)] if each.startswith("--") else []
-        given += [each] if each in options else alike if len(alike) == 1 else []
-    for option in sorted(option for option, several in options.items() if several):
-        if given.count(option) > 1:
+    for word in typed:  # an option may be shortened to where no other begins alike
+        alike = [option for option in known if option.startswith(word)] if word.startswith("--") else []
+        given += [word] if word in known else alike if len(alike) == 1 else []
+        if word.startswith("--") and not alike and word not in ("--", "--help", "--config", "--print_config"):
+            name = word.removeprefix("--").replace("-", "_")
+            new = new_name(function, name)
+            _fail(f"{word} is now called --{new}" if new else f"there is no option {word}{_meant(word, known)}")
+    for option, argument in expected.items():
+        if get_origin(argument.kind) is list and given.count(option) > 1:
             _fail(f"{option} is given {given.count(option)} times: give all its values after one, {option} A B")
+
+
+def _show(command: str, result: Any, given: dict[str, Any]) -> None:
+    """What the file of the command tells of the result; by the first of several processes."""
+    show = getattr(import_module(f"relevit.api.{command}"), "show", None)
+    if show is not None and result is not None and is_first():
+        show(result, given)
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    """A word that was typed wrongly, what may have been meant."""
+    close = difflib.get_close_matches(word.strip("-"), [each.strip("-") for each in known], n=1)
+    return f": did you mean {'--' if word.startswith('--') else ''}{close[0]}?" if close else ""
 
 
 def _fail(message: str) -> NoReturn:
@@ -232,31 +184,37 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _shown(default: object) -> str:
-    if default is True:
-        return "yes"
-    return f"{default:.4g}" if isinstance(default, float) else str(default)
+def _default(argument: Argument) -> str:
+    """The default as the help tells it."""
+    value = list(argument.default) if isinstance(argument.default, tuple) else argument.default
+    if argument.required or value is None or value is False or value == []:
+        return ""
+    shown = "yes" if value is True else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f" (default: {shown})"
 
 
-def _summary(function: Callable[..., int | None]) -> str:
-    return (docstring_parser.parse(function.__doc__ or "").short_description or "").split(":")[0].rstrip(".")
-
-
-def _readable(message: str) -> str:
+def _readable(function: Callable[..., Any], message: str) -> str:
     """jsonargparse's messages in terms of the options that the user typed."""
-    one = re.search(r'Parser key "([\w.]+)"', message)
+    key = re.search(r'Parser key "([\w.]+)"', message)
     value = re.search(r"Given value: (.*)", message)
-    if one and value:  # the list of all types that the value is not
-        message = f'Parser key "{one[1]}": {value[1].strip()!r} is no valid value'
+    if key and value:  # the list of all types that the value is not
+        message = f'Parser key "{key[1]}": {value[1].strip()!r} is no valid value'
     choices = re.search(r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)", message)
-    if one and choices:
-        message = f'Parser key "{one[1]}": must be one of {choices[1].replace(chr(39), "")}, not {choices[2].strip()}'
-    message = re.sub(r"'([\w.]+)' is required", lambda found: f"{_option(found[1])} is required", message)
-    message = re.sub(r'Parser key "([\w.]+)"', lambda found: _option(found[1]), message)
-    return re.sub(rf"\b(?:{'|'.join(COMMANDS)})\.(\w+)", lambda found: _option(found[0]), message)
+    if key and choices:
+        message = f'Parser key "{key[1]}": must be one of {choices[1].replace(chr(39), "")}, not {choices[2].strip()}'
+    if missing := re.search(r"arguments are required: (.*)", message):
+        names = [_spelled(function, name) for name in missing[1].split(", ")]
+        message = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} required"
+    if unknown := re.search(r"Option '(\w+)' is not accepted", message):  # of a file of options
+        new = new_name(function, unknown[1])
+        message = f"{unknown[1]} is now called {new}" if new else message
+    message = re.sub(r"'([\w.]+)' is required", lambda match: f"{_spelled(function, match[1])} is required", message)
+    return re.sub(r'Parser key "([\w.]+)"', lambda match: _spelled(function, match[1]), message)
 
 
-def _option(key: str) -> str:
-    """`finetune.batch_size` is typed as `--batch-size`."""
-    command, _, name = key.rpartition(".")
-    return POSITIONAL.get(command, {}).get(name) or "--" + name.replace("_", "-")
+def _spelled(function: Callable[..., Any], name: str) -> str:
+    """`batch_size` is typed as `--batch-size`."""
+    for argument in arguments_of(function).values():
+        if name in (argument.name, argument.option):
+            return argument.spelled
+    return "--" + name.replace("_", "-")

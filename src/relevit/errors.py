@@ -74,7 +74,7 @@ def tells_new_names(function: Function) -> Function:
         for name in options:
             new = new_name(function, name)
             if new is not None:
-                raise ArgumentError(name, f"is called {new} now")
+                raise ArgumentError(name, f"is now called {new}")
         return function(*arguments, **options)
 
     return call  # type: ignore[return-value]

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed
 
+from relevit.errors import ArgumentError
+
 
 class Processes:
     """This process's place among those that share the work; alone where no launcher started several.
@@ -77,3 +79,24 @@ def _leave() -> None:
         return
     if torch.distributed.get_backend() == "gloo":
         torch.distributed.destroy_process_group()
+
+
+def pick_device(name: str | None) -> str:
+    """The device that was asked for, by default the GPU if there is one. Raises ArgumentError for one that cannot be used here."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # no driver, torch without CUDA, no such device
+        reason = str(error).strip().splitlines()[0]
+        raise ArgumentError("device", f"{name} cannot be used here ({reason}): give cpu, or leave it out") from error
+    return name
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

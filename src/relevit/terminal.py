@@ -1,4 +1,4 @@
-"""What the subcommands share: the consoles they print on, the device and cores they run on, and the arguments of a model."""
+"""What a user sees on the terminal: text and tables on standard output, remarks and progress on standard error."""
 
 from __future__ import annotations
 
@@ -6,79 +6,95 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from relevit.errors import UserError
-
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from relevit.errors import Fault
 
-
-def pick_device(name: str | None) -> str:
-    """The device that was asked for, by default the GPU if there is one. Raises UserError for one that cannot be used here."""
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # no driver, torch without CUDA, no such device
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--device {name} cannot be used here ({reason}): give cpu, or leave it out") from error
-    return name
+bars_wanted: ContextVar[bool] = ContextVar("bars_wanted", default=True)
+telling: ContextVar[bool] = ContextVar("telling", default=False)  # True while a command runs
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def show(*things: RenderableType) -> None:
+    """Print text as it is (long lines are not broken), tables and other renderables on standard output."""
+    _print(_console(), things)
 
 
-def model_arguments(num_classes: int | None, model_args: dict[str, Any] | None) -> dict[str, Any]:
-    """`--model-args` for `relevit.load`, with `--num-classes` among them where it is given; it wins."""
-    return {**(model_args or {}), **({} if num_classes is None else {"num_classes": num_classes})}
+def tell(*things: RenderableType) -> None:
+    """What a command says while it works; nothing where the public function is called from Python."""
+    if telling.get():
+        show(*things)
 
 
-def stdout() -> Console:
-    """A console on standard output. Without a terminal (a file, a pipe) the tables keep their full width."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
-def stderr() -> Console:
-    """A console on standard error."""
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-@contextmanager
-def counting(text: str, enabled: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on standard error where that is a terminal; yields what is to be called with (done, total)."""
-    if not (enabled and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def remark(*lines: str) -> None:
+    """Print lines on standard error."""
+    _print(_console(stderr=True), lines)
 
 
 def tell_remarks(notes: Sequence[str], faults: Sequence[Fault], title: str) -> None:
     """Notes, and faults that did not stop the command by kind under a title, on standard error."""
     from relevit.errors import describe
 
-    for note in notes:
-        stderr().print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+    remark(*(f"note: {note}" for note in notes))
     if faults:
-        stderr().print(title, highlight=False)
-        lines = describe(faults, shown=5).splitlines()[1:]
-        stderr().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+        remark(title, *describe(faults, shown=5).splitlines()[1:])
+
+
+def is_first() -> bool:
+    """Whether this process is the first, or the only one, of those that a launcher started: the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def progress(name: str, total: int | None = None, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error while the block runs; yields `advance(n, total=None)`, to be
+    told of n further items, and of their total where it was not known before.
+
+    There is none without a terminal, in the processes beside the first, and under `--no-progress` (progress=False).
+    """
+    if not (bars_wanted.get() and sys.stderr.isatty() and is_first()):
+        yield lambda count, total=None: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Items per second."""
+
+        def render(self, task: Any) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:,.1f}/s")
+
+    columns = (TextColumn(name, markup=False), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total, completed=done)
+        yield lambda count, total=total: bar.update(task, advance=count, total=total)
+
+
+@contextmanager
+def counting(name: str) -> Iterator[Callable[[int, int], None]]:
+    """As `progress`, for what tells how many items are done and how many there are."""
+    with progress(name) as advance:
+        before = 0
+
+        def count(done: int, total: int) -> None:
+            nonlocal before
+            advance(done - before, total)
+            before = done
+
+        yield count
+
+
+def _console(stderr: bool = False) -> Console:
+    """Without a terminal (a file, a pipe) tables keep their full width."""
+    from rich.console import Console
+
+    width = None if stderr or sys.stdout.isatty() else 200
+    return Console(stderr=stderr, highlight=False, markup=False, width=width)
+
+
+def _print(console: Console, things: Sequence[RenderableType]) -> None:
+    for thing in things:
+        console.print(thing, soft_wrap=isinstance(thing, str))

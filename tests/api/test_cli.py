@@ -14,7 +14,9 @@ import torch
 import yaml
 from PIL import Image
 
+import relevit
 from relevit import cli
+from relevit.api.types import arguments_of
 from relevit.models.loading import save_checkpoint
 from relevit.training.loop import finetune
 
@@ -94,20 +96,21 @@ def test_every_option_is_documented(command: str, capsys: pytest.CaptureFixture[
         cli.main([command, "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    for name in inspect.signature(cli.COMMANDS[command]).parameters:
-        positional = cli.POSITIONAL.get(command, {}).get(name)
-        assert (positional or "--" + name.replace("_", "-")) in text
+    for name, argument in arguments_of(cli.public_function(command)).items():
+        assert argument.spelled in text and (
+            argument.positional or argument.option.replace("_", "-") in argument.spelled
+        )
+        assert name in inspect.signature(cli.public_function(command)).parameters
 
 
 def test_finetune_has_the_defaults_of_the_library() -> None:
     library = inspect.signature(finetune).parameters
-    renamed = {"images": "samples"}
     own = {"checkpoint", "num_classes", "model_args"}
-    options = inspect.signature(cli.finetune).parameters
-    assert {renamed.get(name, name) for name in options} - own == set(library)
+    options = inspect.signature(relevit.finetune).parameters
+    assert set(options) - own == set(library)
     for name, option in options.items():
         if name not in own and option.default is not option.empty:
-            assert option.default == library[renamed.get(name, name)].default, name
+            assert option.default == library[name].default, name
 
 
 @pytest.mark.parametrize(
@@ -120,15 +123,23 @@ def test_finetune_has_the_defaults_of_the_library() -> None:
         (["finetune", "--config", "nothing.yaml"], "nothing.yaml"),
         (["evaluate", "m"], "--data"),
         (["explain", "m"], "IMAGE"),
-        (["fine-tune"], "fine-tune"),
+        (["fine-tune"], "there is no command fine-tune: did you mean finetune?"),
         (["info", "vit_smal_patch16_224"], "vit_small_patch16_224"),
         (["info", "vit_tiny_patch16_224", "--input-size", "3"], "--input-size"),
         (
             ["evaluate", "m", "--data", "d", "--protocol", "papr"],
             "--protocol: must be one of standard, paper, not papr",
         ),
+        (["finetune", "--epoch", "3", "--modell", "m"], "there is no option --modell: did you mean --model?"),
+        (["explain", "m", "i", "--method", "gae"], "--method is now called --explainer"),
+        (
+            ["evaluate", "m", "--data", "d", "--normalization", "paper"],
+            "--normalization is now called --protocol (standard or",
+        ),
+        (["convert", "voc", "m", "--out", "o", "--mode", "paper"], "--mode is now called --protocol"),
+        (["probe", "m", "--images", "i", "--out", "o", "--held-out", "1.5"], "--held-out must be from 0 to 1, not 1.5"),
         (["reproduce", "table1", "--out", "o", "--workers", "0"], "--workers must be at least 1, not 0"),
-        (["audit", "builtin", "--images", "builtin", "--limit", "0"], "--limit must be a number of images from 1"),
+        (["audit", "builtin", "--images", "builtin", "--limit", "0"], "--limit must be at least 1, not 0"),
         (["probe", "m", "--images", "i", "--out", "o", "--device", "gpu"], "--device gpu cannot be used here"),
     ],
 )
@@ -165,7 +176,7 @@ def test_explain(model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_explain_with_wrong_input(model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "99" in fails(capsys, "explain", model, data / "images", "--out", tmp_path / "o", "--target", "99")
     assert "there is no picture" in fails(capsys, "explain", model, tmp_path / "none.jpg", "--out", tmp_path / "o")
-    assert "lrp" in fails(capsys, "explain", model, data / "images", "--out", tmp_path / "o", "--method", "lrp")
+    assert "lrp" in fails(capsys, "explain", model, data / "images", "--out", tmp_path / "o", "--explainer", "lrp")
     (data / "images" / "0" / "bad.jpg").write_bytes(b"no picture")
     assert "1 of 16 images could not be read" in fails(
         capsys, "explain", model, data / "images", "--out", tmp_path / "o"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from relevit import cli
-from relevit.api import compose as command
+from relevit.api.compose import compose
 from relevit.data.composition.shift_tests import SETS, Grid
 from relevit.models.loading import save_checkpoint
 
@@ -52,9 +53,9 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object, lines: int = 1
 
 
 def test_defaults_are_the_library_s() -> None:
-    shown = Grid(command._POSITIONS, command._AREAS, command._ANGLES)
+    shown = Grid(*(signature(compose).parameters[name].default for name in Grid._fields))
     assert [list(values) for values in shown[:3]] == [list(values) for values in Grid()[:3]]
-    assert all(name in (command.compose.__doc__ or "") for name in SETS)
+    assert all(name in (compose.__doc__ or "") for name in SETS)
 
 
 def test_cut_outs_on_scenes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

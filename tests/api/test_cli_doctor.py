@@ -100,7 +100,7 @@ def test_an_unsupported_model_exits_with_one(root: Path, capsys: pytest.CaptureF
     assert "unsupported model" in text and "no global attention maps" in " ".join(text.split())
 
 
-def test_a_model_of_timm_needs_no_network_and_tells_of_its_normalisation(
+def test_a_timm_model_needs_no_network_tells_its_normalisation(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection was made"))

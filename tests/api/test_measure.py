@@ -12,7 +12,7 @@ from PIL import Image
 from benchmark_trees import Classifier, save, val_name
 from gtsegs_file import write
 from relevit import cli
-from relevit.api.measure import _cell, _table
+from relevit.api.measure import Measured, _cell, _table
 from relevit.data import masked_images
 from relevit.data.builtin.digits import CLASSES, TEST_SETS, Pictures, draw_objects, draw_pictures
 from relevit.data.masked_images import BuiltinPictures, MaskedImages, open_masked
@@ -20,6 +20,7 @@ from relevit.errors import UserError
 from relevit.evaluation.maps.segmentation import segmentation
 from relevit.evaluation.measurements import MEASUREMENTS, Measurement, measurement, open_data, open_images
 from relevit.models.loading import load, save_checkpoint
+from relevit.statistics.estimate import Estimate
 
 SIZES = ((23, 31), (29, 19), (17, 37))
 ARGUMENTS = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -220,15 +221,17 @@ def test_a_measurement_of_ones_own_is_one_row(
 
 def test_a_table_row_for_each_figure_and_model() -> None:
     found = {"one": [("a", 1.0), ("b", 2.0)], "two": [("a", 3.5), ("b", float("nan"))]}
-    ends = {"one": {"a": (0.0, 2.0)}, "two": {"a": (3.0, 4.0)}}
-    table = _table("test on data", found, ends, {"one": {}, "two": {"a": (2.5, (-1.0, 3.0))}})
+    ends = {"one": {"a": Estimate(1.0, 0.0, 2.0, 7, "images")}, "two": {"a": Estimate(3.5, 3.0, 4.0, 7, "images")}}
+    table = _table(
+        "test on data", Measured(found, ends, {"one": {}, "two": {"a": Estimate(2.5, -1.0, 3.0, 7, "images")}}, "")
+    )
     columns = [list(column.cells) for column in table.columns]
     assert columns[0] == ["a", "", "b", ""] and columns[1] == ["one", "two"] * 2
     assert columns[2] == ["1 (0 to 2)", "3.5 (3 to 4)", "2", "nan"]
     assert columns[3] == ["", "+2.5 (-1 to +3)", "", ""]
     assert (
-        _cell(82.41666, (80.4249, 100.0)) == "82.42 (80.42 to 100)"
-        and _cell(0.27512, (-0.001, 0.0), "+") == "+0.28 (+0 to +0)"
+        _cell(82.41666, Estimate(82.41666, 80.4249, 100.0, 7, "images")) == "82.42 (80.42 to 100)"
+        and _cell(0.27512, Estimate(0.27512, -0.001, 0.0, 7, "images"), "+") == "+0.28 (+0 to +0)"
     )
 
 

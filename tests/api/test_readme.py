@@ -17,7 +17,7 @@ def test_links_lead_to_files() -> None:
 
 
 def test_every_command_is_named() -> None:
-    from relevit.cli import COMMANDS
+    from relevit.api import COMMANDS
 
     for command in COMMANDS:
         assert re.search(rf"^relevit {command}\b", README, re.M), command

@@ -23,7 +23,7 @@ def test_there_are_recipes_for_the_papers_models() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe(path: Path) -> None:
-    options = build_parser().parse_args(["finetune", "--config", str(path), *REST]).finetune
+    options = build_parser("finetune").parse_args(["--config", str(path), *REST])
     for key, value in yaml.safe_load(path.read_text()).items():
         assert options[key] == value, key
     with torch.device("meta"):
@@ -40,7 +40,7 @@ def test_recipe_opens_with_command_time_and_result(path: Path) -> None:
 
 def test_options_override_a_recipe() -> None:
     given = ["--config", str(ROOT / "recipes" / "vit_base.yaml"), *REST, "--lr", "7e-5", "--no-progress"]
-    options = build_parser().parse_args(["finetune", *given]).finetune
+    options = build_parser("finetune").parse_args(given)
     assert options.lr == 7e-5 and options.progress is False and options.epochs == 50
 
 
@@ -72,8 +72,6 @@ def test_every_method_runs_with_every_recipe(path: Path, method: str) -> None:
 
 def test_a_recipe_with_another_method_and_the_automatic_rate() -> None:
     given = ["--config", str(ROOT / "recipes" / "deit_base.yaml"), *REST, "--method", "gradmask", "--lr", "auto"]
-    options = (
-        build_parser().parse_args(["finetune", *given, "--rates", "[5e-7, 1e-6]", "--trainable", "lora:4"]).finetune
-    )
+    options = build_parser("finetune").parse_args([*given, "--rates", "[5e-7, 1e-6]", "--trainable", "lora:4"])
     assert (options.method, options.lr, options.rates) == ("gradmask", "auto", [5e-7, 1e-6])
     assert options.trainable == "lora:4" and options.temperature == 0.65

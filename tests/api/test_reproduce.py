@@ -149,7 +149,7 @@ class Ends(Sums):
         return super().jobs(data)[:1]
 
 
-def test_what_an_experiment_shows_is_run_though_another_that_reads_it_lacks_data(tiny: None, tmp_path: Path) -> None:
+def test_what_is_shown_is_run_though_another_reader_lacks_data(tiny: None, tmp_path: Path) -> None:
     module.EXPERIMENTS["one"] = Experiment("the first", "Table 8", Ends(1))
     absent = Data("builtin", missing={"imagenet-a": "no such folder"})
     assert {entry.job.key: entry.state for entry in plan(["one", "two"], absent, tmp_path)}["shared"] == "to do"
@@ -201,7 +201,7 @@ def test_tables_say_what_was_measured_and_what_was_not(tiny: None, tmp_path: Pat
             assert not job["seconds"] and not job["versions"] and job["reason"]
 
 
-def test_the_command_of_a_run_names_all_that_its_figures_depend_on(tmp_path: Path) -> None:
+def test_a_runs_command_names_all_that_its_figures_depend_on(tmp_path: Path) -> None:
     assert command_for("one", BUILTIN) == "relevit reproduce one --data builtin --out DIR"
     file = tmp_path / "a b.pth"
     file.touch()
@@ -274,9 +274,7 @@ class Protocols(Sums):
         return Filled([Row("sum", "column_a", ours=ours, low=ours, high=ours, state=MEASURED)], [], [], "", [])
 
 
-def test_an_experiment_shown_from_before_with_other_settings_is_refused_before_anything_runs(
-    tiny: None, tmp_path: Path
-) -> None:
+def test_settings_other_than_the_folders_are_refused_at_first(tiny: None, tmp_path: Path) -> None:
     for number, name in enumerate(("one", "two")):
         table.REAL[name] = Protocols(number)  # type: ignore[attr-defined]
     root, out = str(tmp_path / "data"), tmp_path / "out"

@@ -86,7 +86,7 @@ def test_classes_by_their_first_models_answers() -> None:
         )
 
 
-def test_folders_that_are_one_class_lend_no_background_to_each_other() -> None:
+def test_folders_of_one_class_lend_each_other_no_background() -> None:
     found = audit_models({"it": (ByObject(), VIEW)}, pictures(5), class_map={"0": 0, "1": 1, "2": 1})
     assert sorted(set(found.pictures.classes)) == ["0", "1 + 2"]
     assert all(
@@ -150,7 +150,7 @@ def transformer() -> nn.Module:
     return model
 
 
-def test_relevance_on_the_background_is_what_is_not_on_the_object(transformer: nn.Module) -> None:
+def test_relevance_on_the_background_is_the_rest_of_the_objects(transformer: nn.Module) -> None:
     torch.manual_seed(1)
     images, masks = torch.randn(3, 3, 24, 32), torch.rand(3, 24, 32)
     _, on_object = looked(transformer, images, masks, True)
@@ -195,7 +195,7 @@ def test_share_and_area_of_a_transformer(transformer: nn.Module) -> None:
 
 
 @pytest.mark.slow
-def test_the_built_in_model_is_misled_and_less_so_after_fine_tuning() -> None:
+def test_the_builtin_model_is_misled_and_less_after_fine_tuning() -> None:
     """Where the truth is known: the built-in model was trained on backgrounds that tell the class."""
     from relevit.auditing.pictures import builtin_pictures
     from relevit.data.builtin.digits import training_samples

@@ -71,7 +71,7 @@ def test_no_answer_is_never_right() -> None:
     assert pull(silent, np.full(7, -1), DONORS, np.arange(7)).rate == 0
 
 
-def test_chance_of_the_background_alone_is_that_of_another_picture() -> None:
+def test_chance_of_the_background_is_that_of_another_picture() -> None:
     rng = np.random.default_rng(7)
     targets, said = rng.integers(0, 5, 53), rng.integers(0, 7, 53)
     found = background_alone(said, targets, np.arange(53))
@@ -80,7 +80,7 @@ def test_chance_of_the_background_alone_is_that_of_another_picture() -> None:
     assert found.rate == pytest.approx(100 * np.mean(said == targets))
 
 
-def test_a_model_that_names_one_class_reads_nothing_from_the_background() -> None:
+def test_a_model_of_one_answer_reads_nothing_from_the_background() -> None:
     targets = np.repeat(np.arange(4), 25)
     found = background_alone(np.zeros(100, int), targets, np.arange(100))
     assert found.rate == 25 and found.chance == pytest.approx(25) and not found.difference.settled

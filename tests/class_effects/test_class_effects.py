@@ -59,7 +59,7 @@ def test_by_hand() -> None:
     ]
 
 
-def test_the_second_model_against_the_first_and_not_the_other_way_round() -> None:
+def test_the_second_model_is_set_against_the_first() -> None:
     there = class_effects(predictions(BEFORE, GROUPS), predictions(AFTER, GROUPS))
     back = class_effects(predictions(AFTER, GROUPS), predictions(BEFORE, GROUPS))
     assert [each.name for each in back.classes] == ["b", "c", "a"]

@@ -437,7 +437,7 @@ def test_a_supported_model_with_its_own_preprocessing_is_fine() -> None:
         assert diagnosis.facts["tokens"] == "1 prefix + 14 x 14 patches = 197"
 
 
-def test_the_papers_normalisation_of_a_model_that_was_trained_with_another() -> None:
+def test_the_papers_normalisation_of_a_model_with_another() -> None:
     found = found_in(build("deit_small_patch16_224.fb_in1k"), protocol="paper", name="deit")
     assert found["normalisation differs"].level == "warning"
     assert found["normalisation differs"].where == [

@@ -96,7 +96,7 @@ def test_first_five_of_ties_of_few_and_of_what_is_not_finite() -> None:
     assert confidence[1].item() == pytest.approx(1 / 3) and confidence[2:].isnan().all()
 
 
-def test_a_logit_of_minus_infinity_is_a_class_that_is_never_named() -> None:
+def test_a_logit_of_minus_infinity_is_a_class_never_named() -> None:
     inf, nan = torch.inf, torch.nan
     logits = torch.tensor(
         [
@@ -335,7 +335,7 @@ def test_the_mean_corruption_error_where_all_sets_are_there() -> None:
     assert not less.corruption and SETS[7].split("/")[1] in less.notes["imagenet-c"]
 
 
-def test_all_classes_that_do_not_fit_are_named_before_anything_is_read(tmp_path: Path) -> None:
+def test_all_unfit_classes_are_named_before_anything_is_read(tmp_path: Path) -> None:
     save(tmp_path / "one" / "pear" / "a.png", 0)
     save(tmp_path / "one" / "apple" / "a.png", 0)
     save(tmp_path / "two" / "99" / "a.png", 0)

@@ -164,7 +164,7 @@ def test_a_run_killed_at_any_shard_goes_on_to_the_same_files(
         assert all(2 * 37 - 5 * done[name] <= net.seen <= 2 * 37 - 2 * done[name] for name, net in nets.items())
 
 
-def test_the_second_call_does_nothing_and_another_model_is_done_alone(data: Path, tmp_path: Path) -> None:
+def test_a_second_call_does_nothing_another_model_is_done_alone(data: Path, tmp_path: Path) -> None:
     first, second = Grey(), Grey(0.3)
     evaluate({"one": (first, VIEW)}, {"mine": data}, out=tmp_path / "out")
     assert first.seen == 37
@@ -225,7 +225,7 @@ def test_another_class_map_is_refused(data: Path, tmp_path: Path) -> None:
         evaluate({"one": (net, VIEW), "two": (Grey(0.5), VIEW)}, {"mine": data}, out=out)
 
 
-def test_a_benchmark_without_readable_images_does_not_lose_the_others(data: Path, tmp_path: Path) -> None:
+def test_a_benchmark_without_readable_images_keeps_the_others(data: Path, tmp_path: Path) -> None:
     (tmp_path / "broken" / "3").mkdir(parents=True)
     (tmp_path / "broken" / "3" / "a.png").write_bytes(b"broken")
     sets = {"broken": tmp_path / "broken", "mine": data}
@@ -267,7 +267,7 @@ def test_other_folders_are_left_alone(data: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "mine.txt"]
 
 
-def test_a_full_disk_is_a_clear_error_and_nothing_is_half_written(
+def test_a_full_disk_is_a_clear_error_with_nothing_half_written(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, left = os.fsync, [7]

@@ -71,14 +71,14 @@ def test_a_paired_difference_is_that_of_the_same_images() -> None:
     assert high - low > 3  # unpaired, nothing would be settled
 
 
-def test_images_that_only_one_model_has_are_left_out_of_the_difference() -> None:
+def test_images_of_only_one_model_are_left_out_of_differences() -> None:
     one = result(np.array([1.0, 2.0, 4.0]), names=["c", "a", "d"])
     other = result(np.array([10.0, 20.0, 70.0]), names=["a", "b", "c"])
     assert differences(one, other)["figure"].value == pytest.approx(1.5 - 40)
     assert differences(one, result(np.array([1.0]), names=["x"])) == {}
 
 
-def test_where_all_images_agree_the_interval_has_the_width_of_wilsons() -> None:
+def test_where_all_images_agree_the_interval_is_wilsons() -> None:
     assert intervals(result(np.full(30, 100.0)))["figure"].ends == pytest.approx(
         (100 * 30 / (30 + 1.96**2), 100), abs=0.01
     )

@@ -99,7 +99,7 @@ def test_overlap_is_intersection_over_union() -> None:
     assert automatic.overlap(masks, exact).tolist() == [2 / 12, 0.0, 1.0]
 
 
-def test_automatic_masks_use_the_pictures_alone_and_lie_on_the_object() -> None:
+def test_automatic_masks_need_pictures_alone_and_lie_on_objects() -> None:
     model, _ = load("builtin")
     pictures = bench.validation_samples(2).subset(np.arange(0, 20, 3))
     found = automatic.with_automatic_masks(model, pictures)

@@ -271,7 +271,7 @@ def starts_after_their_record(out: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_grid_that_is_killed_again_and_again_ends_as_if_it_were_not(seed: int, tmp_path: Path) -> None:
+def test_a_grid_killed_again_and_again_ends_as_if_it_were_not(seed: int, tmp_path: Path) -> None:
     expected = start(tmp_path / "calm", "local")
     assert expected.wait(60) == 0
     draws, out = random.Random(seed), tmp_path / "wild"

@@ -58,7 +58,7 @@ def test_order_is_kept_whatever_the_sizes_and_the_batch(model):
             np.testing.assert_array_equal(one.mask, expected)
 
 
-def test_size_is_the_short_side_and_the_mask_has_the_pictures_own(model):
+def test_size_is_the_short_side_and_masks_have_the_pictures_own(model):
     image, expected = picture(80, 56, (48, 8, 72, 32))
     seen = []
 

@@ -156,7 +156,7 @@ def test_the_refined_border_follows_the_edge(height, width, least):
     assert overlap(refined, mask) > 0.98 > overlap(coarse, mask)
 
 
-def test_an_object_that_covers_most_of_the_picture_keeps_its_mask():
+def test_an_object_over_most_of_the_picture_keeps_its_mask():
     mask = disc(163, 241, 0.7)
     coarse = blocky(mask)
     assert 0.65 < mask.mean() < 0.75
@@ -218,7 +218,7 @@ def test_empty_and_full_masks():
     np.testing.assert_allclose(full.soft, 1, atol=1e-6)
 
 
-def test_a_speck_that_the_picture_does_not_support_leaves_nothing():
+def test_a_speck_without_support_in_the_picture_leaves_nothing():
     image = np.full((61, 67, 3), 90, dtype=np.uint8)
     coarse = np.zeros((61, 67), dtype=bool)
     coarse[30, 31] = True
@@ -233,7 +233,7 @@ def test_tiny_pictures(height, width):
     assert not refine_mask(image, np.zeros((height, width), dtype=bool)).mask.any()
 
 
-def test_the_inputs_stay_as_they_were_and_may_lie_in_memory_as_they_like():
+def test_the_inputs_stay_as_they_were_however_they_lie_in_memory():
     mask = disc(67, 71, 0.4)
     image, coarse = painted(mask), blocky(mask)
     before = image.copy(), coarse.copy()

@@ -97,7 +97,7 @@ def test_falls_with_the_contact_with_the_border():
     assert rising(values)
 
 
-def test_rises_with_the_share_of_specks_and_falls_with_that_of_nearly_everything():
+def test_rises_with_specks_and_falls_with_nearly_everything():
     specks = [block(101, 103, 50, 51, 40, 40 + width) for width in (1, 20, 60)]
     assert rising([mask_quality(GOOD, mask, mask).confidence for mask in specks])
     huge = [block(101, 103, edge, -edge, edge, -edge) for edge in (1, 2, 3)]

@@ -90,7 +90,7 @@ def test_the_config_is_readable_and_tells_everything(tmp_path: Path) -> None:
     assert found["input_size"] == (3, 24, 24)
 
 
-def test_label_names_go_along_only_while_the_classes_are_the_same() -> None:
+def test_label_names_go_along_while_the_classes_are_the_same() -> None:
     model = build()
     model.pretrained_cfg.update(num_classes=7, label_names=tuple("abcdefg"))
     assert checkpoint_config(model)["pretrained_cfg"]["label_names"] == list("abcdefg")

@@ -84,7 +84,7 @@ def test_a_file_beside_its_config_needs_no_name(model: Any, tmp_path: Path) -> N
     assert same(load(NAME, checkpoint=tmp_path, **TINY)[0], model)
 
 
-def test_another_number_of_classes_gives_a_new_head_and_only_when_asked(model: Any, tmp_path: Path) -> None:
+def test_another_number_of_classes_gives_a_new_head_when_asked(model: Any, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a", model)
     changed, _ = load(tmp_path / "a", num_classes=5)
     assert changed.head.weight.shape == (5, 24)

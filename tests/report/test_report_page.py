@@ -238,7 +238,7 @@ def test_the_readme_picture(tmp_path):
     render_readme_picture(path, results(width=None), {}, overwrite=True)
 
 
-def test_plots_hold_their_words_as_text_and_their_colours_as_variables():
+def test_plots_hold_words_as_text_and_colours_as_variables():
     svg = accuracy_svg(results()) + map_and_behaviour_svg(results(), "background_shuffled")
     for words in ("in distribution", "background shuffled", "accuracy, %", "share of relevance on the foreground, %"):
         assert words in svg

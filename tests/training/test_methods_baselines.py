@@ -144,7 +144,7 @@ def test_as_released_has_no_gradient_from_its_term(name):
 
 
 @pytest.mark.parametrize("name", ["gradmask", "rrr"])
-def test_in_the_loop_the_weight_of_the_term_matters_in_the_correct_form_alone(name):
+def test_in_the_loop_the_weight_matters_if_correct(name):
     def trained(method: str, weight: float) -> dict[str, torch.Tensor]:
         usual = arguments(epochs=1, method=method, lambda_relevance=weight, validation=None)
         return finetune(tiny_model(drop=0.0), TinySamples(6), None, **usual).model.state_dict()

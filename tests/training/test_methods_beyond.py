@@ -121,7 +121,7 @@ def test_terms_of_consistency_and_distillation():
 
 
 @pytest.mark.parametrize("resize", [1.0, 1.5])
-def test_the_second_picture_is_the_same_object_cropped_alike_elsewhere(resize):
+def test_the_second_picture_is_the_same_object_elsewhere(resize):
     samples = TinySamples(5)
     view = TrainingView(data_config(tiny_model()), resize, 0.5)
     other = altered_by(another_background, samples, {})
@@ -160,7 +160,7 @@ def test_normalised_tensors_have_no_second_picture():
         finetune(tiny_model(), samples, None, **arguments(method="consistency", validation=None))
 
 
-def test_the_reference_is_the_model_before_training_also_after_an_interruption(tmp_path, monkeypatch):
+def test_the_reference_is_the_model_before_even_if_interrupted(tmp_path, monkeypatch):
     """Its logits in the last step are those of the original, though the module that is given again is half trained."""
     seen = []
     inner = METHODS["distillation"]

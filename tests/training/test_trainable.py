@@ -72,7 +72,7 @@ def test_weights_that_the_caller_froze_stay():
 
 
 @pytest.mark.parametrize("family", ["vit", "beit", "eva02", "eva02_separate_qkv", "siglip", "vit_parallel"])
-def test_adapters_change_nothing_at_first_and_then_all_of_them_learn(family):
+def test_adapters_change_nothing_at_first_then_all_of_them_learn(family):
     """Each linear layer of the attention gets a gradient through its adapter, where timm multiplies by its weight, too;
     maps are captured; merged weights give what the adapters give; and all of it is taken back."""
     model, images = build(family)

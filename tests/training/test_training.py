@@ -97,7 +97,7 @@ def test_learning_rate_schedule(tmp_path):
     assert rates == pytest.approx([0.001, 0.001, 0.00085, 0.00085, 0.0007225])
 
 
-def test_best_is_the_lowest_validation_loss_and_the_later_on_a_tie(tmp_path, monkeypatch):
+def test_best_is_the_lowest_validation_loss_the_later_on_a_tie(tmp_path, monkeypatch):
     losses = iter([9.0, 3.0, 2.0, 2.0, 4.0])
     kept = {}
 
@@ -210,7 +210,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path, capsys):
     assert {**resumed.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
 
 
-def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     calls = 0
 
     def loss(outputs, options):

@@ -1,1 +1,20 @@
-"""The subcommands of `relevit`: each a typed function in a file of its own, that calls and prints; cli.py parses."""
+"""The public functions: COMMAND.py holds `relevit.COMMAND`, which is also the command of that name, and shows its result."""
+
+COMMANDS = (
+    "demo",
+    "explain",
+    "masks",
+    "finetune",
+    "evaluate",
+    "measure",
+    "audit",
+    "effects",
+    "compose",
+    "probe",
+    "interpolate",
+    "info",
+    "convert",
+    "split",
+    "doctor",
+    "reproduce",
+)

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import command_line, public
 from relevit.errors import UserError
-from relevit.models.named import load_named, named_models
-from relevit.terminal import cores, counting, pick_device, stderr, stdout
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from relevit.auditing import Audit
 
+_SHOWN = 5  # classes and images named on the terminal
 
+
+@public
 def audit(
-    models: list[str],
-    images: str,
-    out: str = "runs/audit",
-    masks: str | None = None,
-    mask_model: str | None = None,
+    models: types.Models,
+    *,
+    images: types.Folder,
+    out: types.Folder = "runs/audit",
+    masks: types.Folder | None = None,
+    mask_model: types.Model | None = None,
     labels: Literal["auto", "folders", "predicted"] = "auto",
-    class_map: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    protocol: Literal["standard", "paper"] = "standard",
-    batch_size: int = 32,
-    workers: int | None = None,
-    device: str | None = None,
+    class_map: types.ClassMap | None = None,
+    limit: types.Count | None = None,
+    seed: types.Index = 0,
+    protocol: types.Protocol = "standard",
+    batch_size: types.Count = 32,
+    workers: types.Count | None = None,
+    device: types.Device = None,
     progress: bool = True,
-) -> None:
+) -> Audit:
     """Tell whether a classifier looks at the background, and whether the background misleads it.
 
     Puts the objects of your own images on each other's backgrounds, removes and blurs the background, and removes the object; measures
@@ -51,53 +60,38 @@ def audit(
         workers: threads that make pictures; by default one for each core.
         device: where to run, such as cuda; by default the GPU if there is one.
         progress: shows a progress bar.
-    """
-    place = Path(out)
-    if images == "builtin" and (masks is not None or mask_model is not None):
-        raise UserError("the built-in benchmark has exact masks: leave out --masks and --mask-model")
-    if masks is not None and mask_model is not None:
-        raise UserError("--mask-model makes masks where there are none: give it or --masks, not both")
-    named = named_models(models)
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit must be a number of images from 1, not {limit}")
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, not {batch_size}")
-    if images != "builtin":
-        for name, folder in (("--images", images), ("--masks", masks)):
-            if folder is not None and not Path(folder).is_dir():
-                raise UserError(f"{name}: there is no folder {folder}")
-        if place.resolve().is_relative_to(Path(images).resolve()):
-            raise UserError(f"{out} lies in the folder of images {images}: choose an --out of its own, beside it")
 
+    Returns:
+        The figures and sentences of the report.
+    """
+    given = dict(locals())
     from dataclasses import replace
 
+    from relevit.api.models import labelled, load_one, load_several
     from relevit.auditing import audit_models, find_size
-    from relevit.auditing.folder import FIGURES, MASKS, begin, check_place, write_audit
+    from relevit.auditing.folder import MASKS, begin, check_place, write_audit
     from relevit.auditing.pictures import builtin_pictures, draw_balanced, find_pictures, without_background
-    from relevit.models.fingerprints import of_weights as fingerprint
+    from relevit.models.fingerprints import of_weights
+    from relevit.processes import cores, pick_device
 
-    check_place(place, None if masks is not None or images == "builtin" else _unknown(place))
-    home = pick_device(device)
-    threads = cores() if workers is None else workers
-    loaded = {label: load_named(model, protocol, home) for label, model in named.items()}
-    first = next(iter(named))
-    if images == "builtin":
+    place, builtin = Path(out), images == "builtin"
+    _check_inputs(images, masks, mask_model, place)
+    check_place(place, None if masks is not None or builtin else _unknown(place))
+    home, threads = pick_device(device), workers or cores()
+    first = next(iter(labelled(models).items()))
+    loaded = load_several(models, protocol, home)
+    if builtin:
         pictures = builtin_pictures()
         pictures = pictures.subset(draw_balanced(pictures.names, pictures.classes, limit, seed))
     else:
-        request = None
-        net = loaded[first][0]
+        request, net = None, loaded[first[0]][0]
         if masks is None:
-            net = net if mask_model is None else load_named(mask_model, device=home)[0]
-            request = {
-                "images": str(Path(images).resolve()),
-                "model": mask_model or named[first],
-                "weights": fingerprint(net.state_dict()),
-            }
+            net = net if mask_model is None else load_one(mask_model, device=home)[0]
+            source = str(mask_model or first[1])
+            request = {"images": str(Path(images).resolve()), "model": source, "weights": of_weights(net.state_dict())}
             check_place(place, request)
-        with counting("masks" if masks is None else "checking", progress) as advance:
-            if request is not None:
-                begin(place, request)
+            begin(place, request)
+        with terminal.counting("masks" if masks is None else "checking") as count:
             pictures = find_pictures(
                 images,
                 masks,
@@ -107,45 +101,57 @@ def audit(
                 mask_folder=place / MASKS,
                 mask_model=lambda: net,
                 workers=threads,
-                progress=advance,
+                progress=count,
             )
         pictures = replace(pictures, size=find_size(loaded))
-        with counting("reading", progress) as advance:
-            pictures = without_background(pictures, advance, threads)
-    with counting("auditing", progress) as advance:
-        found = audit_models(
-            loaded, pictures, class_map=class_map, seed=seed, batch_size=batch_size, workers=threads, progress=advance
+        with terminal.counting("reading") as count:
+            pictures = without_background(pictures, count, threads)
+    with terminal.counting("auditing") as count:
+        result = audit_models(
+            loaded, pictures, class_map=class_map, seed=seed, batch_size=batch_size, workers=threads, progress=count
         )
-    options = [f"--masks {masks}" if masks else "", f"--mask-model {mask_model}" if mask_model else ""]
-    options += [f"--labels {labels}" if labels != "auto" else "", f"--class-map {class_map}" if class_map else ""]
-    options += [f"--protocol {protocol}" if protocol != "standard" else ""]
-    options += [f"--limit {limit}" if limit is not None else "", f"--seed {seed}"]
-    setup = {
-        "command": " ".join(["relevit audit", *models, "--images", images, *filter(None, options)]),
-        "pictures": f"{len(found.pictures):,} of {len(set(found.pictures.classes)):,} classes"
-        + (f", drawn by seed {seed}" if limit is not None else ""),
-        "masks": {
-            "exact": "exact",
-            "given": f"given, {masks}",
-            "automatic": f"TokenCut on the features of {mask_model or first}",
-        }[found.pictures.masks],
-        "classes": "the folders' names" if found.pictures.labels == "folders" else f"the answers of {first}",
-        "preprocessing": "each model's own" if protocol == "standard" else "the paper's",
-        "versions": _versions(),
+    write_audit(place, result, _setup(result, given, first[0]))
+    return result
+
+
+def _check_inputs(images: Any, masks: Any, mask_model: Any, place: Path) -> None:
+    """Raises UserError for folders that are not there, and for masks that are given twice."""
+    if images == "builtin" and (masks is not None or mask_model is not None):
+        raise UserError("the built-in benchmark has exact masks: leave out --masks and --mask-model")
+    if masks is not None and mask_model is not None:
+        raise UserError("--mask-model makes masks where there are none: give it or --masks, not both")
+    if images == "builtin":
+        return
+    for name, folder in (("--images", images), ("--masks", masks)):
+        if folder is not None and not Path(folder).is_dir():
+            raise UserError(f"{name}: there is no folder {folder}")
+    if place.resolve().is_relative_to(Path(images).resolve()):
+        raise UserError(f"{place} lies in the folder of images {images}: choose an --out of its own, beside it")
+
+
+def _setup(result: Audit, given: Mapping[str, Any], first: str) -> dict[str, str]:
+    """What the page says of how it was made."""
+    from relevit.versions import versions
+
+    pictures = result.pictures
+    drawn = f", drawn by seed {given['seed']}" if given["limit"] is not None else ""
+    masks = {
+        "exact": "exact",
+        "given": f"given, {given['masks']}",
+        "automatic": f"TokenCut on the features of {given['mask_model'] or first}",
     }
-    page = write_audit(place, found, setup)
-    _show(found)
-    stdout().print(f"report: {page}\nfigures: {place / FIGURES}", highlight=False, soft_wrap=True)
-    for name, reason in found.pictures.left_out[:5]:
-        stderr().print(f"left out: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    if len(found.pictures.left_out) > 5:
-        stderr().print(f"... and {len(found.pictures.left_out) - 5} more, see {place / FIGURES}", highlight=False)
+    return {
+        "command": command_line(audit, given),
+        "pictures": f"{len(pictures):,} of {len(set(pictures.classes)):,} classes{drawn}",
+        "masks": masks[pictures.masks],
+        "classes": "the folders' names" if pictures.labels == "folders" else f"the answers of {first}",
+        "preprocessing": "each model's own" if given["protocol"] == "standard" else "the paper's",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+    }
 
 
 def _unknown(place: Path) -> dict[str, object]:
     """The request in the folder itself: before the models are loaded, only what is no unfinished audit is refused."""
-    import json
-
     from relevit.auditing.folder import REQUEST
 
     try:
@@ -154,49 +160,47 @@ def _unknown(place: Path) -> dict[str, object]:
         return {}
 
 
-def _show(found: Audit) -> None:
-    """The verdict and the table on the terminal."""
+def show(result: Audit, given: Mapping[str, Any]) -> None:
+    """The table, the verdict on each model, and where the report lies."""
+    from rich.text import Text
+
+    from relevit.auditing.folder import FIGURES, PAGE
+
+    terminal.show(_table(result))
+    for name, figures in result.figures.items():
+        outcome = result.outcome(name)
+        terminal.show(Text(f"{name}: {outcome}" if len(result.figures) > 1 else outcome, style="bold"))
+        terminal.show(*result.sentences[name])
+        worst = [f"{group.name} ({group.fall.value:.0f})" for group in figures.classes if group.fall.low > 0][:_SHOWN]
+        if worst:
+            terminal.show(f"classes that depend most on it (fall in points): {', '.join(worst)}")
+    place = Path(given["out"])
+    terminal.show(f"report: {place / PAGE}", f"figures: {place / FIGURES}")
+    left_out = result.pictures.left_out
+    terminal.remark(*(f"left out: {name}: {reason}" for name, reason in left_out[:_SHOWN]))
+    if len(left_out) > _SHOWN:
+        terminal.remark(f"... and {len(left_out) - _SHOWN} more, see {place / FIGURES}")
+
+
+def _table(result: Audit) -> Table:
     from rich.table import Table
 
     from relevit.auditing.conditions import CONDITIONS
 
     table = Table(title="Accuracy in percent (95% interval)", title_justify="left")
     table.add_column("pictures", overflow="fold")
-    for name in found.figures:
+    for name in result.figures:
         table.add_column(name, justify="right", overflow="fold")
     for key, condition in CONDITIONS.items():
         cells = []
-        for each in found.figures.values():
-            accuracy = each.accuracy[key]
+        for figures in result.figures.values():
+            accuracy = figures.accuracy[key]
             low, high = accuracy.r1_interval.ends
             cells.append(f"{accuracy.r1:.1f} ({low:.1f} to {high:.1f})" if len(accuracy) else "-")
         table.add_row(condition.words, *cells)
     table.add_section()
-    shares = [each.share for each in found.figures.values()]
-    table.add_row(
-        "relevance on background",
-        *("-" if s is None else f"{s.value:.1f} ({s.low:.1f} to {s.high:.1f})" for s in shares),
-    )
-    table.add_row("area of background", *(f"{each.area.value:.1f}" for each in found.figures.values()))
-    stdout().print(table)
-    for name in found.figures:
-        heading = f"{name}: {found.outcome(name)}" if len(found.figures) > 1 else found.outcome(name)
-        stdout().print(f"[bold]{heading}[/bold]", highlight=False)
-        for sentence in found.sentences[name]:
-            stdout().print(sentence, highlight=False, markup=False, soft_wrap=True)
-        worst = [f"{each.name} ({each.fall.value:.0f})" for each in found.figures[name].classes if each.fall.low > 0][
-            :5
-        ]
-        if worst:
-            stdout().print(
-                f"classes that depend most on it (fall in points): {', '.join(worst)}", highlight=False, markup=False
-            )
-
-
-def _versions() -> str:
-    import platform
-
-    import timm
-    import torch
-
-    return f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
+    shares = [figures.share for figures in result.figures.values()]
+    cells = ["-" if share is None else f"{share.value:.1f} ({share.low:.1f} to {share.high:.1f})" for share in shares]
+    table.add_row("relevance on background", *cells)
+    table.add_row("area of background", *(f"{figures.area.value:.1f}" for figures in result.figures.values()))
+    return table

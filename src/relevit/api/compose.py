@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from relevit.terminal import stderr, stdout
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
 
-# As in data/shift_tests.py (a test compares them); here so that the help needs no torch.
-_ALL = ["all"]
-_POSITIONS = [0.1, 0.3, 0.5, 0.7, 0.9]
-_AREAS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-_ANGLES = [float(angle) for angle in range(0, 360, 20)]
+if TYPE_CHECKING:
+    pass
 
 
+@public
 def compose(
-    images: str,
-    out: str,
-    masks: str | None = None,
-    backgrounds: str | None = None,
-    sets: list[str] = _ALL,
-    size: int = 224,
-    repeats: int = 1,
-    limit: int | None = None,
-    seed: int = 0,
-    positions: list[float] = _POSITIONS,
-    areas: list[float] = _AREAS,
-    angles: list[float] = _ANGLES,
-    area: float = 0.2,
+    *,
+    images: types.Folder,
+    out: types.Folder,
+    masks: types.Folder | None = None,
+    backgrounds: types.Folder | None = None,
+    sets: types.Names = ("all",),
+    size: types.Count = 224,
+    repeats: types.Count = 1,
+    limit: types.Count | None = None,
+    seed: types.Index = 0,
+    positions: Sequence[types.Share] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    areas: Sequence[types.Share] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    angles: Sequence[float] = tuple(float(angle) for angle in range(0, 360, 20)),
+    area: types.Share = 0.2,
     format: Literal["png", "jpg"] = "png",
     skip_bad: bool = False,
-    workers: int = 4,
+    workers: types.Count = 4,
     progress: bool = True,
-) -> None:
+) -> dict[str, int]:
     """Make shift tests of your own objects: other places, sizes, angles and backgrounds.
 
     location, size and rotation put each object on scenes of --backgrounds, over a grid of values (as SI-Score does); original,
@@ -59,8 +59,12 @@ def compose(
         skip_bad: leaves out faulty images and backgrounds in place of stopping.
         workers: threads that make pictures.
         progress: shows a progress bar.
+
+    Returns:
+        The number of pictures of each set.
     """
-    from rich.progress import Progress
+    from pathlib import Path
+
     from rich.table import Table
 
     from relevit.data.composition.composed_sets import check_apart, check_place, missing, prepare, write_compositions
@@ -69,8 +73,7 @@ def compose(
     place = Path(out)
     check_place(place)
     check_apart(place, images=images, masks=masks, backgrounds=backgrounds)
-    with Progress(transient=True, console=stderr(), disable=not (progress and sys.stderr.isatty())) as bar:
-        task = bar.add_task("checking", total=None)
+    with terminal.counting("checking") as count:
         prepared = prepare(
             images,
             backgrounds,
@@ -80,40 +83,35 @@ def compose(
             size=size,
             repeats=repeats,
             limit=limit,
-            grid=Grid(positions, areas, angles, area),
+            grid=Grid(list(positions), list(areas), list(angles), area),
             suffix=f".{format}",
             skip_bad=skip_bad,
             workers=workers,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=count,
         )
-        check_place(place, prepared.config)
-        bar.remove_task(task)
-        for fault in prepared.faults:
-            stderr().print(f"left out: {fault.kind}, {fault.file}", highlight=False, markup=False, soft_wrap=True)
-        table = Table(title="Pictures to compose", title_justify="left")
-        table.add_column("set")
-        table.add_column("pictures", justify="right")
-        for name, count in prepared.counts.items():
-            table.add_row(name, f"{count:,}")
-        stdout().print(table)
-        for remark in prepared.remarks:
-            stdout().print(remark, highlight=False, markup=False, soft_wrap=True)
-        left = len(missing(place, prepared.compositions))
-        there = len(prepared.compositions) - left
-        known = f"; {there:,} are there already" if there else ""
-        stdout().print(f"{len(prepared.compositions):,} pictures in all{known}", highlight=False)
-        task = bar.add_task("composing", total=left)
+    check_place(place, prepared.config)
+    terminal.remark(*(f"left out: {fault.kind}, {fault.file}" for fault in prepared.faults))
+    table = Table("set", title="Pictures to compose", title_justify="left")
+    table.add_column("pictures", justify="right")
+    for name, pictures in prepared.counts.items():
+        table.add_row(name, f"{pictures:,}")
+    left = len(missing(place, prepared.compositions))
+    there = len(prepared.compositions) - left
+    known = f"; {there:,} are there already" if there else ""
+    terminal.tell(table, *prepared.remarks, f"{len(prepared.compositions):,} pictures in all{known}")
+    with terminal.progress("composing", left) as advance:
         write_compositions(
             place,
             prepared.compositions,
             prepared.sources,
             prepared.config,
             workers=workers,
-            advance=lambda: bar.advance(task),
+            advance=lambda: advance(1),
         )
-    stdout().print(
-        f"sets and their manifest: {place}; measure with: relevit evaluate MODEL --data {place}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    return dict(prepared.counts)
+
+
+def show(counts: dict[str, int], given: Mapping[str, Any]) -> None:
+    """Where the sets lie, and the next command."""
+    place = given["out"]
+    terminal.show(f"sets and their manifest: {place}; measure with: relevit evaluate MODEL --data {place}")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from relevit.terminal import cores, counting, stdout, tell_remarks
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
+
+if TYPE_CHECKING:
+    from relevit.data.annotations.convert import Converted
 
 
+@public
 def convert(
     format: str,
-    source: str,
-    out: str,
-    images: str | None = None,
-    class_list: str | None = None,
-    mode: Literal["correct", "paper"] = "correct",
-    min_pixels: int | None = None,
+    source: Annotated[types.Folder, types.Shown(str, "SOURCE")],
+    *,
+    out: types.Folder,
+    images: types.Folder | None = None,
+    class_list: types.File | None = None,
+    protocol: types.Protocol = "standard",
+    min_pixels: types.Index | None = None,
     copy: bool = False,
     skip_bad: bool = False,
-    workers: int | None = None,
+    workers: types.Count | None = None,
     progress: bool = True,
-) -> None:
+) -> Converted:
     """Turn masks of another format into what finetune takes: OUT/images, OUT/masks, and OUT/ignore where pixels are to be ignored.
 
     Formats: imagenet-s, png (0/255, 0/1, 16 bits, palette), alpha, coco, voc, numpy (.npy, .npz), tokencut (the published .pt files).
@@ -32,40 +40,45 @@ def convert(
         out: the folder to write; it must not exist, nor lie in the folder of pictures.
         images: the folder of pictures; not needed for alpha, nor for ImageNet-S and VOC where the pictures lie as published.
         class_list: a text file with one class a line. Only these are read; for imagenet-s the list of all 919 also tells the official ids, for voc what the indices 1, 2, ... are.
-        mode: paper counts ignored pixels as background, as the published setup does.
+        protocol: paper counts ignored pixels as background, as the published setup does.
         min_pixels: leaves out masks with fewer object pixels; by default 520 for tokencut (the paper's rule for automatic masks), 0 for other formats.
         copy: copies the pictures, in place of symbolic links to them.
         skip_bad: goes on without pictures and masks that are found to be faulty.
         workers: threads that read pictures; by default one for each core.
         progress: shows a progress bar.
+
+    Returns:
+        How many pictures were written, and what was left out and why.
+
+    Raises:
+        FaultsError: with all faults of the data, unless `skip_bad` is given.
     """
     from relevit.data.annotations.convert import convert_masks
+    from relevit.processes import cores
 
-    with counting("converting", progress) as step:
-        done = convert_masks(
+    with terminal.counting("converting") as count:
+        return convert_masks(
             format,
             source,
             out,
             images=images,
             class_list=class_list,
-            mode=mode,
+            protocol=protocol,
             min_pixels=min_pixels,
             copy=copy,
             skip_bad=skip_bad,
-            workers=cores() if workers is None else workers,
-            progress=step,
+            workers=workers or cores(),
+            progress=count,
         )
-    tell_remarks(done.notes, done.faults, "left out for their faults:")
-    console = stdout()
-    for reason, count in done.left_out.items():
-        console.print(f"{count} masks left out: {reason}", highlight=False)
-    console.print(
-        f"{done.images} images of {done.classes} classes, {done.ignored} with ignored pixels: {out}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
+
+
+def show(converted: Converted, given: Mapping[str, Any]) -> None:
+    """What was written and left out, and the next command."""
+    terminal.tell_remarks(converted.notes, converted.faults, "left out for their faults:")
+    terminal.show(*(f"{count} masks left out: {reason}" for reason, count in converted.left_out.items()))
+    folder = Path(given["out"])
+    ignore = f" --ignore {folder / 'ignore'}" if converted.ignored else ""
+    terminal.show(
+        f"{converted.images} images of {converted.classes} classes, {converted.ignored} with ignored pixels: {folder}",
+        f"next: relevit finetune --images {folder / 'images'} --masks {folder / 'masks'}{ignore} --model MODEL --out RUN",
     )
-    folder = Path(out)
-    ignore = f" --ignore {folder / 'ignore'}" if done.ignored else ""
-    line = f"next: relevit finetune --images {folder / 'images'} --masks {folder / 'masks'}{ignore} --model MODEL --out RUN"
-    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from relevit.api import types
+from relevit.api.types import public
 
-def demo(full: bool = False, out: str | None = None, seed: int = 0) -> None:
+
+@public
+def demo(*, full: bool = False, out: types.Output | None = None, seed: types.Index = 0) -> None:
     """Fine-tune and measure a small ViT on the built-in benchmark, offline; ends with a table and a report.
 
     Running it again does not overwrite an earlier result.
@@ -13,6 +17,6 @@ def demo(full: bool = False, out: str | None = None, seed: int = 0) -> None:
         out: the folder for the results; by default runs/demo, or runs/demo-full.
         seed: of the samples that are drawn and of the training.
     """
-    from relevit.demo.demo import demo as run_demo
+    from relevit.demonstration.demo import demo as run_demo
 
     run_demo(out=out, full=full, seed=seed)

@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
 from relevit.errors import UserError
-from relevit.terminal import counting, model_arguments, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from relevit.diagnosis import Finding
+    from relevit.diagnosis import Diagnosis, Finding
 
 _SHOWN = 3  # examples in the table; all are in the JSON file
 _TITLES = {"fault": "Faults: a run would stop", "warning": "Warnings: worth a look", "note": "Notes: handled"}
 
 
+class Checkup(NamedTuple):
+    """What was found about a model and a data set."""
+
+    model: Diagnosis
+    data: Diagnosis
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [*self.model.findings, *self.data.findings]
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything would stop a run, else 0."""
+        return int(self.model.stops or self.data.stops)
+
+
+@public
 def doctor(
-    images: str,
-    model: str,
-    masks: str | None = None,
-    checkpoint: str | None = None,
-    num_classes: int | None = None,
-    model_args: dict[str, Any] | None = None,
-    class_map: str | None = None,
-    ignore: str | None = None,
-    manifest: str | None = None,
-    protocol: Literal["standard", "paper"] = "standard",
-    workers: int = 0,
-    out: str | None = None,
+    *,
+    images: types.Folder,
+    model: types.Model,
+    masks: types.Folder | None = None,
+    checkpoint: types.Output | None = None,
+    num_classes: types.Count | None = None,
+    model_args: types.Options = None,
+    class_map: types.ClassMap | None = None,
+    ignore: types.Folder | None = None,
+    manifest: types.File | None = None,
+    protocol: types.Protocol = "standard",
+    workers: types.Index = 0,
+    out: types.Output | None = None,
     progress: bool = True,
-) -> int:
+) -> Checkup:
     """Check a data set and a model before a run: all faults at once, what deserves a look, and the preprocessing.
 
     Every image and mask is read in full, once. Nothing is trained, changed or downloaded. The exit code is 1 if anything would stop a run,
@@ -52,19 +73,23 @@ def doctor(
         workers: threads that read images; 0 reads in this one.
         out: a JSON file for all findings, with every file's name.
         progress: shows a progress bar.
+
+    Returns:
+        The findings; `exit_code` is 1 if anything would stop a run.
     """
-    from relevit.diagnosis import LEVELS, Weights, examine_data, examine_model
+    from relevit.api.models import load_one
+    from relevit.diagnosis import Weights, examine_data, examine_model
     from relevit.files import atomic_write
-    from relevit.models.loading import load
 
     if out is not None and Path(out).exists():
         raise UserError(f"{out} is there already: give another --out, or remove it")
     weights: Weights = "file" if checkpoint is not None else "checkpoint" if _is_local(model) else "timm"
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
-    arguments = model_arguments(num_classes, model_args)
-    net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, **arguments)
-    of_model = examine_model(net, protocol=protocol, weights=weights, name=model)
-    with counting("reading", progress) as step:
+    net, _ = load_one(
+        model, checkpoint=checkpoint, pretrained=pretrained, num_classes=num_classes, model_args=model_args
+    )
+    of_model = examine_model(net, protocol=protocol, weights=weights, name=str(model))
+    with terminal.counting("reading") as count:
         of_data = examine_data(
             images,
             masks,
@@ -74,30 +99,37 @@ def doctor(
             manifest=manifest,
             protocol=protocol,
             workers=workers,
-            progress=step,
+            progress=count,
         )
-    findings = [*of_model.findings, *of_data.findings]
-    stops = of_model.stops or of_data.stops
-
-    console = stdout()
-    console.print(_facts(f"Model: {model}", of_model.facts))
-    console.print(_facts(f"Data: {images}", of_data.facts))
-    for level in LEVELS:
-        found = [finding for finding in findings if finding.level == level]
-        if found:
-            console.print(_table(_TITLES[level], found))
-    console.print(_verdict(findings), highlight=False, markup=False, soft_wrap=True)
+    found = Checkup(of_model, of_data)
     if out is not None:
-        report = {"model": of_model.as_json(), "data": of_data.as_json(), "stops": stops}
+        report = {"model": of_model.as_json(), "data": of_data.as_json(), "stops": bool(found.exit_code)}
         atomic_write(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        console.print(f"all findings: {out}", highlight=False, markup=False, soft_wrap=True)
-    return int(stops)
+    return found
 
 
-def _is_local(model: str) -> bool:
+def show(found: Checkup, given: Mapping[str, Any]) -> None:
+    """Facts, findings by level, and whether a run would start."""
+    from relevit.diagnosis import LEVELS
+
+    terminal.show(
+        _facts(f"Model: {given['model']}", found.model.facts), _facts(f"Data: {given['images']}", found.data.facts)
+    )
+    for level in LEVELS:
+        findings = [finding for finding in found.findings if finding.level == level]
+        if findings:
+            terminal.show(_table(_TITLES[level], findings))
+    terminal.show(_verdict(found.findings))
+    if given["out"] is not None:
+        terminal.show(f"all findings: {given['out']}")
+
+
+def _is_local(model: Any) -> bool:
     """Whether a model is one whose weights lie on this machine, as `load` takes it."""
     from timm.models import is_model
 
+    if not isinstance(model, str):
+        return True
     return model == "builtin" or (Path(model.removeprefix("local-dir:")).exists() and not is_model(model))
 
 

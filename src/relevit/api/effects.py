@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import command_line, public
 from relevit.errors import UserError
-from relevit.models.named import load_named, named_models
-from relevit.terminal import pick_device, stderr, stdout
 
 if TYPE_CHECKING:
     from relevit.class_effects.figures import ClassEffects
 
 
+class Effects(NamedTuple):
+    """What changed class by class, and what the figures' file says; before and after: the models' labels."""
+
+    classes: ClassEffects
+    content: dict[str, Any]
+    before: str
+    after: str
+
+
+@public
 def effects(
-    models: list[str],
-    data: str,
-    out: str = "runs/effects",
-    benchmark: str | None = None,
-    results: str | None = None,
-    protocol: Literal["standard", "paper"] = "standard",
-    class_map: str | None = None,
-    classes: int = 5,
-    each: int = 6,
-    seed: int = 0,
-    batch_size: int = 64,
-    workers: int = 0,
-    device: str | None = None,
+    models: types.Models,
+    *,
+    data: types.Folder,
+    out: types.Folder = "runs/effects",
+    benchmark: types.Name | None = None,
+    results: types.Folder | None = None,
+    protocol: types.Protocol = "standard",
+    class_map: types.ClassMap | None = None,
+    classes: types.Index = 5,
+    each: types.Index = 6,
+    seed: types.Index = 0,
+    batch_size: types.Count = 64,
+    workers: types.Index = 0,
+    device: types.Device = None,
     progress: bool = True,
-) -> None:
+) -> Effects:
     """Show what one model changes against another, class by class and image by image.
 
     Writes OUT/effects.html: how the changes of the classes' accuracies are distributed, beside what chance alone would give; the most
@@ -52,28 +63,29 @@ def effects(
         workers: processes that read images; 0 reads in this one.
         device: where to run, such as cuda; by default the GPU if there is one.
         progress: shows a progress bar.
+
+    Returns:
+        The classes that changed, and all figures.
     """
+    given = dict(locals())
+    from relevit.api.models import labelled, load_several
+    from relevit.class_effects.effects import write_effects
+    from relevit.data.sets import StreamSet
+    from relevit.evaluation.run import evaluate
+    from relevit.processes import pick_device
+
     place = Path(out)
-    named = named_models(models)
+    named = labelled(models)
     if len(named) != 2:
         raise UserError(f"effects compares two models, before and after, not {len(named)}: name two")
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UserError(f"{out} is there already: choose another --out, nothing is overwritten")
-    for name, value in (("classes", classes), ("each", each)):
-        if value < 0:
-            raise UserError(f"{name} must be at least 0, not {value}")
-
-    from relevit.class_effects.effects import FIGURES, PAGE, write_effects
-    from relevit.data.sets import StreamSet
-    from relevit.evaluation import evaluate
-
-    name, opened = _one_set(data, benchmark, protocol)
+    name, opened = _one_set(str(data), benchmark, protocol)
     if isinstance(opened, StreamSet):
         raise UserError(
             f"{data} is read as a stream, in which single images cannot be looked up: give a folder or tar files"
         )
-    home = pick_device(device)
-    loaded = {label: load_named(model, protocol, home) for label, model in named.items()}
+    loaded = load_several(models, protocol, pick_device(device))
     report = evaluate(
         dict(loaded),
         {name: opened},
@@ -82,49 +94,45 @@ def effects(
         out=results,
         batch_size=batch_size,
         workers=workers,
-        progress=progress and sys.stderr.isatty(),
+        progress=progress,
     )
-    rows = {label: report.predictions[name][label] for label in loaded}
-    before, after = loaded
     found, content = write_effects(
         place,
         loaded,
         name,
         opened,
-        rows,
+        {label: report.predictions[name][label] for label in loaded},
         protocol=protocol,
         classes=classes,
         each=each,
         seed=seed,
         unreadable=report.unreadable[name],
-        command=f"relevit effects {' '.join(models)} --data {data}"
-        + (f" --benchmark {benchmark}" if benchmark else "")
-        + f" --seed {seed}",
-        sources=named,
+        command=command_line(effects, given),
+        sources={label: str(model) for label, model in named.items()},
     )
-    summary = content["summary"]
-    _show(found, before, after, summary)
-    stdout().print(f"page: {place / PAGE}\nfigures: {place / FIGURES}", highlight=False, soft_wrap=True)
-    if content["unreadable"]:
-        count = len(content["unreadable"])
-        stderr().print(f"{count} images could not be read and do not count, see {place / FIGURES}", highlight=False)
+    return Effects(found, content, *loaded)
 
 
-def _show(found: ClassEffects, before: str, after: str, summary: Sequence[str]) -> None:
+def show(result: Effects, given: Mapping[str, Any]) -> None:
+    """The classes that changed most, the summary, and where the page lies."""
     from rich.table import Table
 
+    from relevit.class_effects.effects import FIGURES, PAGE
+
     table = Table(title="Classes that changed most", title_justify="left")
-    for column in ("class", "images", before, after, "change", "adjusted p"):
+    for column in ("class", "images", result.before, result.after, "change", "adjusted p"):
         table.add_column(column, overflow="fold", justify="left" if column == "class" else "right")
-    for part in (found.most_helped(5), list(reversed(found.most_harmed(5)))):
-        for one in part:
-            rates = (f"{one.before:.1f}", f"{one.after:.1f}", _signed(one.change.value), f"{one.adjusted:.3f}")
-            table.add_row(one.name, str(one.images), *rates)
+    for part in (result.classes.most_helped(5), list(reversed(result.classes.most_harmed(5)))):
+        for row in part:
+            rates = (f"{row.before:.1f}", f"{row.after:.1f}", _signed(row.change.value), f"{row.adjusted:.3f}")
+            table.add_row(row.name, str(row.images), *rates)
         table.add_section()
-    if table.row_count:
-        stdout().print(table)
-    for line in summary:
-        stdout().print(line, highlight=False, markup=False, soft_wrap=True)
+    terminal.show(*([table] if table.row_count else []), *result.content["summary"])
+    place = Path(given["out"])
+    terminal.show(f"page: {place / PAGE}", f"figures: {place / FIGURES}")
+    if result.content["unreadable"]:
+        count = len(result.content["unreadable"])
+        terminal.remark(f"{count} images could not be read and do not count, see {place / FIGURES}")
 
 
 def _signed(points: float) -> str:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
 from relevit.errors import UserError
-from relevit.terminal import model_arguments, pick_device, stderr, stdout
+
+if TYPE_CHECKING:
+    from relevit.explainers.overlays import Explained
 
 
+@public
 def explain(
-    model: str,
-    images: list[str],
-    out: str = "runs/explain",
-    target: str | None = None,
-    method: str = "gae",
+    model: types.Model,
+    images: Annotated[types.Files, types.Shown(list[str], "IMAGE")],
+    *,
+    out: types.Folder = "runs/explain",
+    target: str | int | None = None,
+    explainer: types.Name = "gae",
     raw: bool = False,
-    checkpoint: str | None = None,
-    num_classes: int | None = None,
-    protocol: Literal["standard", "paper"] = "standard",
-    model_args: dict[str, Any] | None = None,
-    batch_size: int = 8,
-    device: str | None = None,
+    checkpoint: types.Output | None = None,
+    num_classes: types.Count | None = None,
+    protocol: types.Protocol = "standard",
+    model_args: types.Options = None,
+    batch_size: types.Count = 8,
+    device: types.Device = None,
     overwrite: bool = False,
-) -> None:
+    progress: bool = True,
+) -> list[Explained]:
     """Write relevance maps as pictures: what the model sees, and beside it where it looks.
 
     Args:
@@ -31,7 +39,7 @@ def explain(
         images: image files and folders; of a folder the tree is kept.
         out: the folder for the pictures.
         target: the class whose map is wanted, by index or name (such as a wnid); by default each image's predicted class.
-        method: the explainer, of gae (the paper's), raw_attention, rollout, gradient_rollout, attention_gradcam, input_x_gradient,
+        explainer: whose map, of gae (the paper's), raw_attention, rollout, gradient_rollout, attention_gradcam, input_x_gradient,
             integrated_gradients, smoothgrad and attn_lrp.
         raw: writes the relevance of each patch, not scaled, as a .npy file beside each picture, too.
         checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
@@ -41,48 +49,58 @@ def explain(
         batch_size: images in one forward pass.
         device: where to run, such as cuda; by default the GPU if there is one.
         overwrite: replaces pictures that are there already.
-    """
-    from rich.progress import Progress
-    from rich.table import Table
+        progress: shows a progress bar.
 
+    Returns:
+        What the model says of each image, and where its picture lies; of an image that cannot be read, the fault.
+
+    Raises:
+        UserError: before the first picture, where the input is wrong or a picture is there already.
+    """
+    from relevit.api.models import load_one
     from relevit.explainers.overlays import overlay_jobs, write_overlays
-    from relevit.models.loading import load
-    from relevit.models.model_facts import class_name, class_number
+    from relevit.models.model_facts import class_number
+    from relevit.processes import pick_device
 
     jobs = overlay_jobs(images, out)
-    net, view = load(
+    net, view = load_one(
         model,
+        protocol,
+        pick_device(device),
         checkpoint=checkpoint,
-        protocol=protocol,
-        device=pick_device(device),
-        **model_arguments(num_classes, model_args),
+        num_classes=num_classes,
+        model_args=model_args,
     )
-    wanted = None if target is None else class_number(net, target)
-    table = Table(title=f"What {model} says", title_justify="left")
-    for column in ("image", "predicted class", "probability", *([] if target is None else ["map of"]), "picture"):
-        table.add_column(column, overflow="fold", justify="right" if column == "probability" else "left")
-    faults = []
-    with Progress(transient=True, console=stderr(), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("explaining", total=len(jobs))
-        for one in write_overlays(
+    wanted = None if target is None else class_number(net, str(target))
+    with terminal.progress("explaining", len(jobs)) as advance:
+        explained = write_overlays(
             net,
             view,
             jobs,
             target=wanted,
-            explainer=method,
+            explainer=explainer,
             raw=raw,
             overwrite=overwrite,
             batch_size=batch_size,
-            advance=lambda count: bar.advance(task, count),
-        ):
-            if one.fault is not None:
-                faults.append(one.fault)
-                continue
-            shown = [] if target is None else [class_name(net, one.target)]
-            table.add_row(
-                str(one.source), class_name(net, one.predicted), f"{one.probability:.1%}", *shown, str(one.overlay)
-            )
-    if len(faults) < len(jobs):
-        stdout().print(table)
+            advance=advance,
+        )
+        return list(explained)
+
+
+def show(explained: list[Explained], given: Mapping[str, Any]) -> None:
+    """A row for each image. Raises UserError where some could not be read."""
+    from rich.table import Table
+
+    table = Table(title=f"What {given['model']} says", title_justify="left")
+    target = ["map of"] if given["target"] is not None else []
+    for column in ("image", "predicted class", "probability", *target, "picture"):
+        table.add_column(column, overflow="fold", justify="right" if column == "probability" else "left")
+    written = [row for row in explained if row.fault is None]
+    for row in written:
+        names = [row.target_name] if target else []
+        table.add_row(str(row.source), row.predicted_name, f"{row.probability:.1%}", *names, str(row.overlay))
+    if written:
+        terminal.show(table)
+    faults = [row.fault for row in explained if row.fault is not None]
     if faults:
-        raise UserError(f"{len(faults)} of {len(jobs)} images could not be read: " + "; ".join(faults))
+        raise UserError(f"{len(faults)} of {len(explained)} images could not be read: " + "; ".join(faults))

@@ -2,82 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from relevit.terminal import model_arguments, stdout
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
 
-
-def _trials(rows: list[dict[str, Any]]) -> Any:
-    """The trials of learning rates as a table."""
-    from rich.table import Table
-
-    table = Table("learning rate", "accuracy", "change", "L_cls", "change", "by the rule", title="trials")
-    for row in rows:
-        if "failed" in row:
-            table.add_row(f"{row['lr']:g}", "", "", "", "", "failed: not finite")
-            continue
-        allowed = row["keeps_accuracy"], row["loss_does_not_rise"]
-        verdict = "allowed" if all(allowed) else "L_cls rises" if allowed[0] else "accuracy falls"
-        table.add_row(
-            f"{row['lr']:g}",
-            f"{row['accuracy']:.1f}",
-            f"{row['accuracy_change']:+.1f}",
-            f"{row['classification_loss']:.4f}",
-            f"{row['classification_loss_change']:+.4f}",
-            verdict + (", chosen" if row["chosen"] else ""),
-        )
-    if not any(row.get("keeps_accuracy") and row.get("loss_does_not_rise") for row in rows):
-        table.caption = "L_cls rises wherever accuracy is kept: accuracy decides alone"
-    return table
+if TYPE_CHECKING:
+    from relevit.training.loop import FinetuneResult
 
 
+@public
 def finetune(
-    model: str,
-    images: str,
-    out: str,
-    masks: str | None = None,
-    validation: str | None = None,
-    validation_masks: str | None = None,
-    ignore: str | None = None,
-    manifest: str | None = None,
-    method: str = "relevance",
-    explainer: str = "gae",
+    model: Annotated[types.Model, types.Shown(option="model")],
+    samples: types.Samples,
+    out: Annotated[types.Run | None, types.Shown(option="out")],
+    *,
+    masks: types.Folder | None = None,
+    validation: types.Validation = None,
+    validation_masks: types.Folder | None = None,
+    ignore: types.Folder | None = None,
+    manifest: types.File | None = None,
+    method: types.Name = "relevance",
+    explainer: types.Name = "gae",
     trainable: str = "all",
     target: Literal["label", "predicted"] = "label",
-    class_map: str | None = None,
+    class_map: types.ClassMap | None = None,
     skip_bad: bool = False,
-    epochs: int = 50,
-    batch_size: int = 8,
+    epochs: types.Count = 50,
+    batch_size: types.Count = 8,
     lr: float | Literal["auto"] = 3e-6,
-    rates: list[float] | None = None,
-    weight_decay: float = 1e-4,
-    lr_decay: float = 0.85,
-    lr_decay_epochs: int = 2,
-    max_steps: int | None = None,
+    rates: list[types.Positive] | None = None,
+    weight_decay: types.Positive = 1e-4,
+    lr_decay: types.Positive = 0.85,
+    lr_decay_epochs: types.Count = 2,
+    max_steps: types.Count | None = None,
     temperature: float = 1.0,
     lambda_bg: float = 2.0,
     lambda_fg: float = 0.3,
     lambda_relevance: float | None = None,
     lambda_classification: float | None = None,
-    options: dict[str, float] | None = None,
+    options: types.Options = None,
     second_order: bool = False,
-    accumulation: int = 1,
+    accumulation: types.Count = 1,
     mixed_precision: Literal["no", "bf16", "fp16"] = "no",
     resize: float = 256 / 224,
-    flip: float = 0.5,
-    protocol: Literal["standard", "paper"] = "standard",
-    checkpoint: str | None = None,
-    num_classes: int | None = None,
-    model_args: dict[str, Any] | None = None,
-    seed: int = 0,
-    validation_every: int = 1,
-    validation_batch_size: int | None = None,
-    previews: int = 4,
-    workers: int = 0,
+    flip: types.Share = 0.5,
+    protocol: types.Protocol = "standard",
+    checkpoint: types.Output | None = None,
+    num_classes: types.Count | None = None,
+    model_args: types.Options = None,
+    seed: types.Index = 0,
+    validation_every: types.Count = 1,
+    validation_batch_size: types.Count | None = None,
+    previews: types.Index = 4,
+    workers: types.Index = 0,
     tensorboard: bool = True,
     progress: bool = True,
-    checkpoint_seconds: float = 30.0,
-) -> None:
+    checkpoint_seconds: types.Positive = 30.0,
+) -> FinetuneResult:
     """Fine-tune a ViT by its relevance maps (or another method) on your own images and masks.
 
     Images lie in class folders, DIR/<class>/<name>.jpg; masks under the same relative names as PNG, 255 on the object. Everything is
@@ -85,10 +69,10 @@ def finetune(
 
     Args:
         model: a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
-        images: the folder of class folders with images.
-        out: the folder of the run.
+        samples: the folder of class folders with images; in Python also a data set of (image, mask, label[, ignore[, name]]).
+        out: the folder of the run; in Python None writes nothing, and nothing can be resumed.
         masks: the folder of masks; by default the alpha channel of the images.
-        validation: a folder of class folders for choosing the best epoch; by default classes held out of the images.
+        validation: a folder of class folders for choosing the best epoch; by default classes held out of the images. In Python also a data set, or a fraction or number of classes to hold out; of a data set of samples nothing is held out by default, and its last epoch counts as the best.
         validation_masks: the folder of masks of the validation images; by default their alpha channel.
         ignore: a folder as that of the masks, white where pixels are neither object nor background; for images that have such a region.
         manifest: a CSV file that names the images for training and for validation (relevit split; a run's split.csv); no others are used.
@@ -129,26 +113,55 @@ def finetune(
         tensorboard: writes the metrics for TensorBoard, too.
         progress: shows a progress display.
         checkpoint_seconds: seconds between two savings of the state.
+
+    Returns:
+        The model with its best weights, the metrics, and the folders of the best checkpoint and of the run. A module is trained
+        in place; its mode and device are as before.
+
+    Raises:
+        UserError: for unusable arguments, samples or folders before training starts.
+        NonFiniteLossError: for a loss or a gradient that is not finite.
     """
-    arguments = dict(locals())
-    from relevit.models.loading import load
+    given = dict(locals())
+    from relevit.api.models import load_one
     from relevit.training.loop import finetune as train
 
-    own = {name: arguments.pop(name) for name in ("checkpoint", "num_classes", "model_args")}
-    source: Any = arguments.pop("model")
-    if any(value is not None for value in own.values()):
-        source = load(
-            source,
-            checkpoint=own["checkpoint"],
-            protocol=protocol,
-            **model_arguments(own["num_classes"], own["model_args"]),
-        )[0]
-    result = train(source, arguments.pop("images"), arguments.pop("out"), **arguments)
-    console = stdout()
+    changes = {name: given.pop(name) for name in ("checkpoint", "num_classes", "model_args")}
+    source, samples, out = (given.pop(name) for name in ("model", "samples", "out"))
+    if any(value is not None for value in changes.values()):
+        source = load_one(source, protocol, **changes)[0]
+    return train(source, samples, out, **given)
+
+
+def show(result: FinetuneResult, given: Mapping[str, Any]) -> None:
+    """The trials of learning rates, the metrics and the best checkpoint."""
     if "trials" in result.metrics:
-        console.print(_trials(result.metrics.pop("trials")))
+        terminal.show(_trials(result.metrics["trials"]))
     for name, value in result.metrics.items():
-        if name == "history":  # it is in epochs.csv
+        if name not in ("history", "trials"):  # it is in epochs.csv
+            terminal.show(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    terminal.show(f"best checkpoint: {result.checkpoint}")
+
+
+def _trials(rows: list[dict[str, Any]]) -> Any:
+    """The trials of learning rates as a table."""
+    from rich.table import Table
+
+    table = Table("learning rate", "accuracy", "change", "L_cls", "change", "by the rule", title="trials")
+    for row in rows:
+        if "failed" in row:
+            table.add_row(f"{row['lr']:g}", "", "", "", "", "failed: not finite")
             continue
-        console.print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}", highlight=False)
-    console.print(f"best checkpoint: {result.checkpoint}", highlight=False, soft_wrap=True)
+        allowed = row["keeps_accuracy"], row["loss_does_not_rise"]
+        verdict = "allowed" if all(allowed) else "L_cls rises" if allowed[0] else "accuracy falls"
+        table.add_row(
+            f"{row['lr']:g}",
+            f"{row['accuracy']:.1f}",
+            f"{row['accuracy_change']:+.1f}",
+            f"{row['classification_loss']:.4f}",
+            f"{row['classification_loss_change']:+.4f}",
+            verdict + (", chosen" if row["chosen"] else ""),
+        )
+    if not any(row.get("keeps_accuracy") and row.get("loss_does_not_rise") for row in rows):
+        table.caption = "L_cls rises wherever accuracy is kept: accuracy decides alone"
+    return table

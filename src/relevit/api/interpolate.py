@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import command_line, public
 from relevit.errors import UserError
-from relevit.models.named import load_named
-from relevit.terminal import pick_device, stdout
 
-_ALPHAS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from relevit.evaluation.interpolation import Curve
+
 _LAST = "interpolation.json"  # written when all is done
 _ROWS = "evaluation"
 _BUILTIN = "builtin"
 
 
+@public
 def interpolate(
-    original: str,
-    tuned: str,
-    data: list[str],
-    shifted: list[str],
-    out: str,
-    alphas: list[float] = _ALPHAS,
-    budget: float = 1.0,
-    protocol: Literal["standard", "paper"] = "standard",
-    class_map: str | None = None,
-    batch_size: int = 64,
-    workers: int = 0,
-    device: str | None = None,
-    precision: Literal["float32", "bf16", "fp16"] = "float32",
+    original: types.Model,
+    tuned: Annotated[types.Model, types.Shown(str, "FINETUNED")],
+    *,
+    data: types.Folders,
+    shifted: types.Folders,
+    out: types.Folder,
+    alphas: Sequence[types.Share] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    budget: types.Positive = 1.0,
+    protocol: types.Protocol = "standard",
+    class_map: types.ClassMap | None = None,
+    batch_size: types.Count = 64,
+    workers: types.Index = 0,
+    device: types.Device = None,
+    precision: types.Precision = "float32",
     progress: bool = True,
-) -> None:
+) -> Curve:
     """Mix the weights of a model and of one fine-tuned from it (WiSE-FT), and keep the mixture that a budget allows.
 
     Models with the weights (1 - alpha) ORIGINAL + alpha FINETUNED are measured in distribution and on shifted sets, in one pass over the
@@ -56,19 +61,25 @@ def interpolate(
         device: where to run, such as cuda; by default the GPU if there is one.
         precision: of the forward pass; bf16 and fp16 by autocast.
         progress: shows a progress bar.
+
+    Returns:
+        The curve, and on it the mixture that was chosen.
     """
+    given = dict(locals())
+    from relevit.api.models import load_one
     from relevit.evaluation.interpolation import check_line, interpolation_curve
     from relevit.evaluation.interpolation_page import render_interpolation
     from relevit.models.interpolation import check_mixable
     from relevit.models.interpolation import interpolate as mix
     from relevit.models.loading import checkpoint_config, data_config, save_checkpoint
+    from relevit.processes import pick_device
     from relevit.versions import versions
 
     folder = Path(out)
     _check_place(folder)
     check_line(alphas, budget)
-    before, view = load_named(original, protocol)
-    after, _ = load_named(tuned, protocol)
+    before, view = load_one(original, protocol)
+    after, _ = load_one(tuned, protocol)
     check_mixable(before, after)
     config = data_config(before, protocol)
     _check_views(config, data_config(after, protocol))
@@ -89,24 +100,16 @@ def interpolate(
         workers=workers,
         device=pick_device(device),
         precision=precision,
-        progress=progress and sys.stderr.isatty(),
+        progress=progress,
     )
-    best, start = curve.best, curve.points[0]
-    about = {"original": original, "tuned": tuned, "data": data, "shifted": shifted, "protocol": protocol}
-    kept = {"interpolation": {"original": original, "tuned": tuned, "alpha": best.alpha, "budget": budget}}
-    save_checkpoint(folder / "best", mix(before, after, best.alpha), extra=kept, data_config=config)
-    summary = [
-        f"The mixture at {best.alpha:g} has {best.shifted_mean:.1f} % on the shifted sets, where the original has "
-        f"{start.shifted_mean:.1f} %, and {best.in_distribution_mean:.1f} % in distribution, where it has "
-        f"{start.in_distribution_mean:.1f} %.",
-        f"Of the mixtures that lose no more than {budget:g} points in distribution it is the best on the shifted sets; it is "
-        "saved as best.",
-    ]
+    names = {"original": str(original), "tuned": str(tuned)}
+    kept = {"interpolation": {**names, "alpha": curve.best.alpha, "budget": budget}}
+    save_checkpoint(folder / "best", mix(before, after, curve.best.alpha), extra=kept, data_config=config)
     setup = {
-        "original": original,
-        "fine-tuned": tuned,
+        "original": str(original),
+        "fine-tuned": str(tuned),
         "protocol": protocol,
-        "command": shlex.join(["relevit", *sys.argv[1:]]),
+        "command": command_line(interpolate, given),
         "versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
     }
     notes = [
@@ -114,14 +117,27 @@ def interpolate(
         "Weights are mixed one by one: (1 - alpha) original + alpha fine-tuned (Wortsman et al. 2022).",
     ]
     (folder / "report.html").unlink(missing_ok=True)  # of this command, stopped before it was done
-    render_interpolation(folder, curve.to_dict(), summary, setup, notes)
-    curve.save(folder, {**about, "versions": versions()})
-    stdout().print(_table(curve))
-    for line in summary:
-        stdout().print(line, highlight=False, soft_wrap=True, markup=False)
-    stdout().print(
-        f"the mixture: {folder / 'best'}; the curve: {folder / 'report.html'}", highlight=False, soft_wrap=True
-    )
+    render_interpolation(folder, curve.to_dict(), _summary(curve, budget), setup, notes)
+    curve.save(folder, {**names, "data": data, "shifted": shifted, "protocol": protocol, "versions": versions()})
+    return curve
+
+
+def show(curve: Curve, given: Mapping[str, Any]) -> None:
+    """The curve as a table, what was chosen, and where it lies."""
+    folder = Path(given["out"])
+    terminal.show(_table(curve), *_summary(curve, given["budget"]))
+    terminal.show(f"the mixture: {folder / 'best'}; the curve: {folder / 'report.html'}")
+
+
+def _summary(curve: Curve, budget: float) -> list[str]:
+    best, start = curve.best, curve.points[0]
+    return [
+        f"The mixture at {best.alpha:g} has {best.shifted_mean:.1f} % on the shifted sets, where the original has "
+        f"{start.shifted_mean:.1f} %, and {best.in_distribution_mean:.1f} % in distribution, where it has "
+        f"{start.in_distribution_mean:.1f} %.",
+        f"Of the mixtures that lose no more than {budget:g} points in distribution it is the best on the shifted sets; it is "
+        "saved as best.",
+    ]
 
 
 def _check_place(folder: Path) -> None:
@@ -141,12 +157,12 @@ def _check_views(one: dict[str, Any], other: dict[str, Any]) -> None:
         )
 
 
-def _sets(given: Sequence[str], protocol: str, *, shifted: bool) -> dict[str, Any]:
+def _sets(given: Any, protocol: str, *, shifted: bool) -> dict[str, Any]:
     """The benchmarks by name, opened; the built-in ones of the validation objects."""
     from relevit.evaluation.sources import resolve
 
     sets: dict[str, Any] = {}
-    for each in given:
+    for each in [given] if isinstance(given, str | Path) else given:
         if each == _BUILTIN or each.startswith(f"{_BUILTIN}/"):
             found = _builtin(each, shifted)
         else:
@@ -168,7 +184,7 @@ def _builtin(name: str, shifted: bool) -> dict[str, Any]:
     return {f"{_BUILTIN}/{each}": test_set(each, "validation") for each in wanted}
 
 
-def _table(curve: Any) -> Any:
+def _table(curve: Curve) -> Table:
     from rich.table import Table
 
     table = Table(title="R@1 in percent, means over sets", title_justify="left")

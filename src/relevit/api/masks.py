@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import os
-import sys
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from relevit.terminal import cores, pick_device, stderr, stdout
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
+
+if TYPE_CHECKING:
+    from relevit.masking.run.mask_run import MaskRun
 
 _NAMED = 10  # of the unreadable images at most
-_NO_FILES: list[str] = []
 
 
+@public
 def masks(
-    images: list[str],
-    out: str,
-    model: str = "vit_base_patch16_224.dino",
-    checkpoint: str | None = None,
+    images: Annotated[types.Files, types.Shown(list[str], "IMAGES")],
+    *,
+    out: types.Folder,
+    model: types.Model = "vit_base_patch16_224.dino",
+    checkpoint: types.Output | None = None,
     kind: Literal["key", "query", "value", "token"] = "key",
     block: int = -1,
     refine: bool = True,
-    size: int | None = None,
-    max_side: int = 512,
-    min_confidence: float = 0.0,
-    min_pixels: int = 520,
-    override: str | None = None,
-    exclude: list[str] = _NO_FILES,
-    batch_size: int = 16,
-    workers: int | None = None,
-    device: str | None = None,
+    size: types.Count | None = None,
+    max_side: types.Count = 512,
+    min_confidence: types.Positive = 0.0,
+    min_pixels: types.Index = 520,
+    override: types.Folder | None = None,
+    exclude: types.Files = (),
+    batch_size: types.Count = 16,
+    workers: types.Index | None = None,
+    device: types.Device = None,
     progress: bool = True,
-) -> None:
+) -> MaskRun:
     """Make foreground masks without annotation (TokenCut), each with a confidence, and a contact sheet to look through them.
 
     The folder of masks has the layout of the images, for `relevit finetune --masks`. Beside the masks lie masks.csv and
@@ -56,39 +62,21 @@ def masks(
         workers: processes that read images and refine masks, 0 for none; by default one for each core.
         device: where the backbone runs, such as cuda; by default the GPU if there is one, and of several processes each on its own.
         progress: shows a progress bar.
+
+    Returns:
+        A row for each image, and where the contact sheet is.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Table
-
-    from relevit.masking.refinement import OBJECT
+    from relevit.api.models import load_one
     from relevit.masking.run.mask_run import make_masks
-    from relevit.masking.run.publish import OVERRIDE, UNREADABLE, count_outcomes
-    from relevit.models.loading import load
+    from relevit.processes import cores, pick_device
 
-    first = int(os.environ.get("RANK", "0")) == 0
     if workers is None:
         workers = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if device is not None:
         pick_device(device)  # whether it can be used is known before long work
-    net = load(model, checkpoint=checkpoint)[0]
-    bar = Progress(
-        TextColumn("masks"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        transient=True,
-        console=stderr(),
-        disable=not (progress and first and sys.stderr.isatty()),
-    )
-    with bar:
-        task = bar.add_task("masks", total=None, rate="")
-
-        def advance(count: int) -> None:
-            speed = bar.tasks[task].speed
-            bar.update(task, advance=count, rate=f"{speed:.1f} images/s" if speed else "")
-
-        run = make_masks(
+    net, _ = load_one(model, checkpoint=checkpoint)
+    with terminal.progress("masks") as advance:
+        return make_masks(
             net,
             images,
             out,
@@ -104,28 +92,30 @@ def masks(
             batch_size=batch_size,
             workers=workers,
             device=device,
-            start=lambda total: bar.update(task, total=total),
+            start=lambda total: advance(0, total),
             advance=advance,
         )
-    if not first:
-        return
-    table = Table(title="Masks", title_justify="left")
-    table.add_column("outcome")
+
+
+def show(run: MaskRun, given: Mapping[str, Any]) -> None:
+    """What became of the images."""
+    from rich.table import Table
+
+    from relevit.masking.refinement import OBJECT
+    from relevit.masking.run.publish import OVERRIDE, UNREADABLE, count_outcomes
+
+    table = Table("outcome", title="Masks", title_justify="left")
     table.add_column("images", justify="right")
     for outcome, count in count_outcomes(run.rows).items():
         table.add_row(outcome, str(count))
-    stdout().print(table)
-    rate = f"{run.made} done now in {run.seconds:.1f} s" + (
-        f", {run.made / run.seconds:.2f} images/s" if run.made else ""
-    )
-    stdout().print(f"{len(run.rows)} images, {rate}\nlook through them: {run.sheet}", highlight=False, soft_wrap=True)
+    rate = f", {run.made / run.seconds:.2f} images/s" if run.made else ""
+    done = f"{len(run.rows)} images, {run.made} done now in {run.seconds:.1f} s{rate}"
+    terminal.show(table, done, f"look through them: {run.sheet}")
     left_out = sum(row.outcome not in (OBJECT, OVERRIDE) for row in run.rows)
     if left_out:
-        stdout().print(f"{left_out} images have no mask: `relevit finetune --skip-bad` goes on without them")
+        terminal.show(f"{left_out} images have no mask: `relevit finetune --skip-bad` goes on without them")
     unreadable = [row for row in run.rows if row.outcome == UNREADABLE]
-    for row in unreadable[:_NAMED]:
-        stderr().print(f"skipped {row.file}: {row.note}", highlight=False, markup=False, soft_wrap=True)
+    terminal.remark(*(f"skipped {row.file}: {row.note}" for row in unreadable[:_NAMED]))
     if len(unreadable) > _NAMED:
         run.notes.append(f"{len(unreadable) - _NAMED} more images could not be read, see masks.csv")
-    for note in run.notes:
-        stderr().print(note, highlight=False, markup=False, soft_wrap=True)
+    terminal.remark(*run.notes)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
 from relevit.errors import UserError
-from relevit.models.named import load_named, named_models
-from relevit.terminal import pick_device, stderr, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,26 +19,37 @@ if TYPE_CHECKING:
 _SHOWN = 5  # images that do not count, named on the terminal
 
 
+class Measured(NamedTuple):
+    """Of each model the result, the interval of every figure, and every figure's difference to the first model's (empty for results that cannot be drawn anew); and what the test measures."""
+
+    results: dict[str, Any]
+    intervals: dict[str, dict[str, Estimate]]
+    differences: dict[str, dict[str, Estimate]]
+    description: str
+
+
+@public
 def measure(
     test: str,
-    models: list[str],
-    data: str,
-    masks: str | None = None,
-    ignore: str | None = None,
-    train: str | None = None,
-    benchmark: str | None = None,
-    class_map: str | None = None,
-    explainer: str | None = None,
-    options: dict[str, Any] | None = None,
-    out: str | None = None,
-    limit: int | None = None,
-    protocol: Literal["standard", "paper"] = "standard",
-    batch_size: int = 16,
-    workers: int = 0,
-    seed: int = 0,
-    device: str | None = None,
+    models: types.Models,
+    *,
+    data: types.Folder,
+    masks: types.Folder | None = None,
+    ignore: types.Folder | None = None,
+    train: types.Folder | None = None,
+    benchmark: types.Name | None = None,
+    class_map: types.ClassMap | None = None,
+    explainer: types.Name | None = None,
+    options: types.Options = None,
+    out: types.Output | None = None,
+    limit: types.Count | None = None,
+    protocol: types.Protocol = "standard",
+    batch_size: types.Count = 16,
+    workers: types.Index = 0,
+    seed: types.Index = 0,
+    device: types.Device = None,
     progress: bool = True,
-) -> None:
+) -> Measured:
     """Run one test of relevance maps or of robustness on one or several models, side by side, with intervals.
 
     TEST is segmentation (pixel accuracy, mIoU and mAP of the maps, the paper's Table 3) or localization (share of relevance on the
@@ -68,11 +79,18 @@ def measure(
         seed: of all draws.
         device: where to run, such as cuda; by default the GPU if there is one.
         progress: shows a progress bar.
-    """
-    from rich.progress import Progress
 
+    Returns:
+        The results of all models, with intervals and differences.
+    """
+    from pathlib import Path
+
+    from relevit.api.models import load_several
     from relevit.data.sets import of_dataset
     from relevit.evaluation.measurements import measurement, open_data
+    from relevit.files import atomic_write
+    from relevit.processes import pick_device
+    from relevit.statistics.weighted import differences, intervals
 
     given: dict[str, Any] = dict(options or {})
     for name, value in (("explainer", explainer), ("class_map", class_map), ("workers", workers or None)):
@@ -83,100 +101,95 @@ def measure(
     row = measurement(test, given)
     if out is not None and Path(out).exists():
         raise UserError(f"{out} is there already: give another --out, or remove it")
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit must be a number of images from 1, not {limit}")
-    named = named_models(models)
-    home = pick_device(device)
-    loaded = {name: load_named(model, protocol, home) for name, model in named.items()}
-    found: dict[str, Any] = {}
+    loaded = load_several(models, protocol, pick_device(device))
     inputs: dict[str, Any] = {"masks": masks, "ignore": ignore, "train": train, "benchmark": benchmark}
     sources = {
-        name: open_data(row, data, model=net, class_map=class_map, protocol=protocol, **inputs)
+        name: open_data(row, str(data), model=net, class_map=class_map, protocol=protocol, **inputs)
         for name, (net, _) in loaded.items()
     }
-    with Progress(transient=True, console=stderr(), disable=not (progress and sys.stderr.isatty())) as bar:
-        for name, (net, view) in loaded.items():
-            source, extra = sources[name]
-            source = of_dataset(source).limited(limit, seed)
-            task = bar.add_task(name, total=len(source))
-            found[name] = row.function(
-                net,
-                view,
-                source,
-                batch_size=batch_size,
-                seed=seed,
-                progress=lambda count, task=task: bar.advance(task, count),
-                **extra,
-                **given,
+    results: dict[str, Any] = {}
+    for name, (net, view) in loaded.items():
+        source, extra = sources[name]
+        source = of_dataset(source).limited(limit, seed)
+        with terminal.progress(name, len(source)) as advance:
+            results[name] = row.function(
+                net, view, source, batch_size=batch_size, seed=seed, progress=advance, **extra, **given
             )
-    ends, apart = _compared(found, seed)
-    stdout().print(_table(f"{test} on {data}, protocol: {protocol}", found, ends, apart))
-    stdout().print(f"{test}: {row.description}", highlight=False, soft_wrap=True)
-    _tell_left_out(found)
+    first = next(iter(results.values()))
+    drawn = {name: result for name, result in results.items() if hasattr(result, "figures")}
+    measured = Measured(
+        results,
+        {name: intervals(drawn[name], seed=seed) if name in drawn else {} for name in results},
+        {
+            name: differences(result, first, seed=seed) if name in drawn and result is not first else {}
+            for name, result in results.items()
+        },
+        row.description,
+    )
     if out is not None:
-        from relevit.files import atomic_write
-
         content = {
             "test": test,
-            "data": data,
+            "data": str(data),
             **({} if benchmark is None else {"benchmark": benchmark}),
             "protocol": protocol,
             "options": {**given, "seed": seed, "limit": limit},
-            "models": {
-                name: {
-                    **result.to_dict(),
-                    "intervals": {key: [_rounded(end) for end in figure.ends] for key, figure in ends[name].items()},
-                    "minus_first": {
-                        key: {"value": _rounded(change.value), "interval": [_rounded(end) for end in change.ends]}
-                        for key, change in apart[name].items()
-                    },
-                }
-                for name, result in found.items()
-            },
+            "models": {name: _as_json(measured, name) for name in results},
             "versions": _versions(),
         }
         atomic_write(out, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        stdout().print(f"figures of every image: {out}", highlight=False, soft_wrap=True)
+    return measured
 
 
-def _compared(
-    found: dict[str, Any], seed: int
-) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
-    """Of each model the interval of every figure, and every figure's difference to the first model's; empty for results that
-    cannot be drawn anew."""
-    from relevit.statistics.weighted import differences, intervals
-
-    first = next(iter(found.values()))
-    ends = {name: intervals(each, seed=seed) if hasattr(each, "figures") else {} for name, each in found.items()}
-    apart = {
-        name: differences(each, first, seed=seed) if each is not first and hasattr(each, "figures") else {}
-        for name, each in found.items()
+def _as_json(measured: Measured, name: str) -> dict[str, Any]:
+    """The figures of one model."""
+    return {
+        **measured.results[name].to_dict(),
+        "intervals": {key: [_rounded(end) for end in figure.ends] for key, figure in measured.intervals[name].items()},
+        "minus_first": {
+            key: {"value": _rounded(change.value), "interval": [_rounded(end) for end in change.ends]}
+            for key, change in measured.differences[name].items()
+        },
     }
-    return ends, apart
 
 
-def _table(title: str, found: dict[str, Any], ends: dict[str, Any], apart: dict[str, Any]) -> Table:
+def show(measured: Measured, given: Mapping[str, Any]) -> None:
+    """The table of figures, and which images do not count."""
+    test, out = given["test"], given["out"]
+    title = f"{test} on {given['data']}, protocol: {given['protocol']} (95% intervals)"
+    terminal.show(_table(title, measured), f"{test}: {measured.description}")
+    for name, result in measured.results.items():
+        left_out = [tuple(image) for image in getattr(result, "left_out", ())]
+        if left_out:
+            terminal.remark(f"{name}: {len(left_out)} images do not count:")
+            terminal.remark(*(f"  {image}: {reason}" for image, reason in left_out[:_SHOWN]))
+        if len(left_out) > _SHOWN:
+            terminal.remark(f"  ... and {len(left_out) - _SHOWN} more; --out FILE names all")
+    if out is not None:
+        terminal.show(f"figures of every image: {out}")
+
+
+def _table(title: str, measured: Measured) -> Table:
     """A row for each figure and model."""
     from rich.table import Table
 
-    first = next(iter(found))
-    table = Table(title=f"{title} (95% intervals)", title_justify="left")
+    first, *others = measured.results
+    table = Table(title=title, title_justify="left")
     table.add_column("figure")
     table.add_column("model", overflow="fold")
     table.add_column("value", justify="right")
-    if len(found) > 1:
+    if others:
         table.add_column(f"minus {first}", justify="right")
-    values = {name: dict(result) for name, result in found.items()}
+    values = {name: dict(result) for name, result in measured.results.items()}
     for figure in values[first]:
-        for number, name in enumerate(found):
+        for number, name in enumerate(values):
             if figure not in values[name]:
                 continue
-            difference = apart[name].get(figure)
-            cells = [_cell(values[name][figure], ends[name].get(figure))]
-            if len(found) > 1:
+            difference = measured.differences[name].get(figure)
+            cells = [_cell(values[name][figure], measured.intervals[name].get(figure))]
+            if others:
                 cells.append("" if difference is None else _cell(difference.value, difference, "+"))
             table.add_row(figure if number == 0 else "", name, *cells)
-        if len(found) > 1:
+        if others:
             table.add_section()
     return table
 
@@ -189,19 +202,6 @@ def _cell(value: float, interval: Estimate | None, sign: str = "") -> str:
 def _short(value: float, sign: str) -> str:
     """Two decimals, as percentages need no more; without the sign of a zero."""
     return f"{round(value, 2) + 0.0:{sign}.5g}"
-
-
-def _tell_left_out(found: dict[str, Any]) -> None:
-    """Which images do not count, on standard error."""
-    for name, result in found.items():
-        left_out = [tuple(each) for each in getattr(result, "left_out", ())]
-        if not left_out:
-            continue
-        stderr().print(f"{name}: {len(left_out)} images do not count:", highlight=False, markup=False, soft_wrap=True)
-        for image, reason in left_out[:_SHOWN]:
-            stderr().print(f"  {image}: {reason}", highlight=False, markup=False, soft_wrap=True)
-        if len(left_out) > _SHOWN:
-            stderr().print(f"  ... and {len(left_out) - _SHOWN} more; --out FILE names all", highlight=False)
 
 
 def _rounded(value: float) -> float | None:

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from relevit.terminal import counting, model_arguments, pick_device, stderr, stdout
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
 
-_STRENGTHS = [
-    0.001,
-    0.01,
-    0.1,
-    1.0,
-    10.0,
-]  # as in linear_probe.py (a test compares them); here so that the help needs no torch
+if TYPE_CHECKING:
+    from relevit.evaluation.frozen.linear_probe import ProbeFigures
 
 
+@public
 def probe(
-    model: str,
-    images: str,
-    out: str,
-    checkpoint: str | None = None,
-    protocol: Literal["standard", "paper"] = "standard",
-    model_args: dict[str, Any] | None = None,
-    strengths: list[float] = _STRENGTHS,
-    held_out: float = 0.2,
-    seed: int = 0,
-    batch_size: int = 64,
-    workers: int = 0,
-    device: str | None = None,
+    model: types.Model,
+    *,
+    images: types.Folder,
+    out: types.Output,
+    checkpoint: types.Output | None = None,
+    protocol: types.Protocol = "standard",
+    model_args: types.Options = None,
+    strengths: Sequence[types.Positive] = (0.001, 0.01, 0.1, 1.0, 10.0),
+    held_out: Annotated[float, types.Bounds(0, 1)] = 0.2,
+    seed: types.Index = 0,
+    batch_size: types.Count = 64,
+    workers: types.Index = 0,
+    device: types.Device = None,
     progress: bool = True,
-) -> None:
+) -> ProbeFigures:
     """Train a linear head on a backbone's frozen features: a classifier of a self-supervised model.
 
     The backbone stays as it is. The result is a checkpoint for every other command, whose classes are the folders in sorted order, by name.
@@ -50,19 +49,19 @@ def probe(
         workers: processes that read images; 0 reads in this one.
         device: where to run, such as cuda; by default the GPU if there is one.
         progress: shows a progress bar.
-    """
-    from relevit.evaluation.frozen.linear_probe import train_linear_probe
-    from relevit.models.loading import load
 
-    net, view = load(
-        model,
-        checkpoint=checkpoint,
-        protocol=protocol,
-        device=pick_device(device),
-        **model_arguments(None, model_args),
-    )
-    with counting("features", progress) as step:
-        figures = train_linear_probe(
+    Returns:
+        The accuracy of each strength on the held-out images, and the one that was chosen.
+    """
+    from pathlib import Path
+
+    from relevit.api.models import load_one
+    from relevit.evaluation.frozen.linear_probe import train_linear_probe
+    from relevit.processes import pick_device
+
+    net, view = load_one(model, protocol, pick_device(device), checkpoint=checkpoint, model_args=model_args)
+    with terminal.counting("features") as count:
+        return train_linear_probe(
             net,
             view,
             Path(images),
@@ -72,18 +71,15 @@ def probe(
             seed=seed,
             batch_size=batch_size,
             workers=workers,
-            progress=step,
+            progress=count,
         )
-    console = stdout()
-    console.print(f"{figures.images:,} images of {figures.classes:,} classes", highlight=False)
+
+
+def show(figures: ProbeFigures, given: Mapping[str, Any]) -> None:
+    """The accuracy of each strength, and what to do with the classifier."""
+    terminal.show(f"{figures.images:,} images of {figures.classes:,} classes")
     for strength, accuracy in figures.held_out.items():
         chosen = "  <- chosen" if strength == figures.strength else ""
-        console.print(f"  C {strength:g}: {accuracy:.1f} % of the held-out images right{chosen}", highlight=False)
-    for reason in figures.unreadable:
-        stderr().print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"classifier: {out}; for instance: relevit finetune --model {out} ...",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+        terminal.show(f"  C {strength:g}: {accuracy:.1f} % of the held-out images right{chosen}")
+    terminal.remark(*(f"left out: {reason}" for reason in figures.unreadable))
+    terminal.show(f"classifier: {given['out']}; for instance: relevit finetune --model {given['out']} ...")

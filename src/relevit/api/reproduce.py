@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from relevit.terminal import cores, stdout
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import command_line, public
+from relevit.errors import ArgumentError, UserError
 
-_NONE: list[str] = []
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from relevit.experiments.reproduce import Planned
 
 
+class Reproduced(NamedTuple):
+    """What results.json says, and how many cells of the tables are measured."""
+
+    results: dict[str, Any]
+    measured: int
+    cells: int
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a cell is not filled."""
+        return int(self.measured < self.cells)
+
+
+@public
 def reproduce(
-    names: list[str],
-    out: str,
-    data: str = "builtin",
+    names: types.Names,
+    *,
+    out: types.Folder,
+    data: types.Folder = "builtin",
     dry_run: bool = False,
-    workers: int | None = None,
-    seeds: int | None = None,
+    workers: types.Count | None = None,
+    seeds: types.Count | None = None,
     ray: str | None = None,
     slurm: bool = False,
-    slurm_options: dict | None = None,
-    protocol: Literal["paper", "standard"] | None = None,
-    models: list[str] = _NONE,
-    weights: str | None = None,
-    epochs: int | None = None,
-    classes: int | None = None,
-    limit: int | None = None,
-    mask_model: str | None = None,
-    self_supervised: str | None = None,
-) -> int:
+    slurm_options: types.Options = None,
+    protocol: types.Protocol | None = None,
+    models: types.Names = (),
+    weights: types.Folder | None = None,
+    epochs: types.Count | None = None,
+    classes: types.Count | None = None,
+    limit: types.Count | None = None,
+    mask_model: types.Model | None = None,
+    self_supervised: types.Model | None = None,
+) -> Reproduced | None:
     """Run the paper's experiments and show them next to its published figures.
 
     Each experiment is a grid of runs whose results are kept in OUT/jobs: the same call goes on where it was stopped, what is done is
@@ -52,70 +76,31 @@ def reproduce(
         limit: for a folder of data sets, images of tests beside accuracy at most; by default each experiment's own number.
         mask_model: for a folder of data sets, the model whose features automatic masks are made of, as for `relevit masks`; by default DINO ViT-B/16.
         self_supervised: for a folder of data sets, the backbone of appendix L as NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE; by default DINO ViT-B/16.
+
+    Returns:
+        The results; None of a dry run.
     """
-    import json
-    import shlex
-    import sys
-    from pathlib import Path
-
-    from rich.table import Table
-
-    from relevit.errors import UserError
+    given = dict(locals())
     from relevit.experiments.engines.local import gpus
-    from relevit.experiments.filled import Data
     from relevit.experiments.reproduce import plan
     from relevit.experiments.reproduce import reproduce as run
+    from relevit.processes import cores
 
-    for name, value in (("seeds", seeds), ("workers", workers)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}")
     if ray is not None and slurm:
         raise UserError("--ray and --slurm exclude each other: name one")
     if slurm_options and not slurm:
         raise UserError("--slurm-options are for --slurm: add it, or leave them out")
-    numbers = {"epochs": epochs, "classes": classes, "limit": limit}
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}")
-    if data == "builtin":
-        others = {"protocol": protocol, "weights": weights, "models": models or None}
-        others |= {"mask-model": mask_model, "self-supervised": self_supervised}
-        given = [name for name, value in {**numbers, **others}.items() if value is not None]
-        if given:
-            raise UserError(f"--{given[0]} is for a folder of data sets, not for the built-in benchmark")
-        known = Data(data, seeds=seeds)
-    else:
-        settings = {**numbers, "mask_model": mask_model}
-        known = _found(data, seeds, protocol or "paper", models, weights, settings, self_supervised)
-    console = stdout()
+    known = _data(given)
     planned = plan(names, known, out)
-    todo = [entry for entry in planned if entry.state in ("to do", "failed before")]
     devices = gpus() if data != "builtin" and ray is None and not slurm else []
     at_once = workers or len(devices) or (cores() if ray is None and not slurm else 1)
-    hours = sum(entry.job.seconds for entry in todo) / 3600 / max(1, min(at_once, len(todo)))
     if dry_run:
-        table = Table(title=f"Runs for {', '.join(names)} on {data}", title_justify="left")
-        for heading in ("experiment", "run", "state", "CPU core", "needs"):
-            table.add_column(heading, justify="right" if heading == "CPU core" else "left", overflow="fold")
-        for entry in planned:
-            took = _duration(entry.job.seconds)
-            table.add_row(entry.experiment, entry.job.key, entry.state, took, ", ".join(entry.job.needs))
-        console.print(table)
-    done = sum(entry.state == "done" for entry in planned)
-    idle = sum(entry.state.startswith("not needed") for entry in planned)
-    lacking = len(planned) - len(todo) - done - idle
-    rough = "" if data == "builtin" else ", a rough estimate; GPUs were not measured and are far quicker"
-    console.print(
-        f"{len(planned)} runs: {done} done, {len(todo)} to do (about {hours:.1f} hours with {at_once} CPU cores{rough})"
-        + (f", {lacking} without data" if lacking else "")
-        + (f", {idle} not needed" if idle else ""),
-        highlight=False,
-        soft_wrap=True,
-    )
+        terminal.tell(_planned_table(f"Runs for {', '.join(names)} on {data}", planned))
+    terminal.tell(_planned_counts(planned, at_once, data == "builtin"))
     if devices:
-        console.print(f"GPUs: {', '.join(devices)}, {at_once} runs at a time", highlight=False, soft_wrap=True)
+        terminal.tell(f"GPUs: {', '.join(devices)}, {at_once} runs at a time")
     if dry_run:
-        return 0
+        return None
     engine = "ray" if ray is not None else "slurm" if slurm else "local"
     options: dict[str, Any] = {"devices": devices} if devices else {}
     if ray is not None:
@@ -129,60 +114,81 @@ def reproduce(
         engine=engine,
         workers=workers,
         options=options,
-        command=shlex.join(["relevit", *sys.argv[1:]]),
-        say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+        command=command_line(reproduce, given),
+        say=terminal.tell,
     )
+    rows = [row for experiment in filled.values() for row in experiment.rows]
     written = json.loads((Path(out) / "results.json").read_text())
-    for name in filled:
-        for finding in written["experiments"][name]["findings"]:
+    written["experiments"] = {name: written["experiments"][name] for name in filled}
+    return Reproduced(written, sum(row.state == "measured" for row in rows), len(rows))
+
+
+def show(result: Reproduced, given: Mapping[str, Any]) -> None:
+    """Each finding in a line, and how many cells are filled."""
+    for name, experiment in result.results["experiments"].items():
+        for finding in experiment["findings"]:
             points = "" if finding["mean"] is None else " {mean:+.1f} ({low:.1f} to {high:.1f})".format(**finding)
             points += ", but not after Holm's correction" if finding["stays"] is False else ""
-            console.print(
-                f"{name}: {finding['says']}: {finding['verdict']}{points}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
-    if written["family"]["says"]:
-        text = f"Claims of the report: {written['family']['stated']}. {written['family']['says']}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-    measured = sum(row.state == "measured" for own in filled.values() for row in own.rows)
-    total = sum(len(own.rows) for own in filled.values())
-    console.print(f"{measured} of {total} cells filled. Report: {out}/report.html", highlight=False, soft_wrap=True)
-    return 0 if measured == total else 1
+            terminal.show(f"{name}: {finding['says']}: {finding['verdict']}{points}")
+    family = result.results["family"]
+    if family["says"]:
+        terminal.show(f"Claims of the report: {family['stated']}. {family['says']}")
+    terminal.show(f"{result.measured} of {result.cells} cells filled. Report: {given['out']}/report.html")
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
-
-
-def _found(
-    root: str,
-    seeds: int | None,
-    protocol: str,
-    models: list[str],
-    weights: str | None,
-    settings: dict[str, Any],
-    self_supervised: str | None,
-) -> Any:
-    """The data sets below a folder, and the models."""
+def _data(given: Mapping[str, Any]) -> Any:
+    """The data sets below a folder and the models, or the built-in benchmark."""
     from dataclasses import replace
 
-    from relevit.errors import UserError
     from relevit.experiments.filled import Data
     from relevit.experiments.real.models import chosen_models
     from relevit.experiments.real.places import find_places
 
-    chosen = chosen_models(models, weights)
-    if self_supervised is not None:
-        if "=" not in self_supervised:
-            raise UserError(
-                f"--self-supervised must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE, not {self_supervised}"
+    root, seeds, weights = given["data"], given["seeds"], given["weights"]
+    settings = {name: given[name] for name in ("epochs", "classes", "limit", "mask_model")}
+    if root == "builtin":
+        for name in ("epochs", "classes", "limit", "protocol", "weights", "models", "mask_model", "self_supervised"):
+            if given[name]:
+                raise ArgumentError(name, "is for a folder of data sets, not for the built-in benchmark")
+        return Data(root, seeds=seeds)
+    protocol = given["protocol"] or "paper"
+    chosen = chosen_models(list(given["models"]), weights)
+    backbone = given["self_supervised"]
+    if backbone is not None:
+        if "=" not in backbone:
+            raise ArgumentError(
+                "self_supervised", f"must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE, not {backbone}"
             )
-        settings["self_supervised"] = replace(chosen_models([self_supervised], weights)[0], probe=True)
+        settings["self_supervised"] = replace(chosen_models([backbone], weights)[0], probe=True)
     found, missing = find_places(root, protocol, chosen)
-    for name, path in found.items():
-        stdout().print(f"found {name}: {path}", highlight=False, markup=False, soft_wrap=True)
-    for name, reason in missing.items():
-        stdout().print(f"not there, {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    terminal.tell(*(f"found {name}: {path}" for name, path in found.items()))
+    terminal.tell(*(f"not there, {name}: {reason}" for name, reason in missing.items()))
     return Data(root, found, missing, seeds, protocol, chosen, settings)
+
+
+def _planned_table(title: str, planned: list[Planned]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for heading in ("experiment", "run", "state", "CPU core", "needs"):
+        table.add_column(heading, justify="right" if heading == "CPU core" else "left", overflow="fold")
+    for entry in planned:
+        seconds = entry.job.seconds
+        took = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
+        table.add_row(entry.experiment, entry.job.key, entry.state, took, ", ".join(entry.job.needs))
+    return table
+
+
+def _planned_counts(planned: list[Planned], at_once: int, builtin: bool) -> str:
+    """How many runs there are by state, and how long they will take."""
+    waiting = [entry for entry in planned if entry.state in ("to do", "failed before")]
+    hours = sum(entry.job.seconds for entry in waiting) / 3600 / max(1, min(at_once, len(waiting)))
+    done = sum(entry.state == "done" for entry in planned)
+    not_needed = sum(entry.state.startswith("not needed") for entry in planned)
+    lacking = len(planned) - len(waiting) - done - not_needed
+    rough = "" if builtin else ", a rough estimate; GPUs were not measured and are far quicker"
+    return (
+        f"{len(planned)} runs: {done} done, {len(waiting)} to do (about {hours:.1f} hours with {at_once} CPU cores{rough})"
+        + (f", {lacking} without data" if lacking else "")
+        + (f", {not_needed} not needed" if not_needed else "")
+    )

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from relevit.terminal import cores, counting, stderr, stdout, tell_remarks
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from relevit import terminal
+from relevit.api import types
+from relevit.api.types import public
+
+if TYPE_CHECKING:
+    from relevit.data.splits import PaperSplit
 
 
+@public
 def split(
-    masks: str,
-    out: str,
-    images: str | None = None,
-    format: str = "png",
-    classes: int = 500,
-    per_class: int = 3,
-    validation_classes: int | None = None,
-    validation_per_class: int = 1,
-    seed: int | None = None,
-    class_seed: int | None = None,
-    min_pixels: int | None = None,
-    class_list: str | None = None,
-    class_map: str | None = None,
+    *,
+    masks: types.Folder,
+    out: types.File,
+    images: types.Folder | None = None,
+    format: types.Name = "png",
+    classes: types.Count = 500,
+    per_class: types.Count = 3,
+    validation_classes: types.Index | None = None,
+    validation_per_class: types.Index = 1,
+    seed: types.Index | None = None,
+    class_seed: types.Index | None = None,
+    min_pixels: types.Index | None = None,
+    class_list: types.File | None = None,
+    class_map: types.ClassMap | None = None,
     skip_bad: bool = False,
-    workers: int | None = None,
+    workers: types.Count | None = None,
     progress: bool = True,
-) -> None:
+) -> PaperSplit:
     """Choose samples for training and validation, and write the choice to a manifest for finetune --manifest.
 
     The defaults are the paper's split of ImageNet-S: 3 samples each of the first 500 classes, one each of the others for validation.
@@ -45,14 +55,21 @@ def split(
         skip_bad: takes the next sample where a picture or mask is faulty.
         workers: threads that read pictures; by default one for each core.
         progress: shows a progress bar.
+
+    Returns:
+        The rows of the manifest, and what was skipped and why.
+
+    Raises:
+        FaultsError: with all faults of the data, unless `skip_bad` is given.
     """
     from relevit.data.annotations.convert import check_new
-    from relevit.data.manifest import TRAINING, VALIDATION, write_manifest
+    from relevit.data.manifest import write_manifest
     from relevit.data.splits import paper_split
+    from relevit.processes import cores
 
     check_new(out)
-    with counting("choosing", progress) as step:
-        found = paper_split(
+    with terminal.counting("choosing") as count:
+        chosen = paper_split(
             masks,
             images,
             format=format,
@@ -66,21 +83,22 @@ def split(
             class_list=class_list,
             class_map=class_map,
             skip_bad=skip_bad,
-            workers=cores() if workers is None else workers,
-            progress=step,
+            workers=workers or cores(),
+            progress=count,
         )
-    write_manifest(out, found.rows)
-    tell_remarks(found.notes, found.faults, "skipped for their faults:")
-    if found.short:
-        shown = ", ".join(f"{name} ({count})" for name, count in list(found.short.items())[:5])
-        text = f"note: {len(found.short)} classes have fewer samples than wanted: {shown}"
-        stderr().print(text + (", ..." if len(found.short) > 5 else ""), highlight=False, soft_wrap=True, markup=False)
-    console = stdout()
-    for reason, count in found.left_out.items():
-        console.print(f"{count} masks skipped: {reason}", highlight=False)
-    for part in (TRAINING, VALIDATION):
-        rows = [row for row in found.rows if row.split == part]
-        console.print(
-            f"{part}: {len(rows)} samples of {len({row.class_name for row in rows})} classes", highlight=False
-        )
-    console.print(f"manifest: {out}", highlight=False, soft_wrap=True, markup=False)
+    write_manifest(out, chosen.rows)
+    return chosen
+
+
+def show(chosen: PaperSplit, given: Mapping[str, Any]) -> None:
+    """How many samples were chosen, and what was skipped."""
+    terminal.tell_remarks(chosen.notes, chosen.faults, "skipped for their faults:")
+    if chosen.short:
+        examples = ", ".join(f"{name} ({count})" for name, count in list(chosen.short.items())[:5])
+        more = ", ..." if len(chosen.short) > 5 else ""
+        terminal.remark(f"note: {len(chosen.short)} classes have fewer samples than wanted: {examples}{more}")
+    terminal.show(*(f"{count} masks skipped: {reason}" for reason, count in chosen.left_out.items()))
+    for part in ("training", "validation"):
+        names = [row.class_name for row in chosen.rows if row.split == part]
+        terminal.show(f"{part}: {len(names)} samples of {len(set(names))} classes")
+    terminal.show(f"manifest: {given['out']}")

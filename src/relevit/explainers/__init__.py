@@ -27,6 +27,7 @@ from relevit.explainers import (
     rollout,
     smoothgrad,
 )
+from relevit.extensions import Table
 from relevit.models.attention import patch_size, token_layout
 
 
@@ -53,23 +54,30 @@ class Explainer:
         return self.function(model, images, target, second_order=second_order)
 
 
-EXPLAINERS: dict[str, Explainer] = {
-    "gae": Explainer(gae.explain, "generic attention explainability, the paper's (Chefer, Gur and Wolf 2021)"),
-    "raw_attention": Explainer(raw_attention.explain, "the last block's attention", class_specific=False),
-    "rollout": Explainer(rollout.explain, "attention rollout (Abnar and Zuidema 2020)", class_specific=False),
-    "gradient_rollout": Explainer(gradient_rollout.explain, "rollout of the attention that speaks for the class"),
-    "attention_gradcam": Explainer(attention_gradcam.explain, "Grad-CAM on the heads of the last attention"),
-    "input_x_gradient": Explainer(
-        input_x_gradient.explain, "pixels times the logit's gradient (Shrikumar et al. 2016)", needs_second_order=True
-    ),
-    "integrated_gradients": Explainer(
-        integrated_gradients.explain, "integrated gradients (Sundararajan et al. 2017)", trains=False
-    ),
-    "smoothgrad": Explainer(smoothgrad.explain, "mean gradient over noisy copies (Smilkov et al. 2017)", trains=False),
-    "attn_lrp": Explainer(
-        attn_lrp.explain, "layer-wise relevance propagation (Achtibat et al. 2024)", needs_second_order=True
-    ),
-}
+EXPLAINERS = Table(
+    "explainers",
+    {
+        "gae": Explainer(gae.explain, "generic attention explainability, the paper's (Chefer, Gur and Wolf 2021)"),
+        "raw_attention": Explainer(raw_attention.explain, "the last block's attention", class_specific=False),
+        "rollout": Explainer(rollout.explain, "attention rollout (Abnar and Zuidema 2020)", class_specific=False),
+        "gradient_rollout": Explainer(gradient_rollout.explain, "rollout of the attention that speaks for the class"),
+        "attention_gradcam": Explainer(attention_gradcam.explain, "Grad-CAM on the heads of the last attention"),
+        "input_x_gradient": Explainer(
+            input_x_gradient.explain,
+            "pixels times the logit's gradient (Shrikumar et al. 2016)",
+            needs_second_order=True,
+        ),
+        "integrated_gradients": Explainer(
+            integrated_gradients.explain, "integrated gradients (Sundararajan et al. 2017)", trains=False
+        ),
+        "smoothgrad": Explainer(
+            smoothgrad.explain, "mean gradient over noisy copies (Smilkov et al. 2017)", trains=False
+        ),
+        "attn_lrp": Explainer(
+            attn_lrp.explain, "layer-wise relevance propagation (Achtibat et al. 2024)", needs_second_order=True
+        ),
+    },
+)
 
 
 @tells_new_names

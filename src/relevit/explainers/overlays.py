@@ -15,6 +15,7 @@ from relevit.errors import UserError
 from relevit.explainers import on_patches, on_pixels, scale_to_unit, unscaled
 from relevit.files import atomic_write
 from relevit.images import list_images, read_image
+from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
 from relevit.models.working import device_of
 from relevit.report.pictures import enlarged, overlay, png
@@ -23,7 +24,8 @@ _SMALLEST = 192  # smaller views are enlarged by whole pixels to about this many
 
 
 class Explained(NamedTuple):
-    """One picture: its file, the overlay's file, the predicted class with its probability, the class that the map explains.
+    """One picture: its file, the overlay's file, the predicted class with its probability, the class that the map explains,
+    and both by name.
 
     `map_file` holds the relevance of each patch, not scaled, as float32 (rows, columns); None if not asked for. Where the
     picture could not be read, `fault` says why and nothing was written.
@@ -35,6 +37,8 @@ class Explained(NamedTuple):
     predicted: int = -1
     probability: float = 0.0
     target: int = -1
+    predicted_name: str = ""
+    target_name: str = ""
     fault: str | None = None
 
 
@@ -158,7 +162,8 @@ def _written(
                 atomic_write(map_file, partial(_save_array, values))
             predicted = int(best.indices[i])
             wanted = predicted if target is None else target
-            yield Explained(job.source, job.overlay, map_file, predicted, float(best.values[i]), wanted)
+            names = class_name(model, predicted), class_name(model, wanted)
+            yield Explained(job.source, job.overlay, map_file, predicted, float(best.values[i]), wanted, *names)
             advance(1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from relevit.errors import UserError
 
@@ -33,15 +33,17 @@ def named_models(given: Sequence[str]) -> dict[str, str]:
 
 
 def load_named(
-    model: str, protocol: Literal["standard", "paper"] = "standard", device: str | None = None
+    model: str, protocol: Literal["standard", "paper"] = "standard", device: str | None = None, **options: Any
 ) -> tuple[nn.Module, EvaluationView]:
-    """What `relevit.load` gives for one model. `ARCHITECTURE@FILE` are the weights of a file or folder, such as .pth.tar, in the
-    timm model of that name. Raises UserError for what cannot be loaded."""
+    """What `relevit.load` gives for one model and its options. `ARCHITECTURE@FILE` are the weights of a file or folder, such
+    as .pth.tar, in the timm model of that name. Raises UserError for what cannot be loaded."""
     from timm.models import is_model, split_model_name_tag
 
     from relevit.models.loading import load
 
     architecture, _, file = model.partition("@")
     if file and not Path(model).exists() and is_model(split_model_name_tag(architecture)[0]):
-        return load(architecture, checkpoint=file, protocol=protocol, device=device)
-    return load(model, protocol=protocol, device=device)
+        if options.get("checkpoint") is not None:
+            raise UserError(f"{model} names its weights: leave out checkpoint={str(options['checkpoint'])!r}")
+        model, options = architecture, {**options, "checkpoint": file}
+    return load(model, protocol=protocol, device=device, **options)

@@ -48,7 +48,7 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
         class_folders(tmp_path / "nothing")
 
 
-def test_files_are_in_the_order_of_their_names_whatever_the_disks(tmp_path: Path) -> None:
+def test_files_are_in_the_order_of_names_whatever_the_disks(tmp_path: Path) -> None:
     names = [f"{number:02d}.png" for number in range(11)]
     for name in names:
         save(tmp_path / "up" / name, 1)

@@ -152,7 +152,7 @@ def test_broken_lists_are_told(text: str | bytes, message: str, tmp_path: Path) 
         opened("imagenet", tmp_path)
 
 
-def test_flat_files_without_a_list_and_training_images_are_refused(tmp_path: Path) -> None:
+def test_flat_files_without_a_list_and_training_images_fail(tmp_path: Path) -> None:
     flat(tmp_path / "a")
     with pytest.raises(UserError, match="flat files without a list"):
         opened("imagenet", tmp_path / "a")
@@ -314,7 +314,7 @@ def test_objectnet_standard_takes_any_label_and_crops_the_border(tmp_path: Path)
     assert image.shape == (5, 9, 3) and (image == 3).all() and data.competing_classes(MODEL) is None
 
 
-def test_objectnet_paper_takes_the_first_label_and_leaves_the_border(tmp_path: Path) -> None:
+def test_objectnet_paper_takes_the_first_label_keeps_the_border(tmp_path: Path) -> None:
     data = opened("objectnet", objectnet(tmp_path), "paper")
     assert [row[1] for row in rows(data).values()] == [(7,), (7,), (999,), (999,)]
     image = np.asarray(data[0].image)

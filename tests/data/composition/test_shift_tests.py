@@ -238,7 +238,7 @@ def test_a_killed_run_goes_on(data: Path) -> None:
     assert write(data / "out", cut_outs(data)) == 0
 
 
-def test_an_error_in_between_leaves_whole_pictures_and_no_manifest(data: Path) -> None:
+def test_an_error_leaves_whole_pictures_and_no_manifest(data: Path) -> None:
     prepared = cut_outs(data)
     count = 0
 

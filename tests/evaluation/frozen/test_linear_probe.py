@@ -45,7 +45,7 @@ def backbone(seed: int = 0) -> tuple[torch.nn.Module, object]:
     return net, evaluation_view(data_config(net))
 
 
-def test_checkpoint_names_the_folders_and_leaves_the_backbone_alone(folder: Path, tmp_path: Path) -> None:
+def test_checkpoint_names_the_folders_and_keeps_the_backbone(folder: Path, tmp_path: Path) -> None:
     net, view = backbone()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     figures = train_linear_probe(net, view, folder, tmp_path / "head", batch_size=5)
@@ -65,7 +65,7 @@ def test_checkpoint_names_the_folders_and_leaves_the_backbone_alone(folder: Path
     assert class_index(CLASSES, read) == {"ant": 0, "bee": 1, "cow": 2}
 
 
-def test_logits_are_those_of_the_regression_on_standardised_features(folder: Path, tmp_path: Path) -> None:
+def test_logits_are_the_regressions_on_standardised_features(folder: Path, tmp_path: Path) -> None:
     net, view = backbone(1)
     strength = 0.1
     train_linear_probe(net, view, folder, tmp_path / "head", strengths=[strength])
@@ -179,7 +179,7 @@ def test_a_distilled_model_gets_both_heads(folder: Path, tmp_path: Path) -> None
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from relevit import save_checkpoint
 
-    assert inspect.signature(probe).parameters["strengths"].default == list(module.STRENGTHS)
+    assert inspect.signature(probe).parameters["strengths"].default == tuple(module.STRENGTHS)
     save_checkpoint(tmp_path / "backbone", backbone()[0])
     main(
         [

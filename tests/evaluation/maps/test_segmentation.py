@@ -51,7 +51,7 @@ def test_a_map_of_six_pixels_by_hand() -> None:
     assert average_precision(maps.double(), mask, none(maps)).item() == pytest.approx(expected, abs=1e-15)
 
 
-def test_a_map_that_is_its_mask_is_perfect_and_its_opposite_is_not() -> None:
+def test_a_map_that_is_its_mask_is_perfect_its_opposite_is_not() -> None:
     mask = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) < 0.3
     maps = mask.double()
     assert average_precision(maps, mask, none(maps)).tolist() == [1, 1, 1]
@@ -259,7 +259,7 @@ def test_a_tensor_goes_to_the_model_as_it_is(from_red: Pattern) -> None:
     assert segmentation(from_red, VIEW, [Sample(image, mask, 0), other]).left_out[0].name == "small"
 
 
-def test_squash_of_a_mask_takes_the_nearest_pixel_and_no_soft_edge() -> None:
+def test_a_squashed_mask_takes_the_nearest_pixel_no_soft_edge() -> None:
     mask = np.array([[0.49, 0.5], [1, 0]], np.float32)
     _, found, ignored = squash(VIEW, Sample(np.zeros((2, 2, 3), np.uint8), mask, 0))
     expected = np.zeros((HEIGHT, WIDTH), bool)

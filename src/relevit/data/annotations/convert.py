@@ -47,7 +47,7 @@ def convert_masks(
     *,
     images: str | os.PathLike[str] | None = None,
     class_list: Any = None,
-    mode: Literal["correct", "paper"] = "correct",
+    protocol: Literal["standard", "paper"] = "standard",
     min_pixels: int | None = None,
     copy: bool = False,
     skip_bad: bool = False,
@@ -57,7 +57,7 @@ def convert_masks(
     """Read masks of `format` (one of masks.formats.FORMATS) and write out/images, out/masks and out/ignore.
 
     Masks are PNG of 0 and 255. out/ignore has a PNG for each image with pixels that count for neither side, none where
-    `mode` is "paper", in which they count as background (the published setup). Images are symbolic links, or copies
+    `protocol` is "paper", in which they count as background (the published setup). Images are symbolic links, or copies
     with `copy`. Masks of fewer than `min_pixels` object pixels are left out; None: see `fewest_pixels`.
 
     Every picture and mask is read in full. Raises FaultsError with all faults, before anything is in `out`; with
@@ -75,7 +75,7 @@ def convert_masks(
         def one(entry: Entry) -> Examined:
             found = examine(entry, least)
             if found.foreground is not None:
-                ignore = found.foreground.ignore if mode == "correct" else None
+                ignore = found.foreground.ignore if protocol == "standard" else None
                 _write(folder, entry, found.foreground.mask, ignore, copy)
             # the planes of a whole data set would fill the memory
             return found._replace(foreground=None, written=found.foreground is not None)

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from relevit.data.builtin.digits import SET_A, TEST_SETS, test_set
-from relevit.demo.run import CASES_SET, ROW, choose_cases, show, versions, write_metrics
-from relevit.demo.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
+from relevit.demonstration.run import CASES_SET, ROW, choose_cases, show, versions, write_metrics
+from relevit.demonstration.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
 from relevit.experiments.builtin import AUTOMATIC, EPOCHS, METHODS, PER_CLASS, SEEDS, fine_tune
 from relevit.experiments.grid import run_grid
 from relevit.files import atomic_write

@@ -38,7 +38,7 @@ def test_pretraining_goes_on_where_it_stopped(small: None, tmp_path: Path, monke
     assert set(figures) == {"before the shortcut", "validation objects"}
 
 
-def test_the_first_stage_says_nothing_of_the_class_by_its_background() -> None:
+def test_the_first_stage_tells_no_class_by_its_background() -> None:
     """At difficulty 0 objects are white on black; at 1 they differ from a background that is never black."""
     digits = bench.draw_objects("train", 1)
     images, masks, labels = pretrain.stage1_batch(digits, 31, 0, 0, 0.0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from relevit.data.builtin import digits as bench
-from relevit.demo import run as quick
-from relevit.demo.demo import demo
-from relevit.demo.text import LEAD, verdict
+from relevit.demonstration import run as quick
+from relevit.demonstration.demo import demo
+from relevit.demonstration.text import LEAD, verdict
 from relevit.errors import UserError
 from relevit.experiments import builtin
 from relevit.models.loading import load

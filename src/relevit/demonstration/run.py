@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from relevit.data.builtin.digits import CLASSES, RELIABILITY, SET_A, TEST_SETS, Pictures, test_set
-from relevit.demo.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
+from relevit.demonstration.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
 from relevit.experiments.builtin import (
     EPOCHS,
     METHODS,

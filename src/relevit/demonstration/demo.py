@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from relevit.demo.full import run_full
-from relevit.demo.run import run_one
+from relevit.demonstration.full import run_full
+from relevit.demonstration.run import run_one
 from relevit.errors import UserError
 from relevit.files import atomic_write
 
