@@ -109,7 +109,9 @@ def build_parser(command: str) -> ArgumentParser:
     parser.add_argument("--config", action="config", metavar="FILE", help=told)
     descriptions = {entry.arg_name: entry.description or "" for entry in text.params}
     for argument in expected.values():
-        settings = {"help": descriptions[argument.name].replace("\n", " ").rstrip(".") + _default(argument)}
+        settings: dict[str, Any] = {
+            "help": descriptions[argument.name].replace("\n", " ").rstrip(".") + _default(argument)
+        }
         if argument.kind is bool:
             parser.add_argument(
                 argument.spelled, action=ActionYesNo(no_prefix="no-"), default=argument.default, **settings

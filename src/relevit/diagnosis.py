@@ -24,7 +24,7 @@ from relevit.data.manifest import TRAINING, Row, faults_of_labels, faults_of_row
 from relevit.errors import REMEDIES, Fault, FaultsError, UserError
 from relevit.images import list_images
 from relevit.models.attention import token_layout, unsupported_reason
-from relevit.models.loading import Protocol, data_config
+from relevit.models.loading import data_config
 
 FEW_PIXELS = 520  # the protocol's rule for automatic masks, at native size
 MOST, LEAST = 0.95, 0.005  # of the picture
@@ -96,7 +96,7 @@ def examine_data(
     class_map: ClassMap | None = None,
     ignore: str | os.PathLike[str] | None = None,
     manifest: str | os.PathLike[str] | None = None,
-    protocol: Protocol = "standard",
+    protocol: str = "standard",
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Diagnosis:
@@ -156,7 +156,7 @@ def examine_data(
 
 
 def examine_model(
-    model: nn.Module, *, protocol: Protocol = "standard", weights: Weights = "timm", name: str = ""
+    model: nn.Module, *, protocol: str = "standard", weights: Weights = "timm", name: str = ""
 ) -> Diagnosis:
     """Whether relevance maps can be had of a model, and its preprocessing as configured against that of its training.
 

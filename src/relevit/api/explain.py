@@ -62,7 +62,7 @@ def explain(
     from relevit.models.model_facts import class_number
     from relevit.processes import pick_device
 
-    jobs = overlay_jobs(images, out)
+    jobs = overlay_jobs(types.listed(images), out)
     net, view = load_one(
         model,
         protocol,

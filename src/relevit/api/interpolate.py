@@ -162,7 +162,7 @@ def _sets(given: Any, protocol: str, *, shifted: bool) -> dict[str, Any]:
     from relevit.evaluation.sources import resolve
 
     sets: dict[str, Any] = {}
-    for each in [given] if isinstance(given, str | Path) else given:
+    for each in map(str, types.listed(given)):
         if each == _BUILTIN or each.startswith(f"{_BUILTIN}/"):
             found = _builtin(each, shifted)
         else:

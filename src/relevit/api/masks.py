@@ -78,7 +78,7 @@ def masks(
     with terminal.progress("masks") as advance:
         return make_masks(
             net,
-            images,
+            types.listed(images),
             out,
             kind=kind,
             block=block,
@@ -88,7 +88,7 @@ def masks(
             min_confidence=min_confidence,
             min_pixels=min_pixels,
             override=override,
-            exclude=exclude,
+            exclude=types.listed(exclude),
             batch_size=batch_size,
             workers=workers,
             device=device,

@@ -8,7 +8,6 @@ its text is read as, the placeholder in the help, and the option's name where it
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce, wraps
@@ -22,13 +21,15 @@ from relevit.errors import ArgumentError, Function, tells_new_names
 from relevit.terminal import bars_wanted
 
 if TYPE_CHECKING:
+    import pathlib
+
     from torch import nn
 
-    Model = str | os.PathLike[str] | nn.Module | tuple[nn.Module, Callable[..., Any]]
+    Model = str | pathlib.Path | nn.Module | tuple[nn.Module, Callable[..., Any]]
     Models = Model | Sequence[Model] | Mapping[str, Model]
     Benchmarks = Any  # names, paths and data sets; several as a list, or as a dictionary by name
     Samples = Any  # a folder, or a data set of (image, mask, label)
-    Path = str | os.PathLike[str]
+    Path = str | pathlib.Path
     Folder = Path
     File = Path
     Run = Path
@@ -170,15 +171,15 @@ def command_line(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
     for name, argument in arguments_of(function).items():
         value = given[name]
         if argument.positional:
-            words += _listed(value)
+            words += listed(value)
         elif value != argument.default and name != "progress":
             flag = argument.spelled if value is not False else f"--no-{argument.spelled[2:]}"
-            words += [flag] if isinstance(value, bool) else [flag, *_listed(value)]
+            words += [flag] if isinstance(value, bool) else [flag, *listed(value)]
     return join(map(str, words))
 
 
-def _listed(value: Any) -> list[Any]:
-    """A value as the words that are typed for it."""
+def listed(value: Any) -> list[Any]:
+    """Several values as a list, and one as a list of it."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -37,7 +37,6 @@ from relevit.models.view import EvaluationView, evaluation_view
 __all__ = ["checkpoint_config", "data_config", "is_checkpoint", "load", "save_checkpoint"]
 
 BUILTIN = Path(__file__).parent / "builtin"
-Protocol = Literal["standard", "paper"]
 # The published setup: one normalisation and one crop for every model (protocol of the paper).
 PAPER = {
     "mean": (0.5, 0.5, 0.5),
@@ -57,7 +56,7 @@ def load(
     model: str | None = None,
     pretrained: bool = True,
     num_classes: int | None = None,
-    protocol: Protocol = "standard",
+    protocol: str = "standard",
     device: str | torch.device | None = None,
     **model_kwargs: Any,
 ) -> tuple[nn.Module, EvaluationView]:
@@ -91,7 +90,7 @@ def load(
     return built.to(device or "cpu").eval(), evaluation_view(data_config(built, protocol))
 
 
-def data_config(model: nn.Module, protocol: Protocol = "standard") -> dict[str, Any]:
+def data_config(model: nn.Module, protocol: str = "standard") -> dict[str, Any]:
     """The preprocessing of `model`: input_size (3, height, width), mean, std, interpolation, crop_pct, crop_mode.
 
     "standard": what the model was trained with, as timm records it. "paper": the published setup's, with the model's own

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Literal
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
@@ -67,7 +66,7 @@ def model_facts(
     model: nn.Module,
     *,
     input_size: tuple[int, int] | None = None,
-    protocol: Literal["standard", "paper"] = "standard",
+    protocol: str = "standard",
 ) -> Iterator[tuple[str, str]]:
     """Pairs (name, value) for people; `input_size` is (height, width), by default the model's own."""
     reason = unsupported_reason(model)

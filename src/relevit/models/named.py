@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from relevit.errors import UserError
 
@@ -33,7 +33,7 @@ def named_models(given: Sequence[str]) -> dict[str, str]:
 
 
 def load_named(
-    model: str, protocol: Literal["standard", "paper"] = "standard", device: str | None = None, **options: Any
+    model: str, protocol: str = "standard", device: str | None = None, **options: Any
 ) -> tuple[nn.Module, EvaluationView]:
     """What `relevit.load` gives for one model and its options. `ARCHITECTURE@FILE` are the weights of a file or folder, such
     as .pth.tar, in the timm model of that name. Raises UserError for what cannot be loaded."""

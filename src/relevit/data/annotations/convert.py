@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool
@@ -47,7 +47,7 @@ def convert_masks(
     *,
     images: str | os.PathLike[str] | None = None,
     class_list: Any = None,
-    protocol: Literal["standard", "paper"] = "standard",
+    protocol: str = "standard",
     min_pixels: int | None = None,
     copy: bool = False,
     skip_bad: bool = False,

@@ -36,8 +36,7 @@ def annotated_masks(protocol: str, folder: Path) -> dict[str, Any]:
         train = data_path(folder, TRAIN) if has(folder, TRAIN) else None
         source = data_path(folder, IMAGENET_S)
         pictures = None if (source / "train-semi").is_dir() else train
-        mode: Any = "paper" if protocol == "paper" else "correct"
-        convert_masks("imagenet-s", source, out, images=pictures, mode=mode, skip_bad=True)
+        convert_masks("imagenet-s", source, out, images=pictures, protocol=protocol, skip_bad=True)
     return {"pictures": _count(out / "images"), "masks": _count(out / "masks")}
 
 
