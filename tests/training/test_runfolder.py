@@ -50,7 +50,7 @@ def test_foreign_folders_are_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["notes.txt"]
 
 
-def test_an_empty_folder_and_the_start_of_a_killed_run_may_be_used(tmp_path):
+def test_an_empty_folder_and_a_killed_runs_start_may_be_used(tmp_path):
     (tmp_path / ".config.json.tmp-abc").write_text("{")
     (tmp_path / "trials").mkdir()
     (tmp_path / ".relevit").mkdir()
