@@ -217,16 +217,16 @@ def test_folder_of_something_else(files, capsys):
     relevit.save_checkpoint(files / "run/best", model(5))
     with pytest.raises(SystemExit):
         main("interpolate before after --data near --shifted far --out run".split())
-    assert "run holds other files" in capsys.readouterr().err
+    assert "run is not empty and was not begun by relevit interpolate" in capsys.readouterr().err
     assert torch.equal(relevit.load("run")[0].head.weight, model(5).head.weight)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--data near --shifted far --alphas 0 1.5", "alphas must be between 0"),
+        ("--data near --shifted far --alphas 0 1.5", "--alphas must be from 0 to 1, not 1.5"),
         ("--data near --shifted far --alphas 0.5 0.5", "alphas must differ"),
-        ("--data near --shifted far --budget -1", "the budget is a loss in points"),
+        ("--data near --shifted far --budget -1", "--budget must be at least 0, not -1"),
         ("--data near --shifted near", "near is among both"),
         ("--data near near --shifted far", "two sets called near"),
         ("--data builtin/nothing --shifted far", "no built-in set 'nothing'; there are: in_distribution"),

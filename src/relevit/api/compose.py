@@ -65,8 +65,6 @@ def compose(
     """
     from pathlib import Path
 
-    from rich.table import Table
-
     from relevit.data.composition.composed_sets import check_apart, check_place, missing, prepare, write_compositions
     from relevit.data.composition.shift_tests import Grid
 
@@ -91,10 +89,8 @@ def compose(
         )
     check_place(place, prepared.config)
     terminal.remark(*(f"left out: {fault.kind}, {fault.file}" for fault in prepared.faults))
-    table = Table("set", title="Pictures to compose", title_justify="left")
-    table.add_column("pictures", justify="right")
-    for name, pictures in prepared.counts.items():
-        table.add_row(name, f"{pictures:,}")
+    rows = [(name, f"{pictures:,}") for name, pictures in prepared.counts.items()]
+    table = terminal.table("Pictures to compose", ("set", ">pictures"), rows)
     left = len(missing(place, prepared.compositions))
     there = len(prepared.compositions) - left
     known = f"; {there:,} are there already" if there else ""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from relevit import terminal
 from relevit.api import types
 from relevit.api.types import public
-from relevit.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,9 +79,10 @@ def doctor(
     from relevit.api.models import load_one
     from relevit.diagnosis import Weights, examine_data, examine_model
     from relevit.files import atomic_write
+    from relevit.folders import check_new_file
 
-    if out is not None and Path(out).exists():
-        raise UserError(f"{out} is there already: give another --out, or remove it")
+    if out is not None:
+        check_new_file(out)
     weights: Weights = "file" if checkpoint is not None else "checkpoint" if _is_local(model) else "timm"
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
     net, _ = load_one(
@@ -113,7 +113,8 @@ def show(found: Checkup, given: Mapping[str, Any]) -> None:
     from relevit.diagnosis import LEVELS
 
     terminal.show(
-        _facts(f"Model: {given['model']}", found.model.facts), _facts(f"Data: {given['images']}", found.data.facts)
+        terminal.table(f"Model: {given['model']}", ("", ""), found.model.facts.items()),
+        terminal.table(f"Data: {given['images']}", ("", ""), found.data.facts.items()),
     )
     for level in LEVELS:
         findings = [finding for finding in found.findings if finding.level == level]
@@ -131,16 +132,6 @@ def _is_local(model: Any) -> bool:
     if not isinstance(model, str):
         return True
     return model == "builtin" or (Path(model.removeprefix("local-dir:")).exists() and not is_model(model))
-
-
-def _facts(title: str, facts: dict[str, str]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", show_header=False)
-    for name, value in facts.items():
-        table.add_row(Text(name), Text(value))
-    return table
 
 
 def _table(title: str, findings: list[Finding]) -> Table:

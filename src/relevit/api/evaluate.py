@@ -71,11 +71,12 @@ def evaluate(
     """
     from relevit.api.models import labelled, load_one
     from relevit.evaluation.run import evaluate as run
+    from relevit.folders import check_new_file
     from relevit.processes import Processes, pick_device
 
     figures_only = out is not None and str(out).endswith(".json")
-    if figures_only and Path(str(out)).exists():
-        raise UserError(f"{out} is there already: give another --out, or remove it")
+    if figures_only:
+        check_new_file(str(out))
     named = labelled(model)
     sets = _sets([benchmark] if isinstance(benchmark, str | Path) else benchmark, benchmarks, protocol)
     by_name = all(isinstance(each, str | Path) for each in named.values())

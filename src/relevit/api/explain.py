@@ -89,18 +89,15 @@ def explain(
 
 def show(explained: list[Explained], given: Mapping[str, Any]) -> None:
     """A row for each image. Raises UserError where some could not be read."""
-    from rich.table import Table
-
-    table = Table(title=f"What {given['model']} says", title_justify="left")
     target = ["map of"] if given["target"] is not None else []
-    for column in ("image", "predicted class", "probability", *target, "picture"):
-        table.add_column(column, overflow="fold", justify="right" if column == "probability" else "left")
-    written = [row for row in explained if row.fault is None]
-    for row in written:
-        names = [row.target_name] if target else []
-        table.add_row(str(row.source), row.predicted_name, f"{row.probability:.1%}", *names, str(row.overlay))
-    if written:
-        terminal.show(table)
+    rows = [
+        (row.source, row.predicted_name, f"{row.probability:.1%}", *([row.target_name] if target else []), row.overlay)
+        for row in explained
+        if row.fault is None
+    ]
+    if rows:
+        columns = ("image", "predicted class", ">probability", *target, "picture")
+        terminal.show(terminal.table(f"What {given['model']} says", columns, rows))
     faults = [row.fault for row in explained if row.fault is not None]
     if faults:
         raise UserError(f"{len(faults)} of {len(explained)} images could not be read: " + "; ".join(faults))

@@ -10,6 +10,8 @@ from relevit.api import types
 from relevit.api.types import public
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from relevit.training.loop import FinetuneResult
 
 
@@ -143,25 +145,19 @@ def show(result: FinetuneResult, given: Mapping[str, Any]) -> None:
     terminal.show(f"best checkpoint: {result.checkpoint}")
 
 
-def _trials(rows: list[dict[str, Any]]) -> Any:
+def _trials(trials: list[dict[str, Any]]) -> Table:
     """The trials of learning rates as a table."""
-    from rich.table import Table
-
-    table = Table("learning rate", "accuracy", "change", "L_cls", "change", "by the rule", title="trials")
-    for row in rows:
-        if "failed" in row:
-            table.add_row(f"{row['lr']:g}", "", "", "", "", "failed: not finite")
+    rows = []
+    for trial in trials:
+        if "failed" in trial:
+            rows.append((f"{trial['lr']:g}", "", "", "", "", "failed: not finite"))
             continue
-        allowed = row["keeps_accuracy"], row["loss_does_not_rise"]
-        verdict = "allowed" if all(allowed) else "L_cls rises" if allowed[0] else "accuracy falls"
-        table.add_row(
-            f"{row['lr']:g}",
-            f"{row['accuracy']:.1f}",
-            f"{row['accuracy_change']:+.1f}",
-            f"{row['classification_loss']:.4f}",
-            f"{row['classification_loss_change']:+.4f}",
-            verdict + (", chosen" if row["chosen"] else ""),
-        )
-    if not any(row.get("keeps_accuracy") and row.get("loss_does_not_rise") for row in rows):
+        keeps_accuracy, keeps_loss = trial["keeps_accuracy"], trial["loss_does_not_rise"]
+        verdict = "allowed" if keeps_accuracy and keeps_loss else "L_cls rises" if keeps_accuracy else "accuracy falls"
+        accuracy = f"{trial['accuracy']:.1f}", f"{trial['accuracy_change']:+.1f}"
+        loss = f"{trial['classification_loss']:.4f}", f"{trial['classification_loss_change']:+.4f}"
+        rows.append((f"{trial['lr']:g}", *accuracy, *loss, verdict + (", chosen" if trial["chosen"] else "")))
+    table = terminal.table("trials", ("learning rate", "accuracy", "change", "L_cls", "change", "by the rule"), rows)
+    if not any(trial.get("keeps_accuracy") and trial.get("loss_does_not_rise") for trial in trials):
         table.caption = "L_cls rises wherever accuracy is kept: accuracy decides alone"
     return table

@@ -41,9 +41,4 @@ def info(
 
 def show(facts: dict[str, str], given: Mapping[str, Any]) -> None:
     """The facts as a table."""
-    from rich.table import Table
-
-    table = Table(title=given["model"], title_justify="left", show_header=False)
-    for name, value in facts.items():
-        table.add_row(name, value)
-    terminal.show(table)
+    terminal.show(terminal.table(str(given["model"]), ("", ""), facts.items()))

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from relevit.evaluation.interpolation import Curve
 
-_LAST = "interpolation.json"  # written when all is done
-_ROWS = "evaluation"
 _BUILTIN = "builtin"
 
 
@@ -69,14 +67,17 @@ def interpolate(
     from relevit.api.models import load_one
     from relevit.evaluation.interpolation import check_line, interpolation_curve
     from relevit.evaluation.interpolation_page import render_interpolation
+    from relevit.folders import OwnedFolder
     from relevit.models.interpolation import check_mixable
     from relevit.models.interpolation import interpolate as mix
     from relevit.models.loading import checkpoint_config, data_config, save_checkpoint
     from relevit.processes import pick_device
     from relevit.versions import versions
 
-    folder = Path(out)
-    _check_place(folder)
+    names = {"original": str(original), "tuned": str(tuned)}
+    settings = {**names, "data": types.listed(data), "shifted": types.listed(shifted), "alphas": types.listed(alphas)}
+    settings |= {"budget": budget, "protocol": protocol, "class_map": class_map}
+    owned = OwnedFolder(out, "relevit interpolate", settings, result="interpolation.json")
     check_line(alphas, budget)
     before, view = load_one(original, protocol)
     after, _ = load_one(tuned, protocol)
@@ -85,40 +86,42 @@ def interpolate(
     _check_views(config, data_config(after, protocol))
     checkpoint_config(before)  # whether it can be saved is known before long work
     near, far = _sets(data, protocol, shifted=False), _sets(shifted, protocol, shifted=True)
-    curve = interpolation_curve(
-        before,
-        after,
-        view,
-        near,
-        far,
-        alphas=alphas,
-        budget=budget,
-        class_map=class_map,
-        protocol=protocol,
-        out=folder / _ROWS,
-        batch_size=batch_size,
-        workers=workers,
-        device=pick_device(device),
-        precision=precision,
-        progress=progress,
-    )
-    names = {"original": str(original), "tuned": str(tuned)}
-    kept = {"interpolation": {**names, "alpha": curve.best.alpha, "budget": budget}}
-    save_checkpoint(folder / "best", mix(before, after, curve.best.alpha), extra=kept, data_config=config)
-    setup = {
-        "original": str(original),
-        "fine-tuned": str(tuned),
-        "protocol": protocol,
-        "command": command_line(interpolate, given),
-        "versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
-    }
-    notes = [
-        "The mixture was chosen on these images: its figures here are better than they would be on others. Measure it on others.",
-        "Weights are mixed one by one: (1 - alpha) original + alpha fine-tuned (Wortsman et al. 2022).",
-    ]
-    (folder / "report.html").unlink(missing_ok=True)  # of this command, stopped before it was done
-    render_interpolation(folder, curve.to_dict(), _summary(curve, budget), setup, notes)
-    curve.save(folder, {**names, "data": data, "shifted": shifted, "protocol": protocol, "versions": versions()})
+    with owned:
+        folder = owned.path
+        curve = interpolation_curve(
+            before,
+            after,
+            view,
+            near,
+            far,
+            alphas=alphas,
+            budget=budget,
+            class_map=class_map,
+            protocol=protocol,
+            out=folder / "evaluation",
+            batch_size=batch_size,
+            workers=workers,
+            device=pick_device(device),
+            precision=precision,
+            progress=progress,
+        )
+        kept = {"interpolation": {**names, "alpha": curve.best.alpha, "budget": budget}}
+        save_checkpoint(folder / "best", mix(before, after, curve.best.alpha), extra=kept, data_config=config)
+        setup = {
+            "original": str(original),
+            "fine-tuned": str(tuned),
+            "protocol": protocol,
+            "command": command_line(interpolate, given),
+            "versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
+        }
+        notes = [
+            "The mixture was chosen on these images: its figures here are better than they would be on others. Measure it on others.",
+            "Weights are mixed one by one: (1 - alpha) original + alpha fine-tuned (Wortsman et al. 2022).",
+        ]
+        (folder / "report.html").unlink(missing_ok=True)  # of this command, stopped before it was done
+        render_interpolation(folder, curve.to_dict(), _summary(curve, budget), setup, notes)
+        curve.save(folder, {**names, "data": data, "shifted": shifted, "protocol": protocol, "versions": versions()})
+        owned.forget()
     return curve
 
 
@@ -138,14 +141,6 @@ def _summary(curve: Curve, budget: float) -> list[str]:
         f"Of the mixtures that lose no more than {budget:g} points in distribution it is the best on the shifted sets; it is "
         "saved as best.",
     ]
-
-
-def _check_place(folder: Path) -> None:
-    """Raises UserError for a folder that holds anything but what this command left when it was stopped."""
-    if (folder / _LAST).exists():
-        raise UserError(f"{folder / _LAST} is there already: give another --out, or move it away")
-    if folder.exists() and not (folder / _ROWS).is_dir() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds other files: give a new folder as --out")
 
 
 def _check_views(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -185,13 +180,8 @@ def _builtin(name: str, shifted: bool) -> dict[str, Any]:
 
 
 def _table(curve: Curve) -> Table:
-    from rich.table import Table
-
-    table = Table(title="R@1 in percent, means over sets", title_justify="left")
-    for column in ("alpha", "in distribution", "shifted"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+    rows = []
     for point in curve.points:
         said = "chosen" if point is curve.best else "" if curve.within(point) else "beyond the budget"
-        table.add_row(f"{point.alpha:g}", f"{point.in_distribution_mean:.1f}", f"{point.shifted_mean:.1f}", said)
-    return table
+        rows.append((f"{point.alpha:g}", f"{point.in_distribution_mean:.1f}", f"{point.shifted_mean:.1f}", said))
+    return terminal.table("R@1 in percent, means over sets", (">alpha", ">in distribution", ">shifted", ""), rows)

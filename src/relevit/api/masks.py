@@ -99,15 +99,10 @@ def masks(
 
 def show(run: MaskRun, given: Mapping[str, Any]) -> None:
     """What became of the images."""
-    from rich.table import Table
-
     from relevit.masking.refinement import OBJECT
     from relevit.masking.run.publish import OVERRIDE, UNREADABLE, count_outcomes
 
-    table = Table("outcome", title="Masks", title_justify="left")
-    table.add_column("images", justify="right")
-    for outcome, count in count_outcomes(run.rows).items():
-        table.add_row(outcome, str(count))
+    table = terminal.table("Masks", ("outcome", ">images"), count_outcomes(run.rows).items())
     rate = f", {run.made / run.seconds:.2f} images/s" if run.made else ""
     done = f"{len(run.rows)} images, {run.made} done now in {run.seconds:.1f} s{rate}"
     terminal.show(table, done, f"look through them: {run.sheet}")

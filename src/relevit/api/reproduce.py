@@ -167,16 +167,12 @@ def _data(given: Mapping[str, Any]) -> Any:
 
 
 def _planned_table(title: str, planned: list[Planned]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for heading in ("experiment", "run", "state", "CPU core", "needs"):
-        table.add_column(heading, justify="right" if heading == "CPU core" else "left", overflow="fold")
+    rows = []
     for entry in planned:
         seconds = entry.job.seconds
         took = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
-        table.add_row(entry.experiment, entry.job.key, entry.state, took, ", ".join(entry.job.needs))
-    return table
+        rows.append((entry.experiment, entry.job.key, entry.state, took, ", ".join(entry.job.needs)))
+    return terminal.table(title, ("experiment", "run", "state", ">CPU core", "needs"), rows)
 
 
 def _planned_counts(planned: list[Planned], at_once: int, builtin: bool) -> str:

@@ -62,12 +62,12 @@ def split(
     Raises:
         FaultsError: with all faults of the data, unless `skip_bad` is given.
     """
-    from relevit.data.annotations.convert import check_new
     from relevit.data.manifest import write_manifest
     from relevit.data.splits import paper_split
+    from relevit.folders import check_new_file
     from relevit.processes import cores
 
-    check_new(out)
+    check_new_file(out)
     with terminal.counting("choosing") as count:
         chosen = paper_split(
             masks,
