@@ -212,7 +212,7 @@ def test_pixel_maps_by_finite_differences(family, method):
         assert float(slope) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-6)
 
 
-def test_integrated_gradients():
+def test_integrated_gradients(monkeypatch):
     """Against explicit passes at NumPy's nodes; and the sum over pixels is what the logit gains (completeness)."""
     model, images = double("vit")
     nodes, weights = np.polynomial.legendre.leggauss(7)
@@ -226,7 +226,8 @@ def test_integrated_gradients():
     torch.testing.assert_close(
         found, signed, rtol=1e-5, atol=1e-6 * float(signed.abs().max())
     )  # captum weighs in float32
-    _, maps = integrated_gradients.explain(model, images, TARGET, steps=7)
+    monkeypatch.setattr(integrated_gradients, "STEPS", 7)
+    _, maps = integrated_gradients.explain(model, images, TARGET)
     torch.testing.assert_close(maps, found.sum(dim=1).clamp(min=0))
 
     many = integrated_gradients.attributions(model, images, TARGET, 300)
@@ -235,12 +236,14 @@ def test_integrated_gradients():
     torch.testing.assert_close(many.sum(dim=(1, 2, 3)), gained, rtol=1e-3, atol=1e-4)
 
 
-def test_smoothgrad():
+def test_smoothgrad(monkeypatch):
     """Against explicit passes, one at a time, on noise drawn by a generator of one's own."""
     model, images = double("vit")
     generator = torch.Generator().manual_seed(7)
     noise = [torch.normal(torch.zeros(n, 3, 48, 80), 1.0, generator=generator) for n in (16, 3)]
-    _, maps = smoothgrad.explain(model, images, TARGET, samples=19, noise=0.2, seed=7)
+    for name, value in {"SAMPLES": 19, "NOISE": 0.2, "SEED": 7}.items():
+        monkeypatch.setattr(smoothgrad, name, value)
+    _, maps = smoothgrad.explain(model, images, TARGET)
     for i in range(3):
         spread = 0.2 * (images[i].max() - images[i].min())
         mean = torch.zeros_like(images[0])
@@ -249,7 +252,8 @@ def test_smoothgrad():
             (gradient,) = torch.autograd.grad(model(point[None])[0, TARGET[i]], point)
             mean += gradient / 19
         torch.testing.assert_close(maps[i], mean.abs().max(dim=0).values, rtol=1e-4, atol=1e-5 * float(maps[i].max()))
-    _, other = smoothgrad.explain(model, images, TARGET, samples=19, noise=0.2, seed=8)
+    monkeypatch.setattr(smoothgrad, "SEED", 8)
+    _, other = smoothgrad.explain(model, images, TARGET)
     assert (other - maps).abs().max() > 0.01 * maps.max()
 
 

@@ -35,18 +35,16 @@ from relevit.models.attention import patch_size, token_layout
 class Explainer:
     """A row of the table. Called, it is its function.
 
-    function: (model, images, target or None, *, second_order=False) -> (logits, map that is not scaled and nowhere negative).
-    The map lies on the patch grid (batch, rows, columns), or on the pixels (batch, height, width).
+    function: (model, images, target or None, *, second_order=False) -> (logits, map that is not scaled and nowhere negative),
+    as `attention_maps.explainer` makes it of a formula. The map lies on the patch grid (batch, rows, columns), or on the pixels (batch, height, width).
     trains: the map can carry a graph to the weights, so that a loss on it trains the model.
     needs_second_order: it does so with `second_order=True` alone, and is a constant otherwise.
-    class_specific: False where the map is the same for every target.
     """
 
     function: Callable[..., tuple[Tensor, Tensor]]
     description: str
     trains: bool = True
     needs_second_order: bool = False
-    class_specific: bool = True
 
     def __call__(
         self, model: nn.Module, images: Tensor, target: Tensor | None, *, second_order: bool = False
@@ -58,8 +56,8 @@ EXPLAINERS = Table(
     "explainers",
     {
         "gae": Explainer(gae.explain, "generic attention explainability, the paper's (Chefer, Gur and Wolf 2021)"),
-        "raw_attention": Explainer(raw_attention.explain, "the last block's attention", class_specific=False),
-        "rollout": Explainer(rollout.explain, "attention rollout (Abnar and Zuidema 2020)", class_specific=False),
+        "raw_attention": Explainer(raw_attention.explain, "the last block's attention"),
+        "rollout": Explainer(rollout.explain, "attention rollout (Abnar and Zuidema 2020)"),
         "gradient_rollout": Explainer(gradient_rollout.explain, "rollout of the attention that speaks for the class"),
         "attention_gradcam": Explainer(attention_gradcam.explain, "Grad-CAM on the heads of the last attention"),
         "input_x_gradient": Explainer(

@@ -1,9 +1,14 @@
-"""What all explainers share: gradients at any time, the checks of a forward pass, the target, and the rows that are read."""
+"""What all explainers share: gradients at any time, the checks of a forward pass, the target, and the rows that are read.
+
+An explainer is a function from a `Request` to logits and a map; `explainer` makes of it what the table holds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -21,19 +26,65 @@ from relevit.models.attention import (
 )
 
 
-@contextmanager
-def explaining(model: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, bool]]:
-    """Gradients enabled, also under `torch.no_grad` and `torch.inference_mode`; yields the images and whether the caller
-    wants a graph: gradients are enabled outside and something requires them. Otherwise parameters require none within."""
-    keep_graph = torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in model.parameters()))
-    with torch.inference_mode(False), torch.enable_grad():
-        if images.is_inference():
-            images = images.clone()
-        if keep_graph:
-            yield images, True
-        else:
-            with no_parameter_gradients(model):
-                yield images, False
+@dataclass(frozen=True)
+class Request:
+    """What an explainer is asked for.
+
+    Attributes:
+        images: (batch, channels, height, width).
+        target: the class of each image (batch,), None for the predicted one.
+        layout: of the images' tokens.
+        keep_graph: whether the caller wants a graph of the results: gradients are enabled outside, and something requires them.
+        second_order: whether that is to be one of the gradients within the map, too, which are constants otherwise.
+    """
+
+    model: nn.Module
+    images: Tensor
+    target: Tensor | None
+    layout: TokenLayout
+    keep_graph: bool
+    second_order: bool
+
+    @contextmanager
+    def formula(self, graph: bool | None = None) -> Iterator[None]:
+        """A context for the map's formula: in full precision, with a graph as the caller wants one (or as `graph` says)."""
+        keep = self.keep_graph if graph is None else graph
+        with torch.set_grad_enabled(keep), torch.autocast(self.images.device.type, enabled=False):
+            yield
+
+    def logits(self) -> Float[Tensor, "batch classes"]:
+        """The logits of a plain forward pass, checked."""
+        with torch.set_grad_enabled(self.keep_graph):
+            logits = self.model(self.images)
+        check_logits(logits)
+        return logits
+
+
+Explanation = tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]
+"""Logits, and maps on the patch grid or on the pixels, nowhere negative and not scaled."""
+
+
+def explainer(formula: Callable[[Request], Explanation]) -> Callable[..., Explanation]:
+    """A function (model, images, target or None, *, second_order=False) of the formula of an explainer.
+
+    Within the formula gradients are enabled, also under `torch.no_grad` and `torch.inference_mode`; parameters require
+    none there where the caller wants no graph.
+    Raises UserError for a model, an image size or a number of channels that does not fit, and for a target outside of the
+    classes.
+    """
+
+    @wraps(formula)
+    def explain(model: nn.Module, images: Tensor, target: Tensor | None, *, second_order: bool = False) -> Explanation:
+        layout = token_layout(model, images.shape[-2], images.shape[-1])
+        check_channels(model, images.shape[1])
+        keep = torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in model.parameters()))
+        with torch.inference_mode(False), torch.enable_grad():
+            images = images.clone() if images.is_inference() else images
+            with nullcontext() if keep else no_parameter_gradients(model):
+                logits, maps = formula(Request(model, images, target, layout, keep, second_order and keep))
+        return logits if keep else logits.detach(), maps
+
+    return explain
 
 
 @contextmanager
@@ -47,13 +98,6 @@ def no_parameter_gradients(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-
-
-def check_images(model: nn.Module, images: Tensor) -> TokenLayout:
-    """The layout of the images' tokens. Raises UserError for a model, a size or a number of channels that does not fit."""
-    layout = token_layout(model, images.shape[-2], images.shape[-1])
-    check_channels(model, images.shape[1])
-    return layout
 
 
 def check_logits(logits: Any) -> None:
@@ -106,40 +150,30 @@ def on_grid(row: Float[Tensor, "batch keys"], layout: TokenLayout) -> Float[Tens
     return row[:, row.shape[1] - layout.grid[0] * layout.grid[1] :].unflatten(1, layout.grid)
 
 
-def mean_attentions(
-    model: nn.Module, images: Tensor, target: Tensor | None, layout: TokenLayout, keep_graph: bool
-) -> tuple[Tensor, list[Float[Tensor, "batch queries keys"]]]:
+def mean_attentions(request: Request) -> tuple[Tensor, list[Float[Tensor, "batch queries keys"]]]:
     """Logits, and each block's attention as a mean over its heads; a pooling attention comes last."""
 
     def attend(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         output, weights = composed_attention(*args, **kwargs)
         return output, weights.mean(dim=1)
 
-    with torch.set_grad_enabled(keep_graph), capture(model, attend=attend) as captured:
-        logits = model(images)
-    check_logits(logits)
-    check_maps(model, [tuple(one.shape) for one in captured.maps], layout)
-    pick_target(logits, target)
+    with capture(request.model, attend=attend) as captured:
+        logits = request.logits()
+    check_maps(request.model, [tuple(attention.shape) for attention in captured.maps], request.layout)
+    pick_target(logits, request.target)
     return logits, captured.maps
 
 
 def attentions_with_gradients(
-    model: nn.Module,
-    images: Tensor,
-    target: Tensor | None,
-    layout: TokenLayout,
-    *,
-    keep_graph: bool,
-    second_order: bool,
-    last_only: bool = False,
+    request: Request, *, last_only: bool = False
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Logits, each block's attention A (batch, heads, queries, keys), and the derivatives G of the target's logit by them,
     which are constants unless `second_order`. last_only: of the last attention alone."""
-    with capture(model) as captured:
-        logits = model(images)
+    with capture(request.model) as captured:
+        logits = request.model(request.images)
     check_logits(logits)
-    check_maps(model, [tuple(one.shape) for one in captured.maps], layout)
+    check_maps(request.model, [tuple(attention.shape) for attention in captured.maps], request.layout)
     maps = captured.maps[-1:] if last_only else captured.maps
-    score = score_of(logits, pick_target(logits, target))
-    gradients = torch.autograd.grad(score, maps, retain_graph=keep_graph, create_graph=second_order and keep_graph)
-    return logits if keep_graph else logits.detach(), maps, list(gradients)
+    score = score_of(logits, pick_target(logits, request.target))
+    gradients = torch.autograd.grad(score, maps, retain_graph=request.keep_graph, create_graph=request.second_order)
+    return logits, maps, list(gradients)

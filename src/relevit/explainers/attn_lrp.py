@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from relevit.explainers.attention_maps import check_images, check_logits, explaining, pick_target, score_of
+from relevit.explainers.attention_maps import Explanation, Request, check_logits, explainer, pick_target, score_of
 from relevit.explainers.input_x_gradient import evidence
 from relevit.explainers.lrp_trace import linearised
 
 
-def explain(
-    model: nn.Module,
-    images: Float[Tensor, "batch channels height width"],
-    target: Int[Tensor, " batch"] | None,
-    *,
-    second_order: bool = False,
-) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch height width"]]:
+@explainer
+def explain(request: Request) -> Explanation:
     """Logits, and the positive part of each pixel's relevance for the target's logit, summed over channels, not scaled.
 
     Achtibat et al. 2024 ("AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers"): the epsilon rule with
@@ -32,12 +27,12 @@ def explain(
     Raises UserError for a model or an image size that is not supported, for a layer that has no rule, and for a target
     outside of the classes.
     """
-    check_images(model, images)
-    with explaining(model, images) as (images, keep_graph):
-        second_order = second_order and keep_graph
-        logits, gradient = propagate(model, images, target, keep_graph=keep_graph, second_order=second_order)
-        with torch.set_grad_enabled(second_order), torch.autocast(images.device.type, enabled=False):
-            return logits, evidence(images, gradient)
+    keep, second_order = request.keep_graph, request.second_order
+    logits, gradient = propagate(
+        request.model, request.images, request.target, keep_graph=keep, second_order=second_order
+    )
+    with request.formula(graph=second_order):
+        return logits, evidence(request.images, gradient)
 
 
 def propagate(

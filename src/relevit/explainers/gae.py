@@ -10,14 +10,14 @@ What the row starts with is left out of the map: zero at the patches for a class
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from relevit.explainers.attention_maps import (
-    check_images,
+    Explanation,
+    Request,
     check_logits,
     check_maps,
-    explaining,
+    explainer,
     pick_target,
     readout_rows,
     score_of,
@@ -26,48 +26,35 @@ from relevit.explainers.frugal_attention import LeanBlock, lean_attention, lean_
 from relevit.models.attention import TokenLayout, capture, composed_attention, prepare_attention
 
 
-def explain(
-    model: nn.Module,
-    images: Float[Tensor, "batch channels height width"],
-    target: Int[Tensor, " batch"] | None,
-    *,
-    second_order: bool = False,
-) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]:
+@explainer
+def explain(request: Request) -> Explanation:
     """Logits and the relevance of each patch for the target class (None: the predicted one), not scaled: R - I.
 
     One forward and one backward pass. The G_l are constants in the result unless `second_order`: gradients reach the
     weights through the A_l alone. Where gradients are disabled, or nothing requires any, both come without a graph.
-    Raises UserError for a model or an image size that is not supported, and for a target outside of the classes.
     """
-    layout = check_images(model, images)
-    with explaining(model, images) as (images, keep_graph):
-        second_order = second_order and keep_graph
-        return _explain_once(model, images, target, layout, keep_graph=keep_graph, second_order=second_order)
-
-
-def _explain_once(
-    model: nn.Module,
-    images: Tensor,
-    target: Tensor | None,
-    layout: TokenLayout,
-    *,
-    keep_graph: bool,
-    second_order: bool,
-) -> tuple[Tensor, Tensor]:
+    model, layout, second_order = request.model, request.layout, request.second_order
     with capture(model, attend=composed_attention if second_order else _attend) as captured:
-        logits = model(images)
+        logits = model(request.images)
     blocks = list(captured.maps)
     captured.maps.clear()
     check_logits(logits)
-    check_maps(model, [tuple((one.weights if isinstance(one, LeanBlock) else one).shape) for one in blocks], layout)
-    score = score_of(logits, pick_target(logits, target))
+    check_maps(model, [tuple(_weights(block).shape) for block in blocks], layout)
+    score = score_of(logits, pick_target(logits, request.target))
     handles = [block.output if isinstance(block, LeanBlock) else block for block in blocks]
     with logit_backward([block for block in blocks if isinstance(block, LeanBlock)]):
-        gradients = list(torch.autograd.grad(score, handles, retain_graph=keep_graph, create_graph=second_order))
+        gradients = list(
+            torch.autograd.grad(score, handles, retain_graph=request.keep_graph, create_graph=second_order)
+        )
     del handles
-    with torch.set_grad_enabled(keep_graph), torch.autocast(images.device.type, enabled=False):
+    with request.formula():
         row = _propagate(blocks, gradients, layout)
-    return logits if keep_graph else logits.detach(), row[:, layout.prefix :].unflatten(1, layout.grid)
+    return logits, row[:, layout.prefix :].unflatten(1, layout.grid)
+
+
+def _weights(block: LeanBlock | Tensor) -> Tensor:
+    """The attention of a block (batch, heads, queries, keys)."""
+    return block.weights if isinstance(block, LeanBlock) else block
 
 
 def _attend(
@@ -93,7 +80,7 @@ def _propagate(blocks: list[LeanBlock | Tensor], gradients: list[Tensor], layout
     What the row starts with is kept apart: in a mean over patches it would bury small relevance in rounding errors.
     """
     rows, share = readout_rows(layout)
-    last = blocks[-1].weights if isinstance(blocks[-1], LeanBlock) else blocks[-1]
+    last = _weights(blocks[-1])
     start = last.new_zeros(last.shape[0], last.shape[2])
     start[:, rows] = share
     found = _carry(start, blocks.pop(), gradients.pop(), rows)

@@ -6,39 +6,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from relevit.explainers.attention_maps import (
-    check_images,
-    check_logits,
-    explaining,
-    no_parameter_gradients,
-    pick_target,
-)
+from relevit.explainers.attention_maps import Explanation, Request, explainer, no_parameter_gradients, pick_target
 
+STEPS = 32
 _AT_ONCE = 16
 """Pictures in one forward pass, where the batch has fewer."""
 
 
-def explain(
-    model: nn.Module,
-    images: Float[Tensor, "batch channels height width"],
-    target: Int[Tensor, " batch"] | None,
-    *,
-    second_order: bool = False,
-    steps: int = 32,
-) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch height width"]]:
+@explainer
+def explain(request: Request) -> Explanation:
     """Logits, and the positive part of each pixel's integrated gradient, summed over channels, not scaled.
 
     Sundararajan et al. 2017, Eq. 1, along the line from zero (the mean colour of the model's preprocessing) to the image, at
-    `steps` points of a Gauss-Legendre rule: as many forward and backward passes. The map never has a graph.
-    Raises UserError for a model or an image size that is not supported, and for a target outside of the classes.
+    `STEPS` points of a Gauss-Legendre rule: as many forward and backward passes. The map never has a graph.
     """
-    check_images(model, images)
-    with explaining(model, images) as (images, keep_graph):
-        with torch.set_grad_enabled(keep_graph):
-            logits = model(images)
-        check_logits(logits)
-        signed = attributions(model, images.detach(), pick_target(logits, target), steps)
-        return logits, signed.sum(dim=1).relu()
+    logits = request.logits()
+    signed = attributions(request.model, request.images.detach(), pick_target(logits, request.target), STEPS)
+    return logits, signed.sum(dim=1).relu()
 
 
 def attributions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -70,10 +71,10 @@ def overlay_jobs(pictures: Sequence[str | Path], out: str | Path) -> list[Job]:
         else:
             raise UserError(f"there is no picture or folder {path}")
     pairs = list(dict.fromkeys(pairs))
-    stems = [name for _, name in pairs]
+    alike = Counter(name for _, name in pairs)
     jobs: dict[Path, Path] = {}  # overlay -> file
     for file, name in pairs:
-        if stems.count(name) > 1:
+        if alike[name] > 1:
             name = name.with_name(f"{name.name}_{file.suffix[1:].lower()}")
         target = out / f"{name}.png"
         if target in jobs and jobs[target].resolve() != file.resolve():

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
-from relevit.explainers.attention_maps import check_images, explaining, mean_attentions, on_grid, readout_rows
+from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions, on_grid, readout_rows
 from relevit.models.attention import TokenLayout
 
 
-def explain(
-    model: nn.Module,
-    images: Float[Tensor, "batch channels height width"],
-    target: Int[Tensor, " batch"] | None,
-    *,
-    second_order: bool = False,
-) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]:
+@explainer
+def explain(request: Request) -> Explanation:
     """Logits, and the readout's rows of the product B_L ... B_1 at the patches, not scaled; B_l = (mean over heads of A_l + I) / 2.
 
     Abnar and Zuidema 2020, section 3: half the attention, half the residual connection, so each row sums to 1. A pooling
     attention has no residual connection: its rows are those of the mean over heads.
     The target is only checked; there is no derivative in the map, so `second_order` changes nothing.
-    Raises UserError for a model or an image size that is not supported, and for a target outside of the classes.
     """
-    layout = check_images(model, images)
-    with explaining(model, images) as (images, keep_graph):
-        logits, means = mean_attentions(model, images, target, layout, keep_graph)
-        with torch.set_grad_enabled(keep_graph), torch.autocast(images.device.type, enabled=False):
-            return logits, on_grid(roll_out(means, layout), layout)
+    logits, means = mean_attentions(request)
+    with request.formula():
+        return logits, on_grid(roll_out(means, request.layout), request.layout)
 
 
 def roll_out(
