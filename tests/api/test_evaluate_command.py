@@ -11,8 +11,7 @@ from PIL import Image
 
 from relevit import cli
 from relevit.errors import UserError
-from relevit.models.loading import save_checkpoint
-from relevit.models.named import named_models
+from relevit.models.loading import labelled, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +131,12 @@ def test_what_cannot_be_evaluated(model: Path, root: Path, capsys: pytest.Captur
 def test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=1").mkdir()
-    assert named_models(["a=runs/x", "runs/y", "lr=1", "b=vit@z=1.pth"]) == {
+    assert labelled(["a=runs/x", "runs/y", "lr=1", "b=vit@z=1.pth"]) == {
         "a": "runs/x",
         "runs/y": "runs/y",
         "lr=1": "lr=1",
         "b": "vit@z=1.pth",
     }
-    assert named_models(["runs/lr=1"]) == {"runs/lr=1": "runs/lr=1"}
+    assert labelled(["runs/lr=1"]) == {"runs/lr=1": "runs/lr=1"}
     with pytest.raises(UserError, match="two models are called a"):
-        named_models(["a=x", "a=y"])
+        labelled(["a=x", "a=y"])

@@ -8,7 +8,6 @@ import pytest
 
 import relevit
 from relevit.api import COMMANDS
-from relevit.api.models import labelled, load_one
 from relevit.api.types import (
     Count,
     Folder,
@@ -25,6 +24,7 @@ from relevit.api.types import (
 )
 from relevit.cli import public_function
 from relevit.errors import ArgumentError, UserError
+from relevit.models.loading import labelled, load
 from relevit.terminal import bars_wanted
 
 
@@ -97,6 +97,6 @@ def test_models_by_name_object_and_label(tmp_path: Path) -> None:
     assert labelled(net) == {"model": net} and labelled({"x": (net, view)}) == {"x": (net, view)}
     with pytest.raises(UserError, match="need labels: give a dictionary"):
         labelled([net, net])
-    assert load_one(net)[0] is net and load_one((net, view))[1] is view
+    assert load(net)[0] is net and load((net, view))[1] is view
     with pytest.raises(UserError, match="num_classes is for a model given by its name"):
-        load_one(net, num_classes=3)
+        load(net, num_classes=3)

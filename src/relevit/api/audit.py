@@ -67,11 +67,11 @@ def audit(
     given = dict(locals())
     from dataclasses import replace
 
-    from relevit.api.models import labelled, load_one, load_several
     from relevit.auditing import audit_models, find_size
     from relevit.auditing.folder import MASKS, begin, check_place, write_audit
     from relevit.auditing.pictures import builtin_pictures, draw_balanced, find_pictures, without_background
     from relevit.models.fingerprints import of_weights
+    from relevit.models.loading import labelled, load, load_several
     from relevit.processes import cores, pick_device
 
     place, builtin = Path(out), images == "builtin"
@@ -86,7 +86,7 @@ def audit(
     else:
         request, net = None, loaded[first[0]][0]
         if masks is None:
-            net = net if mask_model is None else load_one(mask_model, device=home)[0]
+            net = net if mask_model is None else load(mask_model, device=home)[0]
             source = str(mask_model or first[1])
             request = {"images": str(Path(images).resolve()), "model": source, "weights": of_weights(net.state_dict())}
             check_place(place, request)

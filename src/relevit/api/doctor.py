@@ -76,18 +76,16 @@ def doctor(
     Returns:
         The findings; `exit_code` is 1 if anything would stop a run.
     """
-    from relevit.api.models import load_one
     from relevit.diagnosis import Weights, examine_data, examine_model
     from relevit.files import atomic_write
     from relevit.folders import check_new_file
+    from relevit.models.loading import load
 
     if out is not None:
         check_new_file(out)
     weights: Weights = "file" if checkpoint is not None else "checkpoint" if _is_local(model) else "timm"
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
-    net, _ = load_one(
-        model, checkpoint=checkpoint, pretrained=pretrained, num_classes=num_classes, model_args=model_args
-    )
+    net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, num_classes=num_classes, model_args=model_args)
     of_model = examine_model(net, protocol=protocol, weights=weights, name=str(model))
     with terminal.counting("reading") as count:
         of_data = examine_data(

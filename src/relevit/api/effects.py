@@ -68,10 +68,10 @@ def effects(
         The classes that changed, and all figures.
     """
     given = dict(locals())
-    from relevit.api.models import labelled, load_several
     from relevit.class_effects.effects import write_effects
     from relevit.data.sets import StreamSet
     from relevit.evaluation.run import evaluate
+    from relevit.models.loading import labelled, load_several
     from relevit.processes import pick_device
 
     place = Path(out)

@@ -69,9 +69,9 @@ def evaluate(
         UserError: a folder without images, a folder name that is no class of a model, a label outside a model's classes, no
             readable image at all, a full disk, or an `out` with results of other weights, images or settings.
     """
-    from relevit.api.models import labelled, load_one
     from relevit.evaluation.run import evaluate as run
     from relevit.folders import check_new_file
+    from relevit.models.loading import labelled, load
     from relevit.processes import Processes, pick_device
 
     figures_only = out is not None and str(out).endswith(".json")
@@ -82,7 +82,10 @@ def evaluate(
     by_name = all(isinstance(each, str | Path) for each in named.values())
     alone = Processes(device).count == 1
     report = run(
-        {label: load_one(each, protocol) if isinstance(each, str | Path) else each for label, each in named.items()},
+        {
+            label: load(each, protocol=protocol) if isinstance(each, str | Path) else each
+            for label, each in named.items()
+        },
         sets,
         transform=transform,
         class_map=class_map,

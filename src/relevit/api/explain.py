@@ -57,13 +57,13 @@ def explain(
     Raises:
         UserError: before the first picture, where the input is wrong or a picture is there already.
     """
-    from relevit.api.models import load_one
     from relevit.explainers.overlays import overlay_jobs, write_overlays
+    from relevit.models.loading import load
     from relevit.models.model_facts import class_number
     from relevit.processes import pick_device
 
     jobs = overlay_jobs(types.listed(images), out)
-    net, view = load_one(
+    net, view = load(
         model,
         protocol,
         pick_device(device),

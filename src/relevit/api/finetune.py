@@ -125,13 +125,13 @@ def finetune(
         NonFiniteLossError: for a loss or a gradient that is not finite.
     """
     given = dict(locals())
-    from relevit.api.models import load_one
+    from relevit.models.loading import load
     from relevit.training.loop import finetune as train
 
     changes = {name: given.pop(name) for name in ("checkpoint", "num_classes", "model_args")}
     source, samples, out = (given.pop(name) for name in ("model", "samples", "out"))
     if any(value is not None for value in changes.values()):
-        source = load_one(source, protocol, **changes)[0]
+        source = load(source, protocol=protocol, **changes)[0]
     return train(source, samples, out, **given)
 
 

@@ -31,10 +31,10 @@ def info(
     Returns:
         The facts by name, in words.
     """
-    from relevit.api.models import load_one
+    from relevit.models.loading import load
     from relevit.models.model_facts import model_facts
 
-    net, _ = load_one(model, num_classes=num_classes, model_args=model_args, pretrained=False)
+    net, _ = load(model, num_classes=num_classes, model_args=model_args, pretrained=False)
     size = (input_size[0], input_size[1]) if input_size else None
     return dict(model_facts(net, input_size=size, protocol=protocol))
 

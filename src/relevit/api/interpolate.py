@@ -64,13 +64,12 @@ def interpolate(
         The curve, and on it the mixture that was chosen.
     """
     given = dict(locals())
-    from relevit.api.models import load_one
     from relevit.evaluation.interpolation import check_line, interpolation_curve
     from relevit.evaluation.interpolation_page import render_interpolation
     from relevit.folders import OwnedFolder
     from relevit.models.interpolation import check_mixable
     from relevit.models.interpolation import interpolate as mix
-    from relevit.models.loading import checkpoint_config, data_config, save_checkpoint
+    from relevit.models.loading import checkpoint_config, data_config, load, save_checkpoint
     from relevit.processes import pick_device
     from relevit.versions import versions
 
@@ -79,8 +78,8 @@ def interpolate(
     settings |= {"budget": budget, "protocol": protocol, "class_map": class_map}
     owned = OwnedFolder(out, "relevit interpolate", settings, result="interpolation.json")
     check_line(alphas, budget)
-    before, view = load_one(original, protocol)
-    after, _ = load_one(tuned, protocol)
+    before, view = load(original, protocol=protocol)
+    after, _ = load(tuned, protocol=protocol)
     check_mixable(before, after)
     config = data_config(before, protocol)
     _check_views(config, data_config(after, protocol))

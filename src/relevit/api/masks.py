@@ -66,15 +66,15 @@ def masks(
     Returns:
         A row for each image, and where the contact sheet is.
     """
-    from relevit.api.models import load_one
     from relevit.masking.run.mask_run import make_masks
+    from relevit.models.loading import load
     from relevit.processes import cores, pick_device
 
     if workers is None:
         workers = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if device is not None:
         pick_device(device)  # whether it can be used is known before long work
-    net, _ = load_one(model, checkpoint=checkpoint)
+    net, _ = load(model, checkpoint=checkpoint)
     with terminal.progress("masks") as advance:
         return make_masks(
             net,

@@ -85,10 +85,10 @@ def measure(
     """
     from pathlib import Path
 
-    from relevit.api.models import load_several
     from relevit.data.sets import of_dataset
     from relevit.evaluation.measurements import measurement, open_data
     from relevit.files import atomic_write
+    from relevit.models.loading import load_several
     from relevit.processes import pick_device
     from relevit.statistics.weighted import differences, intervals
 

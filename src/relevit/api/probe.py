@@ -55,11 +55,11 @@ def probe(
     """
     from pathlib import Path
 
-    from relevit.api.models import load_one
     from relevit.evaluation.frozen.linear_probe import train_linear_probe
+    from relevit.models.loading import load
     from relevit.processes import pick_device
 
-    net, view = load_one(model, protocol, pick_device(device), checkpoint=checkpoint, model_args=model_args)
+    net, view = load(model, protocol=protocol, device=pick_device(device), checkpoint=checkpoint, model_args=model_args)
     with terminal.counting("features") as count:
         return train_linear_probe(
             net,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,9 +33,9 @@ from relevit.models.checkpoints import (
     read_weights,
     save_checkpoint,
 )
-from relevit.models.view import EvaluationView, evaluation_view
+from relevit.models.view import evaluation_view
 
-__all__ = ["checkpoint_config", "data_config", "is_checkpoint", "load", "save_checkpoint"]
+__all__ = ["checkpoint_config", "data_config", "is_checkpoint", "labelled", "load", "load_several", "save_checkpoint"]
 
 BUILTIN = Path(__file__).parent / "builtin"
 # The published setup: one normalisation and one crop for every model (protocol of the paper).
@@ -45,12 +46,17 @@ PAPER = {
     "crop_pct": 224 / 256,
     "crop_mode": "center",
 }
+_LABELLED = re.compile(r"([^=/@\\]+)=(.+)")
 _FILE_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
+
+
+Given = str | os.PathLike[str] | nn.Module | tuple[nn.Module, Any]
+"""What stands for a model: its name, its path, a module, or a module with its transform."""
 
 
 @tells_new_names
 def load(
-    name: str | os.PathLike[str],
+    name: Given,
     *,
     checkpoint: str | os.PathLike[str] | None = None,
     model: str | None = None,
@@ -58,23 +64,40 @@ def load(
     num_classes: int | None = None,
     protocol: str = "standard",
     device: str | torch.device | None = None,
+    model_args: Mapping[str, Any] | None = None,
     **model_kwargs: Any,
-) -> tuple[nn.Module, EvaluationView]:
+) -> tuple[nn.Module, Any]:
     """A model in evaluation mode and the transform of a PIL picture to its input, (3, height, width).
 
-    `name` is one of: a timm name ("vit_base_patch16_224.augreg_in21k_ft_in1k"); the folder of a run (its best
-    checkpoint; RUN/last for the last); a checkpoint folder; a `.safetensors`, `.pth` or `.pth.tar` file, whose
-    architecture is the timm name `model` or stands in a `config.json` beside it; "builtin", the model of the demo.
+    Args:
+        name: a timm name ("vit_base_patch16_224.augreg_in21k_ft_in1k"); ARCHITECTURE@FILE for the weights of a file or folder
+            in the timm model of that name; the folder of a run (its best checkpoint; RUN/last for the last); a checkpoint
+            folder; a `.safetensors`, `.pth` or `.pth.tar` file, whose architecture is the timm name `model` or stands in a
+            `config.json` beside it; "builtin", the model of the demo; a module, which keeps its mode, or one with its
+            transform, which the protocol "paper" replaces.
+        checkpoint: a file or folder of weights for the timm model `name`, in place of its pretrained ones.
+        model: the timm name of the architecture of a file.
+        pretrained: False builds without weights.
+        num_classes: another number than the source's gives a new, untrained head.
+        protocol: "paper" is mean 0.5, std 0.5, short side 256, centre crop 224, bilinear, for every model.
+        device: where the model goes; a module stays by default, all else goes to the processor.
+        model_args, model_kwargs: go to `timm.create_model`.
 
-    `checkpoint`: a file or folder of weights for the timm model `name`, in place of its pretrained ones. `num_classes`
-    other than the source's gives a new, untrained head. `model_kwargs` go to `timm.create_model`.
-    `protocol="paper"` is mean 0.5, std 0.5, short side 256, centre crop 224, bilinear, for every model.
-    `pretrained=False` builds without weights. Raises UserError for an unknown name, weights that do not fit, cannot be
-    read or cannot be downloaded.
+    Raises:
+        UserError: an unknown name, or weights that do not fit, cannot be read or cannot be downloaded.
     """
     if protocol not in ("standard", "paper"):
         raise UserError(f"protocol must be 'standard' or 'paper', not {protocol!r}.")
-    arguments = {**model_kwargs, **({} if num_classes is None else {"num_classes": num_classes})}
+    arguments = {**(model_args or {}), **model_kwargs, **({} if num_classes is None else {"num_classes": num_classes})}
+    if isinstance(name, nn.Module | tuple):
+        options = {"checkpoint": checkpoint, "model": model, **arguments}
+        for option in (option for option, value in options.items() if value is not None):
+            raise UserError(f"{option} is for a model given by its name: leave it out")
+        net, transform = name if isinstance(name, tuple) else (name, None)
+        if transform is None or protocol == "paper":
+            transform = evaluation_view(data_config(net, protocol))
+        return net if device is None else net.to(device), transform
+    name, checkpoint = _with_weights(name, checkpoint)
     source = _local(name, known=model is not None)
     if source is not None and checkpoint is not None:
         raise UserError(f"{name} has weights already: give either it or checkpoint={str(checkpoint)!r}, not both.")
@@ -88,6 +111,47 @@ def load(
     else:
         built = _from_weights(source, model, pretrained, arguments)
     return built.to(device or "cpu").eval(), evaluation_view(data_config(built, protocol))
+
+
+def _with_weights(
+    name: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None
+) -> tuple[str | os.PathLike[str], str | os.PathLike[str] | None]:
+    """ARCHITECTURE@FILE as name and checkpoint, unless there is a file or folder of that very name."""
+    architecture, _, file = os.fspath(name).partition("@")
+    if not file or Path(name).exists() or not is_model(split_model_name_tag(architecture)[0]):
+        return name, checkpoint
+    if checkpoint is not None:
+        raise UserError(f"{name} names its weights: leave out checkpoint={str(checkpoint)!r}")
+    return architecture, file
+
+
+def labelled(models: Any) -> dict[str, Given]:
+    """Models by label, not loaded yet: of one, of a list, or of a dictionary by label.
+
+    A name may be LABEL=MODEL, unless there is a file or folder of that very name; without a label a model is called as it
+    was given, a module "model". Raises UserError where two have one label, and for several modules in a list.
+    """
+    if isinstance(models, Mapping):
+        return {str(label): model for label, model in models.items()}
+    named: dict[str, Given] = {}
+    for given in models if isinstance(models, list) else [models]:
+        label, model = "model", given
+        if isinstance(given, str | os.PathLike):
+            match = None if Path(given).exists() else _LABELLED.fullmatch(os.fspath(given))
+            label, model = (match[1], match[2]) if match else (os.fspath(given), os.fspath(given))
+        elif isinstance(models, list) and len(models) > 1:
+            raise UserError("several models that are no names need labels: give a dictionary")
+        if label in named:
+            raise UserError(f"two models are called {label}: give them labels, LABEL=MODEL")
+        named[label] = model
+    return named
+
+
+def load_several(
+    models: Any, protocol: str = "standard", device: str | torch.device | None = None
+) -> dict[str, tuple[nn.Module, Any]]:
+    """Models and their transforms by label, see `labelled` and `load`."""
+    return {label: load(model, protocol=protocol, device=device) for label, model in labelled(models).items()}
 
 
 def data_config(model: nn.Module, protocol: str = "standard") -> dict[str, Any]:

@@ -95,7 +95,7 @@ class _Trials:
     def run(self, rate: float) -> None:
         """The trial of a rate."""
         out = None if self.out is None else self.out / TRIALS / f"{rate:g}"
-        model = copy.deepcopy(self.model) if isinstance(self.model, nn.Module) else self.model
+        model = copy.deepcopy(self.model)  # a module is trained in place
         try:
             result = self.train(model, self.samples, out, replace(self.setup.settings, lr=rate))
         except NonFiniteLossError as error:

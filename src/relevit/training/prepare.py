@@ -121,8 +121,7 @@ def prepare(model: nn.Module | str | os.PathLike[str], samples: Any, settings: T
     if method.needs_maps:
         second_order = check_explainer(settings.explainer, second_order or method.second_order)
     accelerator = make_accelerator(settings.mixed_precision)
-    is_module = isinstance(model, nn.Module)
-    net = model if isinstance(model, nn.Module) else load(model, protocol=settings.protocol)[0]
+    net, _ = load(model, protocol=settings.protocol)
     reason = unsupported_reason(net)
     if method.needs_maps and reason is not None:
         raise UserError(f"method {settings.method!r} needs relevance maps: {reason}")
@@ -131,7 +130,14 @@ def prepare(model: nn.Module | str | os.PathLike[str], samples: Any, settings: T
     needs_labels = method.needs_labels or (method.needs_maps and target == "label")
     training, validation = gather(samples, settings.validation, net, needs_labels=needs_labels, **settings.sources())
     step = Step(method, numbers, net, accelerator, target, settings.explainer, second_order)
-    setup = Setup(settings, type(net).__name__ if is_module else str(model), step, config, training, validation)
+    setup = Setup(
+        settings,
+        str(model) if isinstance(model, str | os.PathLike) else type(net).__name__,
+        step,
+        config,
+        training,
+        validation,
+    )
     height, width = setup.items()[0, 0][0].shape[-2:]
     if reason is None:
         step = replace(step, patches=math.prod(token_layout(net, height, width).grid))

@@ -118,7 +118,7 @@ def make_masks(
     paths = [Path(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
     jobs = find_jobs(paths, out)
     processes = _processes(device)
-    net = model if isinstance(model, nn.Module) else load(model)[0]
+    net, _ = load(model)
     home = torch.device(device) if device is not None and processes.num_processes == 1 else processes.device
     patch = patch_size(net)
     check_features(net, kind, block)
@@ -126,7 +126,7 @@ def make_masks(
         "weights": fingerprint(net.state_dict()),
         **{name: list(data_config(net)[name]) for name in ("mean", "std")},
         **{"kind": kind, "block": block, "refine": refine, "size": size, "max_side": max_side},
-        "about": {"model": str(model) if not isinstance(model, nn.Module) else type(model).__name__, **versions()},
+        "about": {"model": str(model) if isinstance(model, str | os.PathLike) else type(net).__name__, **versions()},
     }
     check_folder(out, config)
     names = sorted({job.name for job in jobs} | set(known_names(out)))
