@@ -142,7 +142,7 @@ def test_pictures_without_classes(tmp_path: Path) -> None:
         (["--images", "images", "--masks", "masks", "--labels", "words"], "--labels"),
         (["--images", "named", "--masks", "named"], "no class of the model"),
         (["builtin", "--images", "images"], "two models are called builtin"),
-        ([], "required: --images"),
+        ([], "--images is required"),
     ],
 )
 def test_faults_are_one_line(

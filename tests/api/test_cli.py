@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import relevit
 from relevit import cli
 from relevit.api.types import arguments_of
 from relevit.models.loading import save_checkpoint
-from relevit.training.loop import finetune
+from relevit.training.settings import TrainingSettings
 
 CLASSES = 5
 QUICK = ["--epochs", "2", "--batch-size", "4", "--lr", "1e-3", "--no-progress", "--no-tensorboard", "--previews", "1"]
@@ -104,13 +105,10 @@ def test_every_option_is_documented(command: str, capsys: pytest.CaptureFixture[
 
 
 def test_finetune_has_the_defaults_of_the_library() -> None:
-    library = inspect.signature(finetune).parameters
-    own = {"checkpoint", "num_classes", "model_args"}
+    library = {field.name: field.default for field in fields(TrainingSettings)}
     options = inspect.signature(relevit.finetune).parameters
-    assert set(options) - own == set(library)
-    for name, option in options.items():
-        if name not in own and option.default is not option.empty:
-            assert option.default == library[name].default, name
+    assert set(options) - {"checkpoint", "num_classes", "model_args"} == {"model", "samples", "out", *library}
+    assert {name: options[name].default for name in library} == library
 
 
 @pytest.mark.parametrize(
