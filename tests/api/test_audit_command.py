@@ -14,7 +14,7 @@ from audit_pictures import write
 from relevit.auditing.conditions import CONDITIONS
 from relevit.cli import main
 from relevit.data.builtin import digits as benchmark
-from relevit.report.panels import number
+from relevit.report.words import number
 
 
 def digits(folder: Path, each: int, classes: int = 3, views: int = 1) -> tuple[Path, Path]:

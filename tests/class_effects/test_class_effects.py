@@ -15,7 +15,7 @@ from relevit.class_effects.page import changes_svg
 from relevit.cli import main
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.predictions import Predictions
-from relevit.report.panels import number
+from relevit.report.words import number
 
 
 def predictions(hits: list[int] | np.ndarray, groups: list[str], objects: list[str] | None = None) -> Predictions:

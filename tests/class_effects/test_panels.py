@@ -9,7 +9,10 @@ import re
 import numpy as np
 from PIL import Image
 
-from relevit.report.panels import Answer, Panel, changed, environment, jpeg_uri, number, spread, tile
+from relevit.report.panels import Answer, Panel, changed, spread, tile
+from relevit.report.pictures import tile_uri
+from relevit.report.templating import template_environment
+from relevit.report.words import number
 
 BEFORE = np.array([0, 0, 0, 1, 1, 1, 0, 1], bool)
 AFTER = np.array([1, 1, 0, 0, 0, 1, 1, 1], bool)
@@ -65,7 +68,7 @@ def test_uris_hold_the_picture() -> None:
         (rng.integers(0, 256, (20, 20, 3), dtype=np.uint8), "png"),
         (np.kron(smooth[:40, :40], np.ones((4, 4, 1), np.uint8)), "png"),
     ):
-        uri = jpeg_uri(picture)
+        uri = tile_uri(picture)
         assert uri.startswith(f"data:image/{kind};base64,")
         back = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
         assert back.shape == picture.shape
@@ -81,7 +84,9 @@ def test_panels_in_a_page() -> None:
         [("image", picture), ("map, first", picture)],
         [Answer("first", "horse", 0.25, False), Answer("second", "cow", 0.755, True)],
     )
-    template = environment().from_string('{% import "panels.html" as parts with context %}{{ parts.panels([item]) }}')
+    template = template_environment().from_string(
+        '{% import "macros.html" as parts with context %}{{ parts.panels([item]) }}'
+    )
     html = template.render(item=item)
     assert html.count("<img") == 2 and "cow &amp; calf" in html and "a/&lt;b&gt;.png" in html
     assert re.search(r'first</span> <span class="prediction wrong">horse <small>25%</small>', html)

@@ -3,7 +3,7 @@ after (paper, appendix K, Figures 1 to 3 and appendix G)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from relevit.files import atomic_write
-from relevit.report.page import refuse_existing
-from relevit.report.panels import RULES, Panel, environment
-from relevit.report.plots import COLOURS, INK, LINE, SOFT, _calm, _inline_svg
+from relevit.report.page import render
+from relevit.report.panels import RULES, Panel
+from relevit.report.plots import COLOURS, INK, LINE, SOFT, calm, inline_svg
+from relevit.report.table import Cell, Table
+from relevit.report.words import number, signed
 
 BEFORE, AFTER, CHANCE = COLOURS[2], COLOURS[0], INK
 _BINS = 31
@@ -37,31 +38,51 @@ def render_effects(
     classes: "helped" and "harmed" -> class -> panels. setup: what was run, by name. Raises UserError if the file is there
     already, or cannot be written.
     """
-    path = Path(path)
-    refuse_existing(path)
     effects: Mapping[str, Any] = content["effects"]
-    changes = np.array([each["change"]["points"] for each in effects["classes"]])
-    html = (
-        environment()
-        .get_template("effects.html")
-        .render(
-            title=title,
-            summary=summary,
-            content=content,
-            effects=effects,
-            kinds=kinds,
-            classes=classes,
-            rules=RULES,
-            setup=setup,
-            notes=notes,
-            plot=Markup(changes_svg(changes, chance)),
-        )
+    changes = np.array([effect["change"]["points"] for effect in effects["classes"]])
+    return render(
+        "effects.html",
+        path,
+        title=title,
+        summary=summary,
+        content=content,
+        effects=effects,
+        class_table=lambda rows: class_table(content, rows).html(),
+        kinds=kinds,
+        classes=classes,
+        rules=RULES,
+        setup=setup,
+        notes=notes,
+        plot=changes_svg(changes, chance),
     )
-    atomic_write(path, html)
-    return path
 
 
-def changes_svg(changes: np.ndarray, chance: np.ndarray) -> str:
+def class_table(content: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Table:
+    """A row for each of some classes; a change is in colour where it is settled over all classes."""
+    p = "of McNemar's exact test, adjusted over all classes (Benjamini and Hochberg)"
+    columns = ["class", "images", content["before"], content["after"], "change", "corrected", "ruined"]
+    return Table(
+        "Table of classes", [*columns, Cell("adjusted p", title=p)], [_row(row) for row in rows], classes="few"
+    )
+
+
+def _row(effect: Mapping[str, Any]) -> list[Cell | str]:
+    change = effect["change"]
+    low, high = map(number, change["interval"])
+    kind = ("better" if change["points"] > 0 else "worse") if effect["settled"] else "open"
+    return [
+        effect["class"],
+        str(effect["images"]),
+        number(effect["before"]),
+        number(effect["after"]),
+        Cell(change=signed(change["points"]), kind=kind, below=[f"{low} to {high}"]),
+        str(effect["corrected"]),
+        str(effect["ruined"]),
+        number(effect["p_adjusted"], 3),
+    ]
+
+
+def changes_svg(changes: np.ndarray, chance: np.ndarray) -> Markup:
     """Histogram of the classes' changes in points: harmed and helped ones in two colours, and as a line how many classes there
     would be in each bar by chance alone."""
     reach = max(1.0, float(np.abs(changes).max()), float(np.quantile(np.abs(chance), 0.999)) if chance.size else 0.0)
@@ -81,8 +102,8 @@ def changes_svg(changes: np.ndarray, chance: np.ndarray) -> str:
         expected = np.histogram(chance, edges)[0] / len(chance)
         axes.stairs(expected, edges, color=CHANCE, linewidth=1.2)
     axes.axvline(0, color=LINE, linewidth=0.8, zorder=0)
-    _calm(axes, 10.0)
+    calm(axes, 10.0)
     axes.set_xlabel("change in accuracy, points", color=SOFT, fontsize=10)
     axes.set_ylabel("classes", color=SOFT, fontsize=10)
     words = "Histogram of the classes' changes in accuracy; the figures are in the table."
-    return _inline_svg(figure, "changes", words)
+    return inline_svg(figure, "changes", words)

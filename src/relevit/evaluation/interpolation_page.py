@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relevit.files import atomic_write
-from relevit.report.page import refuse_existing
-from relevit.report.panels import environment
-from relevit.report.plots import BAND, COLOURS, INK, LINE, SOFT, _calm, _inline_svg
+from relevit.report.page import refuse_existing, render
+from relevit.report.plots import BAND, COLOURS, INK, LINE, SOFT, calm, inline_svg
+from relevit.report.table import Cell, Table
+from relevit.report.words import number
 
 
 def render_interpolation(
@@ -34,20 +34,41 @@ def render_interpolation(
     buffer = io.BytesIO()
     _figure(content).savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
     words = "Mean accuracy on the shifted sets against that in distribution, one point a model; the figures are in the table."
-    html = (
-        environment()
-        .get_template("interpolation.html")
-        .render(
-            content=content,
-            summary=summary,
-            setup=setup,
-            notes=notes,
-            plot=Markup(_inline_svg(_figure(content), "curve", words)),
-        )
-    )
     atomic_write(Path(folder) / "curve.png", buffer.getvalue())
-    atomic_write(path, html)
-    return path
+    return render(
+        "interpolation.html",
+        path,
+        title="Between the original and the fine-tuned model",
+        content=content,
+        summary=summary,
+        setup=setup,
+        notes=notes,
+        table=curve_table(content).html(),
+        plot=inline_svg(_figure(content), "curve", words),
+    )
+
+
+def curve_table(content: Mapping[str, Any]) -> Table:
+    """A row a model: its weight, the means over sets, and every set."""
+    points: Sequence[Mapping[str, Any]] = content["points"]
+    sets = [*points[0]["in_distribution"], *points[0]["shifted"]]
+    rows, chosen = [], []
+    for place, point in enumerate(points):
+        alpha = str(point["alpha"])
+        if point["alpha"] == content["chosen_alpha"]:
+            alpha, chosen = f"{alpha} (chosen)", [place]
+        elif not point["within_budget"]:
+            alpha = f"{alpha} (beyond the budget)"
+        figures = [*point["in_distribution"].values(), *point["shifted"].values()]
+        means = [number(point["in_distribution_mean"]), number(point["shifted_mean"])]
+        rows.append([alpha, *means, *map(_accuracy, figures)])
+    columns = ["\u03b1", "mean in distribution", "mean shifted", *sets]
+    return Table("Table of accuracies", columns, rows, marked=chosen, mark="chosen")
+
+
+def _accuracy(figure: Mapping[str, Any]) -> Cell:
+    low, high = map(number, figure["r1_interval"])
+    return Cell(number(figure["r1"]), below=[f"{low} to {high}"])
 
 
 def _figure(content: Mapping[str, Any]) -> Figure:
@@ -83,6 +104,6 @@ def curve_plot(axes: Axes, content: Mapping[str, Any], *, size: float = 10.0) ->
             f"{points[i]['alpha']:g}", (x[i], y[i]), (7, 6), textcoords="offset points", color=SOFT, fontsize=size
         )
     axes.grid(color=LINE, linewidth=0.6)
-    _calm(axes, size)
+    calm(axes, size)
     axes.set_xlabel("R@1 in distribution, mean, %", color=SOFT, fontsize=size)
     axes.set_ylabel("R@1 on the shifted sets, mean, %", color=SOFT, fontsize=size)

@@ -6,7 +6,6 @@ files, so that a row takes some ten kilobytes.
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +18,8 @@ from jaxtyping import Bool
 from markupsafe import Markup, escape
 from PIL import Image
 
-from relevit.files import atomic_write
 from relevit.masking.quality import Quality
-from relevit.report.templating import template_environment
+from relevit.report.page import render
 
 TILE = 160  # pixels of a tile's long side
 PAGE = 1000  # rows on a page
@@ -91,10 +89,11 @@ def write_sheets(
     rows = [*masked, *empty]
     pages = [rows[start : start + page] for start in range(0, len(rows), page)] or [[]]
     paths = [folder / _page_name(number) for number in range(1, len(pages) + 1)]
-    environment = template_environment(percent=_percent, uri=_uri, breakable=_breakable)
-    template = environment.get_template("contact_sheet.html")
     for number, (path, shown) in enumerate(zip(paths, pages, strict=True), start=1):
-        html = template.render(
+        render(
+            "contact_sheet.html",
+            path,
+            overwrite=True,
             title=title,
             rows=shown,
             first=(number - 1) * page + 1,
@@ -103,9 +102,9 @@ def write_sheets(
             names=[path.name for path in paths],
             unreadable=unreadable if number == len(paths) else {},
             tile_size=tile_size,
-            colours=[],
+            breakable=_breakable,
+            share=_percent,
         )
-        atomic_write(path, html)
     for left in folder.glob("contact_sheet_*.html"):
         if re.fullmatch(r"contact_sheet_\d+\.html", left.name) and left not in paths:
             left.unlink()
@@ -123,7 +122,3 @@ def _breakable(name: str) -> Markup:
 
 def _percent(value: float) -> str:
     return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

@@ -1,20 +1,23 @@
-"""The report: one HTML file that holds everything it shows (style, plots, pictures) and asks nothing of a network."""
+"""Pages: HTML files that hold everything they show (style, plots, pictures) and ask nothing of a network.
+
+Every page is a template that extends `base.html`; `render` writes it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from markupsafe import Markup
+from typing import Any
 
 from relevit.errors import UserError
 from relevit.files import atomic_write
-from relevit.report.pictures import Case, colour_bar, data_uri
-from relevit.report.plots import COLOURS, MARKERS, accuracy_svg, map_and_behaviour_svg, series
-from relevit.report.results import Results, ends_text, readable, signed
+from relevit.report.pictures import Case
+from relevit.report.plots import accuracy_svg, glyph, map_and_behaviour_svg
+from relevit.report.results import Results, accuracy_table
 from relevit.report.templating import template_environment
+from relevit.report.words import ends_text
 
-__all__ = ["RULES", "Case", "Results", "refuse_existing", "render_page"]
+__all__ = ["RULES", "Case", "Results", "refuse_existing", "render", "render_page"]
 
 # How the cases of each kind are chosen unless the caller says otherwise: what the page states above them.
 RULES = {
@@ -22,15 +25,31 @@ RULES = {
     "unchanged": "The same prediction before and after: the first ones in the order of the test set.",
     "ruined": "Right before, wrong after: the first ones in the order of the test set.",
 }
-SHAPES = {  # matplotlib's markers, drawn in a box from -5 to 5 for the legend
-    "o": "M0-4a4 4 0 1 0 .01 0z",
-    "s": "M-3.5-3.5h7v7h-7z",
-    "D": "M0-4.7 4.7 0 0 4.7-4.7 0z",
-    "^": "M0-4 4.2 3.6h-8.4z",
-    "v": "M0 4 4.2-3.6h-8.4z",
-    "P": "M-1.5-4.2h3v2.7h2.7v3h-2.7v2.7h-3v-2.7h-2.7v-3h2.7z",
-    "X": "M-4-2-2-4 0-2 2-4 4-2 2 0 4 2 2 4 0 2-2 4-4 2-2 0z",
-}
+
+
+def render(template: str, path: str | Path, *, overwrite: bool = False, **content: Any) -> Path:
+    """Write a page and return its path. The file appears whole or not at all.
+
+    Args:
+        template: a file of templates/ that extends base.html.
+        path: the page's file; an existing one is refused unless `overwrite`.
+        content: what the template shows; base.html needs `title`, `summary` (sentences, the first is set larger), `setup` (what was
+            run, by name; "command" and values of several lines are set as code) and `notes`.
+
+    Raises:
+        UserError: the file is there already, or cannot be written.
+    """
+    path = Path(path)
+    if not overwrite:
+        refuse_existing(path)
+    atomic_write(path, template_environment().get_template(template).render(content))
+    return path
+
+
+def refuse_existing(path: str | Path) -> None:
+    """Raise UserError if something is there already."""
+    if Path(path).exists():
+        raise UserError(f"{path} already exists and is not overwritten: move it away or give another name.")
 
 
 def render_page(
@@ -47,47 +66,37 @@ def render_page(
     behaviour: str = "background_shuffled",
     compared: str | None = None,
 ) -> Path:
-    """Write the report and return its path. The file appears whole or not at all; an existing one is refused.
+    """Write the report of results and return its path; see `render` for the other arguments.
 
-    summary: the verdict, in plain sentences; the first is set larger.
-    setup: what was run, by name; values of several lines and those named "command" are set as code.
     cases: "corrected", "unchanged", "ruined" (others are taken too) -> images to show; may be empty.
-    notes: definitions, seeds, whatever a reader needs to judge or repeat it; one paragraph each.
     rules: kind of case -> how they were chosen, where it is not as in `RULES`.
     definitions: model or test set -> what it is, for the lists under the table.
     behaviour: the test set to plot against the share of relevance; no such plot if it or the shares are not there.
     compared: the model that "after" in the cases means; named above them.
-    Raises UserError if the file is there already, or cannot be written.
     """
-    path = Path(path)
-    refuse_existing(path)
     with_map = results.original in results.foreground_share and behaviour in results.sets
-    environment = template_environment(
-        readable=readable, signed=signed, ends_text=ends_text, data_uri=data_uri, percent="{:.0%}".format
-    )
-    html = environment.get_template("page.html").render(
+    known = dict(definitions or {})
+    icons = {model: glyph(results, model) for model in results.models}
+
+    def table(values: Any) -> Any:
+        return accuracy_table(results, values, title="Table of accuracies", definitions=known, icons=icons).html()
+
+    return render(
+        "page.html",
+        path,
         title=title,
         summary=summary,
         setup=setup,
         results=results,
+        table=table,
+        icons=icons,
         cases=cases,
         notes=notes,
         rules=RULES | dict(rules or {}),
-        definitions=definitions or {},
+        definitions=known,
         behaviour=behaviour,
         compared=compared,
-        glyphs={model: (i % len(COLOURS), SHAPES[MARKERS[i % len(MARKERS)]]) for model, i in series(results).items()},
         with_intervals=any(ends_text(v) for row in results.values.values() for v in row.values()),
-        accuracy_svg=Markup(accuracy_svg(results)),
-        behaviour_svg=Markup(map_and_behaviour_svg(results, behaviour)) if with_map else None,
-        colours=COLOURS,
-        colour_bar=colour_bar(),
+        accuracy_svg=accuracy_svg(results),
+        behaviour_svg=map_and_behaviour_svg(results, behaviour) if with_map else None,
     )
-    atomic_write(path, html)
-    return path
-
-
-def refuse_existing(path: str | Path) -> None:
-    """Raise UserError if something is there already."""
-    if Path(path).exists():
-        raise UserError(f"{path} already exists and is not overwritten: move it away or give another name.")

@@ -1,24 +1,19 @@
 """Panels: rows of pictures with what models say of them, for any page (the paper's Figures 1 to 3); and which to show.
 
-A page includes `panels.html` and calls its macro `panels(items)`; the style is in `style.css`. What is drawn is drawn by a
+A page imports `macros.html` and calls `panels(items)`; the style is in `style.css`. What is drawn is drawn by a
 seed from images in their own order, so that a page comes out the same each time.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
-from jinja2 import Environment
 from PIL import Image
 
-from relevit.report.pictures import colour_bar, data_uri, enlarged, outlined, overlay
-from relevit.report.plots import COLOURS
-from relevit.report.templating import template_environment
+from relevit.report.pictures import enlarged, outlined, overlay
 
 KINDS = ("corrected", "unchanged", "ruined")
 RULES = {
@@ -97,31 +92,3 @@ def spread(order: Sequence[int] | np.ndarray, groups: Shaped[np.ndarray, " image
             seen.add(str(groups[number]))
     rest = [int(number) for number in order if int(number) not in chosen]
     return [*chosen, *rest[: count - len(chosen)]]
-
-
-def jpeg_uri(picture: UInt8[np.ndarray, "height width 3"]) -> str:
-    """A picture inside a data URI: a PNG where pixels were enlarged to blocks or it is small, else a JPEG."""
-    blocks = picture.shape[0] > 2 and bool((picture[0] == picture[1]).all())
-    if blocks or picture.size < 64 * 64 * 3:
-        return data_uri(picture)
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "JPEG", quality=85, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def environment() -> Environment:
-    """Templates with the filters and globals that `panels.html` needs."""
-    found = template_environment(tile_uri=jpeg_uri, data_uri=data_uri, percent="{:.0%}".format, number=number)
-    shared: Mapping[str, object] = {"colours": COLOURS, "colour_bar": colour_bar()}
-    found.globals |= shared
-    return found
-
-
-def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    """A figure with a true minus; a dash where there is none; no sign of what rounds to zero."""
-    if value is None or not np.isfinite(value):
-        return "\u2013"
-    text = f"{abs(value):.{digits}f}"
-    if not float(text):
-        return text
-    return ("\u2212" if value < 0 else "+" if sign else "") + text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
@@ -105,14 +106,27 @@ def colour_bar(width: int = 128, height: int = 1) -> UInt8[np.ndarray, "height w
 
 def png(array: UInt8[np.ndarray, "height width 3"]) -> bytes:
     """The array as a PNG file's bytes."""
+    return _encoded(array, "PNG", optimize=True)
+
+
+def data_uri(picture: UInt8[np.ndarray, "height width 3"] | bytes, kind: str = "png") -> str:
+    """A picture inside a data URI, to stand in the page itself: an array as a PNG, or a file's bytes of this kind."""
+    content = picture if isinstance(picture, bytes) else png(picture)
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
+
+
+def tile_uri(picture: UInt8[np.ndarray, "height width 3"]) -> str:
+    """A picture inside a data URI: a PNG where pixels were enlarged to blocks or it is small, else a JPEG."""
+    blocks = picture.shape[0] > 2 and bool((picture[0] == picture[1]).all())
+    if blocks or picture.size < 64 * 64 * 3:
+        return data_uri(picture)
+    return data_uri(_encoded(picture, "JPEG", quality=85, optimize=True), "jpeg")
+
+
+def _encoded(array: np.ndarray, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, form, **options)
     return buffer.getvalue()
-
-
-def data_uri(array: UInt8[np.ndarray, "height width 3"]) -> str:
-    """The array as a PNG inside a data URI, to stand in the page itself."""
-    return "data:image/png;base64," + base64.b64encode(png(array)).decode("ascii")
 
 
 def _shrunk(region: np.ndarray, steps: int) -> np.ndarray:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import io
 import re
-from html import escape
 from typing import Any
 
 import matplotlib
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from relevit.report.results import Results, readable
+from relevit.report.results import Results
+from relevit.report.words import readable
 
 INK, SOFT, LINE, BAND = "#1c2733", "#5a6775", "#d5dbe1", "#e7ebef"
 # Told apart also by people who do not see red or green, and by the markers alone.
 COLOURS = ("#0b6fb8", "#8a5a9e", "#c8590a", "#0a8f6c", "#b03a6b", "#6f7a12", "#3d53c4")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+SHAPES = {  # matplotlib's markers, drawn in a box from -5 to 5 for legends and tables
+    "o": "M0-4a4 4 0 1 0 .01 0z",
+    "s": "M-3.5-3.5h7v7h-7z",
+    "D": "M0-4.7 4.7 0 0 4.7-4.7 0z",
+    "^": "M0-4 4.2 3.6h-8.4z",
+    "v": "M0 4 4.2-3.6h-8.4z",
+    "P": "M-1.5-4.2h3v2.7h2.7v3h-2.7v2.7h-3v-2.7h-2.7v-3h2.7z",
+    "X": "M-4-2-2-4 0-2 2-4 4-2 2 0 4 2 2 4 0 2-2 4-4 2-2 0z",
+}
 # What the page's style sheet knows these colours as, for its light and its dark side.
 VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", BAND: "band"} | {c: f"series-{i}" for i, c in enumerate(COLOURS)}
 
@@ -25,6 +35,16 @@ VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", BAND: "band"} | {c: f"serie
 def series(results: Results) -> dict[str, int]:
     """Model -> which colour and marker are its own; the original has none (it is the line drawn in ink)."""
     return {m: i for i, m in enumerate(m for m in results.models if m != results.original)}
+
+
+def glyph(results: Results, model: str) -> Markup:
+    """The model's marker in its colour, as a small SVG; a line in ink for the original."""
+    index = series(results).get(model)
+    path = "M-1-6h2v12h-2z" if index is None else SHAPES[MARKERS[index % len(MARKERS)]]
+    fill = "ink" if index is None else f"series-{index % len(COLOURS)}"
+    return Markup(
+        f'<svg class="glyph" viewBox="-6 -6 12 12" aria-hidden="true"><path d="{path}" fill="var(--{fill})"/></svg>'
+    )
 
 
 def accuracy_plot(axes: Axes, results: Results, *, size: float = 10.0) -> None:
@@ -65,7 +85,7 @@ def accuracy_plot(axes: Axes, results: Results, *, size: float = 10.0) -> None:
     axes.set_ylim((len(results.sets) - 1) * pitch + height / 2 + 0.1, -height / 2 - 0.42)
     axes.set_yticks([])
     axes.grid(axis="x", color=LINE, linewidth=0.6)
-    _calm(axes, size)
+    calm(axes, size)
     axes.set_xlabel("accuracy, %", color=SOFT, fontsize=size)
 
 
@@ -93,7 +113,7 @@ def map_and_behaviour_plot(axes: Axes, results: Results, behaviour: str, *, size
         axes.plot(share.value, accuracy.value, **style, markersize=6.5 if index is not None else 13, linestyle="none")
     axes.margins(0.12)
     axes.grid(color=LINE, linewidth=0.6)
-    _calm(axes, size)
+    calm(axes, size)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axes.set_xlabel("share of relevance on the foreground, %", color=SOFT, fontsize=size)
     axes.set_ylabel(f"accuracy, {readable(behaviour)}, %", color=SOFT, fontsize=size, parse_math=False)
@@ -104,7 +124,8 @@ def marker(index: int) -> dict[str, Any]:
     return {"marker": MARKERS[index % len(MARKERS)], "color": COLOURS[index % len(COLOURS)], "markeredgewidth": 0}
 
 
-def _calm(axes: Axes, size: float) -> None:
+def calm(axes: Axes, size: float) -> None:
+    """Without a frame and ticks, numbers as short as can be."""
     axes.set_axisbelow(True)
     axes.set_facecolor("none")
     axes.spines[:].set_visible(False)
@@ -113,23 +134,23 @@ def _calm(axes: Axes, size: float) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
-def accuracy_svg(results: Results) -> str:
-    """`accuracy_plot` as an SVG element to stand in the page (see `_inline_svg`)."""
+def accuracy_svg(results: Results) -> Markup:
+    """`accuracy_plot` as an SVG element to stand in the page (see `inline_svg`)."""
     band = 0.17 * (len(results.models) - 1) + 0.88
     figure = Figure(figsize=(5.0, 0.62 + 0.5 * band * len(results.sets)), layout="constrained")
     accuracy_plot(figure.add_subplot(), results)
-    return _inline_svg(figure, "accuracy", "Accuracy of every model on every test set; the figures are in the table.")
+    return inline_svg(figure, "accuracy", "Accuracy of every model on every test set; the figures are in the table.")
 
 
-def map_and_behaviour_svg(results: Results, behaviour: str) -> str:
+def map_and_behaviour_svg(results: Results, behaviour: str) -> Markup:
     """`map_and_behaviour_plot` as an SVG element to stand in the page."""
     figure = Figure(figsize=(5.0, 4.1), layout="constrained")
     map_and_behaviour_plot(figure.add_subplot(), results, behaviour)
     words = f"Share of relevance on the foreground against accuracy on {readable(behaviour)}, one point a model."
-    return _inline_svg(figure, "behaviour", words)
+    return inline_svg(figure, "behaviour", words)
 
 
-def _inline_svg(figure: Figure, name: str, description: str) -> str:
+def inline_svg(figure: Figure, name: str, description: str) -> Markup:
     """The figure as an `<svg>` for HTML: text as text in the page's font, colours as the page's variables, no links.
 
     The names that matplotlib gives to markers and clip paths are prefixed, so that several figures share a page.
@@ -149,4 +170,4 @@ def _inline_svg(figure: Figure, name: str, description: str) -> str:
     body = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var(--{variable}, {colour})")
-    return f'<svg class="plot" role="img" aria-label="{escape(description)}" {box.group()}>{body.strip()}'
+    return Markup(f'<svg class="plot" role="img" aria-label="{escape(description)}" {box.group()}>{body.strip()}')

@@ -15,7 +15,8 @@ from relevit.files import atomic_write
 from relevit.report.page import refuse_existing
 from relevit.report.pictures import Case, colour_bar, png
 from relevit.report.plots import COLOURS, INK, SOFT, accuracy_plot, marker, series
-from relevit.report.results import Results, readable
+from relevit.report.results import Results
+from relevit.report.words import readable
 
 
 def render_readme_picture(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
+from markupsafe import Markup
+from rich.table import Table as RichTable
 
+from relevit.report.table import Cell, Kind, Table
+from relevit.report.words import DASH, MINUS, ends_text, readable, signed
 from relevit.statistics.estimate import Estimate
 
-DASH, MINUS = "\u2013", "\u2212"  # the dash between figures; the minus that is as wide as the plus
-
-Verdict = Literal["better", "worse", "open"]
+__all__ = ["MINUS", "Results", "Values", "accuracy_table", "markdown_table", "readable", "signed", "terminal_table"]
 
 
 Values = dict[str, dict[str, Estimate]]  # model -> test set -> accuracy in percent
@@ -53,7 +52,7 @@ class Results:
             if infinite:
                 raise ValueError(f"results need finite figures, in {title!r} these are not: {', '.join(infinite)}")
 
-    def difference(self, model: str, name: str, values: Values | None = None) -> tuple[float, Verdict] | None:
+    def difference(self, model: str, name: str, values: Values | None = None) -> tuple[float, Kind] | None:
         """Percentage points above the original on a set and whether they are settled; None for the original itself.
 
         `values` is one of `groups`; the paired `differences` belong to the main table only.
@@ -80,80 +79,60 @@ def _finite(figure: Estimate) -> bool:
     return all(map(math.isfinite, (figure.value, *figure.ends)))
 
 
-def ends_text(figure: Estimate) -> str:
-    """ "88.1-90.3" with an en dash; empty where no interval is known."""
-    return "" if figure.low == figure.high else f"{figure.low:.1f}{DASH}{figure.high:.1f}"
+def accuracy_table(
+    results: Results,
+    values: Values | None = None,
+    *,
+    title: str = "",
+    definitions: Mapping[str, str] | None = None,
+    icons: Mapping[str, Markup] | None = None,
+) -> Table:
+    """A row per model, a column per test set: mean, interval, difference from the original; the best of a column in bold.
 
-
-def readable(name: str) -> str:
-    """A name of the code as words: `background_swap+relevance` becomes `background swap + relevance`."""
-    return " + ".join(part.strip().replace("_", " ") for part in name.split("+"))
-
-
-def signed(points: float) -> str:
-    """Percentage points with their sign, one decimal, a true minus; what rounds to zero has no sign."""
-    text = f"{abs(points):.1f}"
-    if text == "0.0":
-        return text
-    return ("+" if points > 0 else MINUS) + text
-
-
-def _share(results: Results, model: str) -> str:
-    share = results.foreground_share.get(model)
-    if share is None:
-        return DASH
-    return f"{share.value:.1f}" + (f" ({ends_text(share)})" if ends_text(share) else "")
+    values: one of `results.groups` in place of the main table. definitions: what a model or a set is; icons: what stands before a
+    model's name; both on a page alone.
+    """
+    means = results.values if values is None else values
+    shares = results.foreground_share if values is None else {}
+    titles = definitions or {}
+    columns = [Cell("model", hidden=True), *(Cell(readable(name), title=titles.get(name, "")) for name in results.sets)]
+    columns += [Cell("relevance on foreground", classes="share")] if shares else []
+    rows = []
+    for model in results.models:
+        head = Cell(readable(model), title=titles.get(model, ""), icon=(icons or {}).get(model, Markup()))
+        row = [head, *(_accuracy(results, model, name, values, means) for name in results.sets)]
+        share = shares.get(model)
+        if shares:
+            row.append(
+                Cell(DASH, classes="share")
+                if share is None
+                else Cell(f"{share.value:.1f}", below=_ends(share), classes="share")
+            )
+        rows.append(row)
+    return Table(title, columns, rows, marked=[results.models.index(results.original)])
 
 
 def markdown_table(results: Results, values: Values | None = None) -> str:
-    """The table as Markdown: mean, interval, difference from the original; the best of a column in bold.
-
-    `values`: one of `results.groups` in place of the main table.
-    """
-    table = results.values if values is None else values
-    with_share = bool(results.foreground_share) and values is None
-    header = ["model", *map(readable, results.sets), *(["relevance on foreground"] if with_share else [])]
-    rows = []
-    for model in results.models:
-        row = [readable(model)]
-        for name in results.sets:
-            value, difference = table[model][name], results.difference(model, name, values)
-            cell = f"**{value.value:.1f}**" if model in results.best(name, values) else f"{value.value:.1f}"
-            cell += f" ({ends_text(value)})" if ends_text(value) else ""
-            cell += f" {signed(difference[0])}" if difference else ""
-            row.append(cell)
-        rows.append([*row, *([_share(results, model)] if with_share else [])])
-
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    rule = "| --- |" + " ---: |" * (len(header) - 1)
-    return "\n".join([line(header), rule, *map(line, rows)]) + "\n"
+    """`accuracy_table` as Markdown."""
+    return accuracy_table(results, values).markdown()
 
 
-def terminal_table(results: Results, values: Values | None = None, title: str | None = None) -> Table:
-    """The table for a terminal, turned (a row per test set) so that 80 columns hold five models.
+def terminal_table(results: Results, values: Values | None = None, title: str = "") -> RichTable:
+    """`accuracy_table` for a terminal, turned (a row per test set) so that 80 columns hold five models."""
+    table = accuracy_table(results, values, title=title).turned()
+    return replace(table, marked=[len(results.sets)]).terminal()
 
-    Mean, signed difference and the interval beneath; the best of a row in bold.
-    """
-    source = results.values if values is None else values
-    colours = {"better": "blue", "worse": "yellow", "open": "dim"}
-    table = Table(title=title, title_justify="left", box=box.HORIZONTALS, show_lines=True, pad_edge=False)
-    table.add_column("")
-    for model in results.models:
-        table.add_column(readable(model), justify="right")
-    for name in results.sets:
-        cells = [Text(readable(name))]
-        for model in results.models:
-            value, difference = source[model][name], results.difference(model, name, values)
-            cell = Text(f"{value.value:.1f}", style="bold" if model in results.best(name, values) else "")
-            if difference:
-                cell.append(f" {signed(difference[0])}", style=f"not bold {colours[difference[1]]}")
-            if ends_text(value):
-                cell.append(f"\n{ends_text(value)}", style="not bold dim")
-            cells.append(cell)
-        table.add_row(*cells)
-    if results.foreground_share and values is None:
-        shares = [_share(results, model).replace(" (", "\n").replace(")", "") for model in results.models]
-        table.add_row("relevance on foreground", *shares, style="dim")
-    return table
+
+def _accuracy(results: Results, model: str, name: str, values: Values | None, means: Values) -> Cell:
+    figure, difference = means[model][name], results.difference(model, name, values)
+    return Cell(
+        f"{figure.value:.1f}",
+        best=model in results.best(name, values),
+        change=signed(difference[0]) if difference else "",
+        kind=difference[1] if difference else "open",
+        below=_ends(figure),
+    )
+
+
+def _ends(figure: Estimate) -> list[str]:
+    return [ends_text(figure)] if ends_text(figure) else []
