@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
     from relevit.errors import Fault
 
@@ -20,7 +19,7 @@ telling: ContextVar[bool] = ContextVar("telling", default=False)  # True while a
 
 
 def show(*things: RenderableType) -> None:
-    """Print text as it is (long lines are not broken), tables and other renderables on standard output."""
+    """Print text as it is (long lines are not broken), a `report.table.Table` and whatever else rich prints on standard output."""
     _print(_console(), things)
 
 
@@ -28,25 +27,6 @@ def tell(*things: RenderableType) -> None:
     """What a command says while it works; nothing where the public function is called from Python."""
     if telling.get():
         show(*things)
-
-
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object] | None]) -> Table:
-    """A table of texts as they are; a column whose name begins with ">" is set to the right, None among the rows is a line.
-
-    Without names of columns it has no head.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(title=Text(title), title_justify="left", show_header=any(columns))
-    for name in columns:
-        drawn.add_column(name.removeprefix(">"), overflow="fold", justify="right" if name.startswith(">") else "left")
-    for row in rows:
-        if row is None:
-            drawn.add_section()
-        else:
-            drawn.add_row(*(Text(str(cell)) for cell in row))
-    return drawn
 
 
 def remark(*lines: str) -> None:

@@ -88,7 +88,7 @@ def test_help_is_quick_and_errors_reach_the_shell() -> None:
 
 def test_the_number_of_classes_may_be_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["info", "vit_tiny_patch16_224", "--num-classes", "7", "--model-args", "{num_classes: 5}"])
-    assert any(line.split() == ["│", "classes", "│", "7", "│"] for line in capsys.readouterr().out.splitlines())
+    assert any(line.split() == ["classes", "7"] for line in capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

@@ -67,6 +67,7 @@ def compose(
 
     from relevit.data.composition.composed_sets import check_apart, check_place, missing, prepare, write_compositions
     from relevit.data.composition.shift_tests import Grid
+    from relevit.report.table import Table
 
     place = Path(out)
     check_place(place)
@@ -90,7 +91,7 @@ def compose(
     check_place(place, prepared.config)
     terminal.remark(*(f"left out: {fault.kind}, {fault.file}" for fault in prepared.faults))
     rows = [(name, f"{pictures:,}") for name, pictures in prepared.counts.items()]
-    table = terminal.table("Pictures to compose", ("set", ">pictures"), rows)
+    table = Table("Pictures to compose", ("set", "pictures"), rows)
     left = len(missing(place, prepared.compositions))
     there = len(prepared.compositions) - left
     known = f"; {there:,} are there already" if there else ""

@@ -12,9 +12,8 @@ from relevit.api import types
 from relevit.api.types import public
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from relevit.diagnosis import Diagnosis, Finding
+    from relevit.report.table import Table
 
 _SHOWN = 3  # examples in the table; all are in the JSON file
 _TITLES = {"fault": "Faults: a run would stop", "warning": "Warnings: worth a look", "note": "Notes: handled"}
@@ -109,10 +108,11 @@ def doctor(
 def show(found: Checkup, given: Mapping[str, Any]) -> None:
     """Facts, findings by level, and whether a run would start."""
     from relevit.diagnosis import LEVELS
+    from relevit.report.table import Table
 
     terminal.show(
-        terminal.table(f"Model: {given['model']}", ("", ""), found.model.facts.items()),
-        terminal.table(f"Data: {given['images']}", ("", ""), found.data.facts.items()),
+        Table(f"Model: {given['model']}", ("", ""), list(found.model.facts.items()), left=(0, 1)),
+        Table(f"Data: {given['images']}", ("", ""), list(found.data.facts.items()), left=(0, 1)),
     )
     for level in LEVELS:
         findings = [finding for finding in found.findings if finding.level == level]
@@ -133,21 +133,16 @@ def _is_local(model: Any) -> bool:
 
 
 def _table(title: str, findings: list[Finding]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
+    from relevit.report.table import Cell, Table
 
-    table = Table(title=title, title_justify="left", show_lines=True)
-    table.add_column("kind", max_width=34)
-    table.add_column("count", justify="right")
-    table.add_column("examples", overflow="fold", ratio=3)
-    table.add_column("what to do", ratio=2)
+    rows = []
     for finding in findings:
         lines = [where.file + (f" ({where.detail})" if where.detail else "") for where in finding.where[:_SHOWN]]
         if len(finding.where) > _SHOWN:
             lines.append(f"... and {len(finding.where) - _SHOWN} more")
-        cells = (finding.kind, str(len(finding.where)), "\n".join(lines), finding.remedy)
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+        examples = Cell("".join(lines[:1]), below=lines[1:])
+        rows.append((finding.kind, str(len(finding.where)), examples, finding.remedy))
+    return Table(title, ("kind", "count", "examples", "what to do"), rows, left=(0, 2, 3))
 
 
 def _verdict(findings: list[Finding]) -> str:

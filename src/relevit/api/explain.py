@@ -65,8 +65,8 @@ def explain(
     jobs = overlay_jobs(types.listed(images), out)
     net, view = load(
         model,
-        protocol,
-        pick_device(device),
+        protocol=protocol,
+        device=pick_device(device),
         checkpoint=checkpoint,
         num_classes=num_classes,
         model_args=model_args,
@@ -89,15 +89,23 @@ def explain(
 
 def show(explained: list[Explained], given: Mapping[str, Any]) -> None:
     """A row for each image. Raises UserError where some could not be read."""
+    from relevit.report.table import Table
+
     target = ["map of"] if given["target"] is not None else []
     rows = [
-        (row.source, row.predicted_name, f"{row.probability:.1%}", *([row.target_name] if target else []), row.overlay)
+        (
+            str(row.source),
+            row.predicted_name,
+            f"{row.probability:.1%}",
+            *([row.target_name] if target else []),
+            str(row.overlay),
+        )
         for row in explained
         if row.fault is None
     ]
     if rows:
-        columns = ("image", "predicted class", ">probability", *target, "picture")
-        terminal.show(terminal.table(f"What {given['model']} says", columns, rows))
+        columns = ("image", "predicted class", "probability", *target, "picture")
+        terminal.show(Table(f"What {given['model']} says", columns, rows, left=(0, 1, 3, 4)))
     faults = [row.fault for row in explained if row.fault is not None]
     if faults:
         raise UserError(f"{len(faults)} of {len(explained)} images could not be read: " + "; ".join(faults))

@@ -10,8 +10,6 @@ from relevit.api import types
 from relevit.api.types import public
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from relevit.training.loop import FinetuneResult
 
 
@@ -138,15 +136,17 @@ def finetune(
 def show(result: FinetuneResult, given: Mapping[str, Any]) -> None:
     """The trials of learning rates, the metrics and the best checkpoint."""
     if "trials" in result.metrics:
-        terminal.show(_trials(result.metrics["trials"]))
+        _show_trials(result.metrics["trials"])
     for name, value in result.metrics.items():
         if name not in ("history", "trials"):  # it is in epochs.csv
             terminal.show(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     terminal.show(f"best checkpoint: {result.checkpoint}")
 
 
-def _trials(trials: list[dict[str, Any]]) -> Table:
+def _show_trials(trials: list[dict[str, Any]]) -> None:
     """The trials of learning rates as a table."""
+    from relevit.report.table import Table
+
     rows = []
     for trial in trials:
         if "failed" in trial:
@@ -157,7 +157,7 @@ def _trials(trials: list[dict[str, Any]]) -> Table:
         accuracy = f"{trial['accuracy']:.1f}", f"{trial['accuracy_change']:+.1f}"
         loss = f"{trial['classification_loss']:.4f}", f"{trial['classification_loss_change']:+.4f}"
         rows.append((f"{trial['lr']:g}", *accuracy, *loss, verdict + (", chosen" if trial["chosen"] else "")))
-    table = terminal.table("trials", ("learning rate", "accuracy", "change", "L_cls", "change", "by the rule"), rows)
+    columns = ("learning rate", "accuracy", "change", "L_cls", "change", "by the rule")
+    terminal.show(Table("trials", columns, rows, left=(0, 5)))
     if not any(trial.get("keeps_accuracy") and trial.get("loss_does_not_rise") for trial in trials):
-        table.caption = "L_cls rises wherever accuracy is kept: accuracy decides alone"
-    return table
+        terminal.show("L_cls rises wherever accuracy is kept: accuracy decides alone")

@@ -41,4 +41,6 @@ def info(
 
 def show(facts: dict[str, str], given: Mapping[str, Any]) -> None:
     """The facts as a table."""
-    terminal.show(terminal.table(str(given["model"]), ("", ""), facts.items()))
+    from relevit.report.table import Table
+
+    terminal.show(Table(str(given["model"]), ("", ""), list(facts.items()), left=(0, 1)))

@@ -12,9 +12,8 @@ from relevit.api.types import command_line, public
 from relevit.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from relevit.evaluation.interpolation import Curve
+    from relevit.report.table import Table
 
 _BUILTIN = "builtin"
 
@@ -179,8 +178,10 @@ def _builtin(name: str, shifted: bool) -> dict[str, Any]:
 
 
 def _table(curve: Curve) -> Table:
+    from relevit.report.table import Table
+
     rows = []
     for point in curve.points:
         said = "chosen" if point is curve.best else "" if curve.within(point) else "beyond the budget"
         rows.append((f"{point.alpha:g}", f"{point.in_distribution_mean:.1f}", f"{point.shifted_mean:.1f}", said))
-    return terminal.table("R@1 in percent, means over sets", (">alpha", ">in distribution", ">shifted", ""), rows)
+    return Table("R@1 in percent, means over sets", ("alpha", "in distribution", "shifted", ""), rows, left=(3,))

@@ -101,8 +101,10 @@ def show(run: MaskRun, given: Mapping[str, Any]) -> None:
     """What became of the images."""
     from relevit.masking.refinement import OBJECT
     from relevit.masking.run.publish import OVERRIDE, UNREADABLE, count_outcomes
+    from relevit.report.table import Table
 
-    table = terminal.table("Masks", ("outcome", ">images"), count_outcomes(run.rows).items())
+    rows = [(outcome, str(count)) for outcome, count in count_outcomes(run.rows).items()]
+    table = Table("Masks", ("outcome", "images"), rows)
     rate = f", {run.made / run.seconds:.2f} images/s" if run.made else ""
     done = f"{len(run.rows)} images, {run.made} done now in {run.seconds:.1f} s{rate}"
     terminal.show(table, done, f"look through them: {run.sheet}")

@@ -13,9 +13,8 @@ from relevit.api.types import command_line, public
 from relevit.errors import ArgumentError, UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from relevit.experiments.reproduce import Planned
+    from relevit.report.table import Table
 
 
 class Reproduced(NamedTuple):
@@ -167,12 +166,14 @@ def _data(given: Mapping[str, Any]) -> Any:
 
 
 def _planned_table(title: str, planned: list[Planned]) -> Table:
+    from relevit.report.table import Table
+
     rows = []
     for entry in planned:
         seconds = entry.job.seconds
         took = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
         rows.append((entry.experiment, entry.job.key, entry.state, took, ", ".join(entry.job.needs)))
-    return terminal.table(title, ("experiment", "run", "state", ">CPU core", "needs"), rows)
+    return Table(title, ("experiment", "run", "state", "CPU core", "needs"), rows, left=(0, 1, 2, 4))
 
 
 def _planned_counts(planned: list[Planned], at_once: int, builtin: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -84,6 +84,7 @@ class Table:
         rows: as many cells each.
         marked: numbers of rows that are set apart; on a page they are of the class `mark`.
         classes: of the table on a page.
+        left: numbers of the columns of words, which are set to the left; figures are set to the right.
     """
 
     title: str
@@ -92,6 +93,7 @@ class Table:
     marked: Iterable[int] = ()
     mark: str = "original"
     classes: str = ""
+    left: Collection[int] = (0,)
 
     def turned(self) -> Table:
         """The same with rows as columns."""
@@ -105,16 +107,25 @@ class Table:
         return "\n".join([text[0], "| --- |" + " ---: |" * (len(self.columns) - 1), *text[1:]]) + "\n"
 
     def terminal(self) -> RichTable:
-        """For `rich`; rows are ruled where a cell has lines below."""
+        """For `rich`, which prints the table by itself; rows are ruled where a cell has lines below, and heads without text
+        are left out."""
         lines = any(_cell(cell).below for row in self.rows for cell in row)
         table = RichTable(
-            title=self.title or None, title_justify="left", box=box.HORIZONTALS, show_lines=lines, pad_edge=False
+            title=Text(self.title) if self.title else None,
+            title_justify="left",
+            box=box.HORIZONTALS,
+            show_header=any(self.columns),
+            show_lines=lines,
+            pad_edge=False,
         )
         for number, head in enumerate(map(_cell, self.columns)):
-            table.add_column("" if head.hidden else head.text, justify="right" if number else "left")
+            text = Text("" if head.hidden else head.text)
+            table.add_column(text, justify="left" if number in self.left else "right", overflow="fold")
         for number, row in enumerate(self.rows):
             table.add_row(*(_cell(cell).terminal() for cell in row), style="dim" if number in set(self.marked) else "")
         return table
+
+    __rich__ = terminal
 
     def html(self) -> Markup:
         """In a region of its own that can be scrolled."""
