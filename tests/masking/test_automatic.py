@@ -7,8 +7,9 @@ from PIL import Image
 
 import relevit.masking.make as automatic
 from relevit.errors import UserError
-from relevit.masking.make import automatic_masks, patch_size
+from relevit.masking.make import automatic_masks
 from relevit.masking.refinement import NO_OBJECT, OBJECT, backbone_size, finished_mask, working_size
+from relevit.models.attention import patch_size
 from tiny_masks import colour_features, picture
 from tiny_run import tiny_model
 

@@ -36,7 +36,7 @@ class Handover:
 
 
 @dataclass
-class LeanBlock:
+class FrugalBlock:
     """One block's attention after the forward pass: its output and `link` are in the graph, the rest is plain data."""
 
     output: Tensor  # (batch, heads, queries, dim)
@@ -47,8 +47,8 @@ class LeanBlock:
 
 
 @contextmanager
-def logit_backward(blocks: list[LeanBlock]) -> Iterator[None]:
-    """Around the backward pass from the logits to the blocks' outputs, of which `lean_carry` wants to know."""
+def logit_backward(blocks: list[FrugalBlock]) -> Iterator[None]:
+    """Around the backward pass from the logits to the blocks' outputs, of which `frugal_carry` wants to know."""
     try:
         for block in blocks:
             block.handover.expected = True
@@ -58,16 +58,16 @@ def logit_backward(blocks: list[LeanBlock]) -> Iterator[None]:
             block.handover.expected = False
 
 
-def lean_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> LeanBlock:
+def frugal_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> FrugalBlock:
     """softmax(scale Q K^T + bias) V; bias (1 or batch, 1 or heads, queries, keys) may require a gradient."""
     handover = Handover()
     output, link, weights = _Attention.apply(query, key, value, bias, scale, handover)
     if not output.requires_grad:
         output.requires_grad_()  # frozen weights: a leaf, so that the logit has a derivative with respect to it
-    return LeanBlock(output, link, weights, value.detach(), handover)
+    return FrugalBlock(output, link, weights, value.detach(), handover)
 
 
-def lean_carry(row: Tensor, block: LeanBlock, output_gradient: Tensor, rows: slice | None = None) -> Tensor:
+def frugal_carry(row: Tensor, block: FrugalBlock, output_gradient: Tensor, rows: slice | None = None) -> Tensor:
     """r Abar, (batch, queries) to (batch, keys), for the constant G = d V^T, d = `output_gradient`.
 
     rows: where r is not zero (None: everywhere).

@@ -22,7 +22,7 @@ from relevit.explainers.attention_maps import (
     readout_rows,
     score_of,
 )
-from relevit.explainers.frugal_attention import LeanBlock, lean_attention, lean_carry, logit_backward
+from relevit.explainers.frugal_attention import FrugalBlock, frugal_attention, frugal_carry, logit_backward
 from relevit.models.attention import TokenLayout, capture, composed_attention, prepare_attention
 
 
@@ -41,8 +41,8 @@ def explain(request: Request) -> Explanation:
     check_logits(logits)
     check_maps(model, [tuple(_weights(block).shape) for block in blocks], layout)
     score = score_of(logits, pick_target(logits, request.target))
-    handles = [block.output if isinstance(block, LeanBlock) else block for block in blocks]
-    with logit_backward([block for block in blocks if isinstance(block, LeanBlock)]):
+    handles = [block.output if isinstance(block, FrugalBlock) else block for block in blocks]
+    with logit_backward([block for block in blocks if isinstance(block, FrugalBlock)]):
         gradients = list(
             torch.autograd.grad(score, handles, retain_graph=request.keep_graph, create_graph=second_order)
         )
@@ -52,9 +52,9 @@ def explain(request: Request) -> Explanation:
     return logits, row[:, layout.prefix :].unflatten(1, layout.grid)
 
 
-def _weights(block: LeanBlock | Tensor) -> Tensor:
+def _weights(block: FrugalBlock | Tensor) -> Tensor:
     """The attention of a block (batch, heads, queries, keys)."""
-    return block.weights if isinstance(block, LeanBlock) else block
+    return block.weights if isinstance(block, FrugalBlock) else block
 
 
 def _attend(
@@ -66,15 +66,15 @@ def _attend(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> tuple[Tensor, LeanBlock | Tensor]:
-    """The lean attention; with dropout of attention weights, the composed one."""
+) -> tuple[Tensor, FrugalBlock | Tensor]:
+    """The frugal attention; with dropout of attention weights, the composed one."""
     if dropout_p > 0.0:
         return composed_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-    block = lean_attention(*prepare_attention(query, key, value, attn_mask, is_causal, scale, enable_gqa))
+    block = frugal_attention(*prepare_attention(query, key, value, attn_mask, is_causal, scale, enable_gqa))
     return block.output, block
 
 
-def _propagate(blocks: list[LeanBlock | Tensor], gradients: list[Tensor], layout: TokenLayout) -> Tensor:
+def _propagate(blocks: list[FrugalBlock | Tensor], gradients: list[Tensor], layout: TokenLayout) -> Tensor:
     """The readout row of R - I, (batch, tokens); empties both lists on the way, so that nothing is held longer than needed.
 
     What the row starts with is kept apart: in a mean over patches it would bury small relevance in rounding errors.
@@ -94,11 +94,11 @@ def _propagate(blocks: list[LeanBlock | Tensor], gradients: list[Tensor], layout
     return found
 
 
-def _carry(row: Tensor, block: LeanBlock | Tensor, gradient: Tensor, rows: slice | None = None) -> Tensor:
+def _carry(row: Tensor, block: FrugalBlock | Tensor, gradient: Tensor, rows: slice | None = None) -> Tensor:
     """r Abar = sum over j of r_j mean over heads of relu(G_jk A_jk): (batch, queries) to (batch, keys).
 
-    rows: where r is not zero (None: everywhere). gradient: of the logit, by the weights, or by a lean block's output.
+    rows: where r is not zero (None: everywhere). gradient: of the logit, by the weights, or by a frugal block's output.
     """
-    if isinstance(block, LeanBlock):
-        return lean_carry(row, block, gradient, rows)
+    if isinstance(block, FrugalBlock):
+        return frugal_carry(row, block, gradient, rows)
     return torch.einsum("bj,bhjk->bk", row, (gradient * block).relu()) / block.shape[1]

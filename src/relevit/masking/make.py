@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from relevit.images import to_rgb
 from relevit.masking.features import Kind, accept_size, patch_features
 from relevit.masking.refinement import MAX_SIDE, AutomaticMask, backbone_view, finished_mask
 from relevit.masking.tokencut import Cut, tokencut
-from relevit.models.attention import attention_modules, unwrap
+from relevit.models.attention import patch_size
 from relevit.models.loading import data_config
 from relevit.models.working import device_of
 
-__all__ = ["AutomaticMask", "automatic_masks", "cut_views", "patch_size"]
+__all__ = ["AutomaticMask", "automatic_masks", "cut_views"]
 
 
 def automatic_masks(
@@ -80,14 +79,6 @@ def object_patches(cut: Cut) -> list[tuple[np.ndarray, tuple[float, float]]]:
     masks = (cut.masks & cut.found[:, None, None]).cpu().numpy()
     values = cut.eigenvalues.double().cpu().numpy()
     return [(masks[i], (float(values[i, 0]), float(values[i, 1]))) for i in range(len(masks))]
-
-
-def patch_size(model: nn.Module) -> tuple[int, int]:
-    """Height and width of the model's patches in pixels. Raises UserError for a model that is not supported."""
-    attention_modules(model, readout=False)
-    embed: Any = unwrap(model).patch_embed
-    patch = getattr(embed, "patch_size", None) or embed.feat_ratio()
-    return (patch, patch) if isinstance(patch, int) else (int(patch[0]), int(patch[1]))
 
 
 def check_features(model: nn.Module, kind: Kind, block: int) -> None:

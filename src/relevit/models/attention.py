@@ -143,9 +143,7 @@ def patch_grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
 
     Raises UserError for a model without a readable attention and for an image size that it does not accept.
     """
-    attention_modules(model, readout=False)
-    embed: Any = unwrap(model).patch_embed
-    patch = patch_size(model)
+    patch, embed = patch_size(model), _embedding(model)
     fixed = getattr(embed, "img_size", None)
     if getattr(embed, "strict_img_size", True) and fixed is not None and tuple(fixed) != (height, width):
         raise UserError(
@@ -162,8 +160,9 @@ def patch_grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
 
 
 def patch_size(model: nn.Module) -> tuple[int, int]:
-    """Height and width of a patch, in pixels."""
-    embed: Any = unwrap(model).patch_embed
+    """Height and width of a patch, in pixels. Raises UserError for a model without a readable attention."""
+    attention_modules(model, readout=False)
+    embed = _embedding(model)
     return _pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
 
 
@@ -290,6 +289,10 @@ def check_channels(model: nn.Module, channels: int) -> None:
     taken = getattr(projection, "in_channels", channels)
     if taken != channels:
         raise UserError(f"images have {channels} channels, but the model takes {taken}")
+
+
+def _embedding(model: nn.Module) -> Any:
+    return unwrap(model).patch_embed
 
 
 def _pair(size: Any) -> tuple[int, int]:

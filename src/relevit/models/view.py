@@ -32,7 +32,7 @@ _FILTERS = {
 }
 
 
-class Views(NamedTuple):
+class Framed(NamedTuple):
     """One sample in the model's input frame."""
 
     image: Float[Tensor, "3 height width"]  # normalised
@@ -93,7 +93,7 @@ class EvaluationView(_View):
         image: Image.Image | np.ndarray,
         mask: Float[np.ndarray, "h w"],
         ignore: Bool[np.ndarray, "h w"] | None = None,
-    ) -> Views:
+    ) -> Framed:
         """The picture, its mask and its ignored pixels in the same view; what lies beyond the picture is background."""
         picture = as_picture(image)
         _same_size(picture, mask, ignore)
@@ -103,7 +103,7 @@ class EvaluationView(_View):
         padding = (-left, left + self.width - width, -top, top + self.height - height)  # negative numbers crop
         soft = F.pad(planes[0], padding)
         ignored = F.pad(planes[1], padding) > 0
-        return Views(self(picture), soft.contiguous(), ignored.contiguous())
+        return Framed(self(picture), soft.contiguous(), ignored.contiguous())
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         """The size (width, height) of the picture before the crop."""
@@ -143,7 +143,7 @@ class TrainingView(_View):
         mask: Float[np.ndarray, "h w"],
         ignore: Bool[np.ndarray, "h w"] | None = None,
         generator: torch.Generator | None = None,
-    ) -> Views:
+    ) -> Framed:
         picture = as_picture(image)
         _same_size(picture, mask, ignore)
         height, width = round(self.resize * self.height), round(self.resize * self.width)
@@ -157,7 +157,7 @@ class TrainingView(_View):
         soft, ignored = _planes(mask, ignore, height, width)[:, top : top + self.height, left : left + self.width]
         if flipped:
             values, soft, ignored = values.flip(-1), soft.flip(-1), ignored.flip(-1)
-        return Views(values.contiguous(), soft.contiguous(), (ignored > 0).contiguous())
+        return Framed(values.contiguous(), soft.contiguous(), (ignored > 0).contiguous())
 
 
 def evaluation_view(config: Mapping[str, Any]) -> EvaluationView:

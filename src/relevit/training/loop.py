@@ -84,19 +84,10 @@ class RunState:
 def finetune(
     model: nn.Module | str | os.PathLike[str], samples: Any, out: str | os.PathLike[str] | None, **keywords: Any
 ) -> FinetuneResult:
-    """Fine-tune a model by its relevance maps, or by another method of METHODS; the defaults are the paper's for ViT-B.
+    """`relevit.finetune` for keywords that are the fields of `TrainingSettings`; there and in api/finetune.py they are told.
 
-    model: a module, trained in place, or what `relevit.load` takes. samples: a folder of class folders with images
-    (masks by the same relative name in the folder `masks`, or the images' own alpha), or a data set of (image, mask,
-    label[, ignore[, name]]). out: the run's folder. The same call goes on with an interrupted run and returns the
-    result of a finished one. None: nothing is written at all, and nothing can be resumed.
-
-    keywords: the fields of `TrainingSettings`.
-
-    The model trains in training mode, with dropout as it was built. Afterwards modes and device are as before, the
-    weights are those of the best epoch. Raises UserError for unusable arguments, samples or folders before training
-    starts, and NonFiniteLossError (a UserError) for a loss or a gradient that is not finite. Ctrl-C saves the state and
-    stops.
+    The model trains in training mode, with dropout as it was built, a module in place; afterwards modes and device are as
+    before, the weights are those of the best epoch. Ctrl-C saves the state and stops.
     """
     settings = TrainingSettings(**keywords)
     settings.check()

@@ -29,7 +29,7 @@ from torch import nn
 from relevit.errors import UserError
 from relevit.files import atomic_write
 from relevit.masking.features import Kind
-from relevit.masking.make import check_features, check_numbers, cut_views, object_patches, patch_size
+from relevit.masking.make import check_features, check_numbers, cut_views, object_patches
 from relevit.masking.refinement import MAX_SIDE, backbone_size
 from relevit.masking.run.plan import Size, check_clashes, check_folder, find_jobs, make_batches, read_sizes
 from relevit.masking.run.publish import (
@@ -52,6 +52,7 @@ from relevit.masking.run.state import (
     start_worker,
     view_of,
 )
+from relevit.models.attention import patch_size
 from relevit.models.fingerprints import of_weights as fingerprint
 from relevit.models.loading import data_config, load
 from relevit.models.working import working
