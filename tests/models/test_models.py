@@ -179,3 +179,18 @@ def test_weights_twice_are_refused(model: Any, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, model)
     with pytest.raises(UserError, match="not both"):
         load(tmp_path, checkpoint="other.pth")
+
+
+def test_architecture_at_file_and_modules(model: Any, tmp_path: Path) -> None:
+    """Weights of a file in a timm model by one name; a module is taken as it is, mode and all."""
+    torch.save(model.state_dict(), tmp_path / "w@1.pth")
+    assert same(load(f"{NAME}@{tmp_path}/w@1.pth", **TINY)[0], model)
+    assert same(load(f"{NAME}@{tmp_path}/w@1.pth", num_classes=7, model_args={**TINY, "num_classes": 3})[0], model)
+    with pytest.raises(UserError, match="names its weights: leave out checkpoint"):
+        load(f"{NAME}@{tmp_path}/w@1.pth", checkpoint="x.pth")
+    net, view = load(model.train())
+    assert net is model and net.training and view(Image.new("RGB", (31, 53))).shape == (3, 24, 24)
+    assert load((model, len))[1] is len and load((model, len), protocol="paper")[1] is not len
+    for changed in ({"checkpoint": "x.pth"}, {"num_classes": 3}, {"model_args": {"img_size": 8}}, {"drop_rate": 0.1}):
+        with pytest.raises(UserError, match="is for a model given by its name"):
+            load(model, **changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 from pathlib import Path
@@ -44,6 +45,20 @@ class TinySamples:
     def __getitem__(self, index: int) -> Sample:
         ignore = None if self.ignore is None else self.ignore[index]
         return Sample(self.images[index], self.masks[index], int(self.labels[index]), ignore, f"picture-{index}")
+
+
+class InterruptingSamples(TinySamples):
+    """The same, of which the reading of number `after` is interrupted by Ctrl-C."""
+
+    def __init__(self, count: int, after: int) -> None:
+        super().__init__(count)
+        self.left = after
+
+    def __getitem__(self, index: int) -> Sample:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().__getitem__(index)
 
 
 def arguments(**changed: Any) -> dict[str, Any]:
@@ -96,3 +111,20 @@ def run(out: str | None, kill_at: int | None = None, **changed: Any) -> tuple[in
 def weights_of(out: Path) -> dict[str, bytes]:
     """The bytes of the checkpoints' weights."""
     return {name: (out / name / "model.safetensors").read_bytes() for name in ("best", "last")}
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a model's weights."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two models, or two copies of weights, agree to the bit."""
+    first, second = (given.state_dict() if isinstance(given, torch.nn.Module) else given for given in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """The rows of a run's log."""
+    with file.open() as opened:
+        return list(csv.DictReader(opened))

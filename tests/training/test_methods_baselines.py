@@ -20,7 +20,7 @@ from relevit.training.loop import finetune
 from relevit.training.methods import METHODS
 from relevit.training.step import Step
 from relevit.training.terms import total
-from tiny_run import TinySamples, arguments, tiny_model
+from tiny_run import TinySamples, arguments, same, tiny_model
 
 BATCH, HEIGHT, WIDTH = 3, 12, 20
 CLASSES = 7
@@ -148,9 +148,6 @@ def test_in_the_loop_the_weight_matters_if_correct(name):
     def trained(method: str, weight: float) -> dict[str, torch.Tensor]:
         usual = arguments(epochs=1, method=method, lambda_relevance=weight, validation=None)
         return finetune(tiny_model(drop=0.0), TinySamples(6), None, **usual).model.state_dict()
-
-    def same(one: dict, other: dict) -> bool:
-        return all(torch.equal(one[key], other[key]) for key in one)
 
     assert same(trained(f"{name}_as_released", 0.8), trained(f"{name}_as_released", 50.0))
     assert not same(trained(name, 0.8), trained(name, 50.0))

@@ -1,8 +1,6 @@
 """Ablations and the methods beyond the paper: what their terms are, and the second picture and the original's logits."""
 
 import math
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from relevit.training import losses
 from relevit.training.batches import Items, altered_by, collate
 from relevit.training.loop import finetune
 from relevit.training.methods import METHODS, another_background, total
-from tiny_run import TinySamples, arguments, tiny_model, weights_of
+from tiny_run import InterruptingSamples, TinySamples, arguments, tiny_model, weights_of
 
 ABLATIONS = {
     "without_classification": {"background": 1.4, "foreground": 0.35},
@@ -170,22 +168,13 @@ def test_the_reference_is_the_model_before_even_if_interrupted(tmp_path, monkeyp
         assert not outputs.reference_logits.requires_grad
         return inner.loss(outputs, options)
 
-    class Interrupting(TinySamples):
-        left = 45
-
-        def __getitem__(self, index):
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().__getitem__(index)
-
     monkeypatch.setitem(METHODS, "distillation", inner._replace(loss=loss))
     usual = arguments(method="distillation", epochs=2)
     whole = finetune(tiny_model(), TinySamples(14), tmp_path / "whole", **usual)
     undisturbed, model = [*seen], tiny_model()
     seen.clear()
     with pytest.raises(KeyboardInterrupt):
-        finetune(model, Interrupting(14), tmp_path / "run", **usual)
+        finetune(model, InterruptingSamples(14, after=45), tmp_path / "run", **usual)
     assert not torch.equal(model.head.weight, tiny_model().head.weight)
     resumed = finetune(model, TinySamples(14), tmp_path / "run", **usual)
     assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")

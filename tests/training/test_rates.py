@@ -2,11 +2,8 @@
 test_experiments.py."""
 
 import json
-import os
-import signal
 
 import pytest
-import torch
 from torch import nn
 
 from relevit.errors import UserError
@@ -15,18 +12,13 @@ from relevit.training.learning_rate import default_rates, table
 from relevit.training.loop import finetune
 from relevit.training.methods import METHODS
 from relevit.training.terms import Term
-from tiny_run import TinySamples, arguments, tiny_model, weights_of
+from tiny_run import InterruptingSamples, TinySamples, arguments, same, tiny_model, weights_of
 
 GRID = [1e-5, 2e-3, 1e-2]
 
 
 def auto(**changed):
     return arguments(lr="auto", rates=GRID, epochs=1, previews=0, **changed)
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_the_run_is_the_trial_that_the_rule_chooses(tmp_path, monkeypatch):
@@ -87,20 +79,11 @@ def test_the_run_is_the_trial_that_the_rule_chooses(tmp_path, monkeypatch):
 
 
 def test_interrupted_in_the_second_trial(tmp_path, monkeypatch):
-    class Interrupting(TinySamples):
-        left = 65
-
-        def __getitem__(self, index):
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().__getitem__(index)
-
     monkeypatch.setattr(rates, "choose_rate", lambda original, trials: 2e-3)
     finetune(tiny_model(), TinySamples(14), tmp_path / "whole", **auto())
     model = tiny_model()
     with pytest.raises(KeyboardInterrupt):
-        finetune(model, Interrupting(14), tmp_path / "run", **auto())
+        finetune(model, InterruptingSamples(14, after=65), tmp_path / "run", **auto())
     assert (tmp_path / "run" / "trials" / "1e-05" / "result.json").exists()
     assert not (tmp_path / "run" / "trials" / "0.01").exists() and not (tmp_path / "run" / "result.json").exists()
     assert same(model, tiny_model())

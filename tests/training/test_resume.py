@@ -1,6 +1,5 @@
 """A run that is killed with SIGKILL, at any moment, and started again ends as if nothing had happened."""
 
-import csv
 import multiprocessing
 import os
 import random
@@ -38,8 +37,7 @@ def uninterrupted(tmp_path_factory):
 
 
 def without_seconds(file: Path) -> list[dict[str, str]]:
-    with file.open() as opened:
-        return [{key: row[key] for key in row if key != "seconds"} for row in csv.DictReader(opened)]
+    return [{key: row[key] for key in row if key != "seconds"} for row in tiny_run.rows_of(file)]
 
 
 def check_same(out: Path, whole: Path) -> None:

@@ -1,6 +1,5 @@
 """`finetune` in two processes, started as a user does, on processors: the weights of one process, also after a kill."""
 
-import csv
 import json
 import subprocess
 import time
@@ -15,7 +14,7 @@ from PIL import Image
 from launching import accelerate_launch, environment, finished, torchrun
 from relevit.models.checkpoints import read_weights, save_checkpoint
 from relevit.training.loop import finetune
-from tiny_run import TinySamples, arguments, tiny_model, weights_of
+from tiny_run import TinySamples, arguments, rows_of, tiny_model, weights_of
 
 pytestmark = pytest.mark.slow
 
@@ -68,8 +67,7 @@ def check_close(run: Path, expected: dict[str, torch.Tensor]) -> None:
 
 
 def steps_of(run: Path) -> list[list[float]]:
-    with (run / "steps.csv").open() as opened:
-        return [[float(value) for name, value in row.items() if name != "seconds"] for row in csv.DictReader(opened)]
+    return [[float(row[name]) for name in row if name != "seconds"] for row in rows_of(run / "steps.csv")]
 
 
 def test_the_command_under_torchrun_trains_as_one_process(given, tmp_path):

@@ -1,7 +1,5 @@
 """Partial fine-tuning: what moves, and that nothing else does, to the bit."""
 
-import os
-import signal
 import sys
 
 import pytest
@@ -13,7 +11,7 @@ from families import build
 from relevit.errors import UserError
 from relevit.training.loop import finetune
 from relevit.training.trainable import TrainableWeights, check_trainable
-from tiny_run import CLASSES, TinySamples, arguments, tiny_model, weights_of
+from tiny_run import CLASSES, InterruptingSamples, TinySamples, arguments, tiny_model, weights_of
 
 MODES = {
     "all": lambda name: True,
@@ -121,21 +119,12 @@ def test_adapters_are_drawn_from_the_seed():
 
 @pytest.mark.parametrize("trainable", ["lora:2", "last:1"])
 def test_an_interrupted_run_goes_on(trainable, tmp_path):
-    class Interrupting(TinySamples):
-        left = 40
-
-        def __getitem__(self, index):
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().__getitem__(index)
-
     usual = arguments(trainable=trainable, epochs=2, previews=0)
     whole = finetune(tiny_model(), TinySamples(14), tmp_path / "whole", **usual)
     model = tiny_model()
     kind, flag = kinds(model), flags(model)
     with pytest.raises(KeyboardInterrupt):
-        finetune(model, Interrupting(14), tmp_path / "run", **usual)
+        finetune(model, InterruptingSamples(14, after=40), tmp_path / "run", **usual)
     assert kinds(model) == kind and flags(model) == flag
     finetune(model, TinySamples(14), tmp_path / "run", **usual)  # the same module, half trained
     assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")

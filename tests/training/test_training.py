@@ -1,9 +1,8 @@
-import csv
+import dataclasses
 import json
 import math
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +17,19 @@ from relevit.training.loop import finetune
 from relevit.training.losses import confidence_loss, relevance_loss
 from relevit.training.methods import METHODS, Method, Term
 from relevit.training.monitor import NonFiniteLossError
+from relevit.training.settings import NOT_RECORDED, TrainingSettings
 from relevit.training.step import Step
-from tiny_run import CLASSES, TinySamples, arguments, tiny_model, weights_of
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+from tiny_run import (
+    CLASSES,
+    InterruptingSamples,
+    TinySamples,
+    arguments,
+    rows_of,
+    same,
+    tiny_model,
+    weights,
+    weights_of,
+)
 
 
 def check_close(one: torch.nn.Module, other: torch.nn.Module) -> None:
@@ -31,15 +37,6 @@ def check_close(one: torch.nn.Module, other: torch.nn.Module) -> None:
     for name, tensor in other.state_dict().items():
         if not name.endswith("qkv.bias"):
             torch.testing.assert_close(one.state_dict()[name], tensor, rtol=1e-4, atol=2e-6)
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open() as opened:
-        return list(csv.DictReader(opened))
-
-
-def same(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -188,19 +185,10 @@ def test_another_configuration_is_refused(changed, difference, tmp_path):
 
 
 def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path, capsys):
-    class Interrupting(TinySamples):
-        left = 45
-
-        def __getitem__(self, index):
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().__getitem__(index)
-
     whole = finetune(tiny_model(), TinySamples(14), tmp_path / "whole", **arguments())
     model, handler = tiny_model(), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        finetune(model, Interrupting(14), tmp_path / "run", **arguments(progress=True))
+        finetune(model, InterruptingSamples(14, after=45), tmp_path / "run", **arguments(progress=True))
     assert "Interrupted after step" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler
     assert (tmp_path / "run" / "state" / "state.pt").exists()
@@ -372,3 +360,13 @@ def test_explainer_of_the_maps(tmp_path):
         finetune(tiny_model(drop=0.0), TinySamples(4), tmp_path / "gae", **usual, trainable="attention")
     with pytest.raises(UserError, match="explainer: 'gae' in the folder"):
         finetune(tiny_model(drop=0.0), TinySamples(4), tmp_path / "gae", explainer="rollout", **usual)
+
+
+def test_every_setting_is_recorded_but_a_short_list(tmp_path):
+    """A new setting that nobody thinks of is compared; what is not recorded is a setting, too."""
+    names = {field.name for field in dataclasses.fields(TrainingSettings)}
+    assert names >= NOT_RECORDED and TrainingSettings().recorded().keys() == names - NOT_RECORDED
+    finetune(tiny_model(), TinySamples(4), tmp_path / "run", **arguments(epochs=1, previews=0))
+    assert json.loads((tmp_path / "run" / "config.json").read_text()).keys() >= names - NOT_RECORDED
+    with pytest.raises(TypeError, match="learning_rate"):
+        finetune(tiny_model(), TinySamples(4), None, learning_rate=1e-3)

@@ -102,8 +102,9 @@ class Logs:
         self._to_board("validation", validation, row["step"])
 
     def _to_board(self, kind: str, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items() if self._board is not None else ():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
 
 
 def epoch_columns(training: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
