@@ -22,17 +22,9 @@ LONG_FILES: set[str] = {
     "tests/evaluation/test_evaluate_folder.py",
 }
 LONG_FUNCTIONS: set[str] = {
-    "src/relevit/auditing/pictures.py:find_pictures",
     "src/relevit/data/composition/composed_sets.py:prepare",
     "src/relevit/data/splits.py:paper_split",
     "src/relevit/diagnosis.py:examine_data",
-    "src/relevit/evaluation/frozen/knn.py:knn",
-    "src/relevit/evaluation/frozen/linear_probe.py:train_linear_probe",
-    "src/relevit/evaluation/maps/insertion_deletion.py:insertion_deletion",
-    "src/relevit/evaluation/maps/map_batches.py:map_batches",
-    "src/relevit/evaluation/maps/perturbation.py:perturbation",
-    "src/relevit/evaluation/maps/sufficient_subsets.py:sufficient_subsets",
-    "src/relevit/evaluation/run.py:evaluate",
     "src/relevit/experiments/builtin_plan.py:fill",
     "src/relevit/experiments/jobs.py:run_jobs",
     "src/relevit/masking/run/mask_run.py:make_masks",
@@ -41,9 +33,6 @@ LONG_FUNCTIONS: set[str] = {
 MANY_PARAMETERS: set[str] = {
     "src/relevit/data/composition/composed_sets.py:prepare",
     "src/relevit/data/splits.py:paper_split",
-    "src/relevit/evaluation/maps/insertion_deletion.py:insertion_deletion",
-    "src/relevit/evaluation/maps/perturbation.py:perturbation",
-    "src/relevit/evaluation/run.py:evaluate",
     "src/relevit/masking/run/mask_run.py:make_masks",
 }
 

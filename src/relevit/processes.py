@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -52,6 +53,12 @@ class Processes:
         from accelerate.utils import broadcast_object_list
 
         return broadcast_object_list([value])[0]
+
+    def main_first(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives: in the main process first, so that the others find the files that it wrote."""
+        made = make() if self.is_main else None
+        self.wait()
+        return made if self.is_main else make()
 
     def gathered(self, values: list[Any]) -> list[Any]:
         """The values of all processes, in the order of the processes, in all of them."""

@@ -68,7 +68,7 @@ def test_the_page_holds_the_figures_of_the_json(tmp_path: Path, capsys: pytest.C
     assert all(re.search(r'alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]+>", html))
     assert html.count("<img") >= len(CONDITIONS)
     text = fails(capsys, "audit", "builtin", "--images", images, "--masks", masks, "--out", out)
-    assert "holds an audit already" in text
+    assert "is finished, audit.json is there already" in text
 
 
 def test_masks_are_made_where_there_are_none_and_found_again(
@@ -94,7 +94,7 @@ def test_masks_are_made_where_there_are_none_and_found_again(
         (out / name).unlink()
     (out / "images.csv").unlink()
     text = fails(capsys, "audit", "builtin", "--images", images.parent / "masks", "--out", out)
-    assert "unfinished audit of other images" in text
+    assert "was begun with another configuration: images" in text
 
 
 def test_pictures_without_classes(tmp_path: Path) -> None:

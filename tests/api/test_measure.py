@@ -1,9 +1,12 @@
 """`relevit measure` as typed, and what it reads: folders with masks, flat or by class, the built-in benchmark, gtsegs_ijcv.mat."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import timm
 import torch
@@ -17,8 +20,12 @@ from relevit.data import masked_images
 from relevit.data.builtin.digits import CLASSES, TEST_SETS, Pictures, draw_objects, draw_pictures
 from relevit.data.masked_images import BuiltinPictures, MaskedImages, open_masked
 from relevit.errors import UserError
-from relevit.evaluation.maps.segmentation import segmentation
-from relevit.evaluation.measurements import MEASUREMENTS, Measurement, measurement, open_data, open_images
+from relevit.evaluation.batches import Framing
+from relevit.evaluation.measurement import Work
+from relevit.evaluation.measurements import MEASUREMENTS, measurement, options_of
+from relevit.evaluation.measurements import measure as measure_one
+from relevit.evaluation.open_measured import open_data, open_images
+from relevit.evaluation.rows import Part, array
 from relevit.models.loading import load, save_checkpoint
 from relevit.statistics.estimate import Estimate
 
@@ -95,7 +102,9 @@ def test_two_models_side_by_side(models: list[str], data: Path, capsys: pytest.C
     assert "pixel_accuracy" in text and f"minus {models[0]}"[:20] in text and errors == ""
     content = json.loads(out.read_text())
     assert content["test"] == "segmentation" and list(content["models"]) == models
-    direct = [dict(segmentation(*load(name), MaskedImages(data / "images", data / "masks"))) for name in models]
+    direct = [
+        dict(measure_one("segmentation", *load(name), MaskedImages(data / "images", data / "masks"))) for name in models
+    ]
     for name, figures in zip(models, direct, strict=True):
         assert content["models"][name]["figures"] == pytest.approx(figures, abs=1e-4)
         assert content["models"][name]["per_image"]["name"] == [f"{c}/{n}.png" for c in range(2) for n in range(3)]
@@ -113,7 +122,7 @@ def test_two_models_side_by_side(models: list[str], data: Path, capsys: pytest.C
 def test_the_same_again_is_the_same_to_the_bit(
     models: list[str], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a", "b"):
+    for name in ("a.json", "b.json"):
         run(
             capsys,
             "localization",
@@ -129,8 +138,8 @@ def test_the_same_again_is_the_same_to_the_bit(
             "--workers",
             2,
         )
-    assert (data / "a").read_bytes() == (data / "b").read_bytes()
-    assert json.loads((data / "a").read_text())["models"][models[0]]["images"] == 4
+    assert (data / "a.json").read_bytes() == (data / "b.json").read_bytes()
+    assert json.loads((data / "a.json").read_text())["models"][models[0]]["images"] == 4
 
 
 def test_images_that_do_not_count_are_named(models: list[str], data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,12 +216,29 @@ def test_a_measurement_of_ones_own_is_one_row(
         def to_dict(self) -> dict:
             return {"size": self.value}
 
-    def size(model, view, data, *, batch_size, seed, progress, factor: float = 1.0) -> Plain:
-        progress(len(data))
-        return Plain(factor * len(data))
+    @dataclass(frozen=True)
+    class Size:
+        factor: float = 1.0
+        needs: ClassVar = "images"
+        description: ClassVar = "how many images"
+        batch_size: ClassVar = 3
 
-    monkeypatch.setitem(MEASUREMENTS, "size", Measurement(size, "images", "how many images"))
-    assert measurement("size").options == ("factor",)
+        def columns(self) -> pa.Schema:
+            return pa.schema([("one", pa.float64())])
+
+        def framings(self, model) -> list[Framing]:
+            return [Framing(model.view)]
+
+        def begin(self, model, images) -> Work:
+            return Work(
+                lambda batches: Part(batches[0].items, {"one": [1.0] * len(batches[0].items)}, batches[0].faults)
+            )
+
+        def figures(self, rows: pa.Table) -> Plain:
+            return Plain(self.factor * array(rows, "one").sum())
+
+    monkeypatch.setitem(MEASUREMENTS, "size", Size)
+    assert options_of(measurement("size")) == ("factor",)
     out = tmp_path / "size.json"
     text, _ = run(capsys, "size", *models, "--data", "builtin", "--limit", 7, "--options", "{factor: 2}", "--out", out)
     assert "size" in text and "14" in text

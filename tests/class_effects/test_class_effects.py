@@ -10,29 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from predicted import predicted
 from relevit.class_effects.figures import RATE, class_effects
 from relevit.class_effects.page import changes_svg
 from relevit.cli import main
 from relevit.errors import UserError
-from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.report.words import number
-
-
-def predictions(hits: list[int] | np.ndarray, groups: list[str], objects: list[str] | None = None) -> Predictions:
-    """Class 0 is right, class 1 is what is answered otherwise."""
-    hit = np.asarray(hits, bool)
-    top = np.where(hit[:, None], [[0, 1, 2, 3, 4]], [[1, 0, 2, 3, 4]]).astype(np.int32)
-    return Predictions(
-        [f"{number}.png" for number in range(len(hit))],
-        np.array(groups),
-        [(0,)] * len(hit),
-        top,
-        np.full(len(hit), 0.5, np.float32),
-        hit,
-        np.ones(len(hit), bool),
-        None if objects is None else np.array(objects),
-    )
-
 
 GROUPS = list("aaaabbbbbbbcc")
 BEFORE = [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0]
@@ -40,7 +23,7 @@ AFTER = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0]
 
 
 def test_by_hand() -> None:
-    found = class_effects(predictions(BEFORE, GROUPS), predictions(AFTER, GROUPS))
+    found = class_effects(predicted(BEFORE, GROUPS), predicted(AFTER, GROUPS))
     assert [each.name for each in found.classes] == ["a", "c", "b"]  # the most helped first, the most harmed last
     a, c, b = found.classes
     assert (a.before, a.after, a.change.value, a.images) == (25, 100, 75, 4)
@@ -60,8 +43,8 @@ def test_by_hand() -> None:
 
 
 def test_the_second_model_is_set_against_the_first() -> None:
-    there = class_effects(predictions(BEFORE, GROUPS), predictions(AFTER, GROUPS))
-    back = class_effects(predictions(AFTER, GROUPS), predictions(BEFORE, GROUPS))
+    there = class_effects(predicted(BEFORE, GROUPS), predicted(AFTER, GROUPS))
+    back = class_effects(predicted(AFTER, GROUPS), predicted(BEFORE, GROUPS))
     assert [each.name for each in back.classes] == ["b", "c", "a"]
     assert back.classes[0].change.value == pytest.approx(-there.classes[2].change.value)
     assert back.classes[0].p == there.classes[2].p
@@ -70,10 +53,10 @@ def test_the_second_model_is_set_against_the_first() -> None:
 def test_settled_only_over_all_classes() -> None:
     """A p of 0.031 is settled alone, and not as one of eleven."""
     groups, before, after = ["a"] * 6, [0] * 6, [1] * 6
-    alone = class_effects(predictions(before, groups), predictions(after, groups)).classes[0]
+    alone = class_effects(predicted(before, groups), predicted(after, groups)).classes[0]
     assert alone.p == pytest.approx(2 / 64) and alone.settled and alone.adjusted <= RATE
     rest = [str(number) for number in range(10) for _ in range(6)]
-    among = class_effects(predictions(before + [1] * 60, groups + rest), predictions(after + [1] * 60, groups + rest))
+    among = class_effects(predicted(before + [1] * 60, groups + rest), predicted(after + [1] * 60, groups + rest))
     first = next(each for each in among.classes if each.name == "a")
     assert first.p == alone.p and first.adjusted == pytest.approx(11 * 2 / 64) and not first.settled
 
@@ -83,7 +66,7 @@ def test_spread_by_chance() -> None:
     rng = np.random.default_rng(3)
     groups = [f"{number:02}" for number in range(37) for _ in range(23)]
     before = rng.random(851) < 0.6
-    alike = class_effects(predictions(before, groups), predictions(before ^ (rng.random(851) < 0.3), groups))
+    alike = class_effects(predicted(before, groups), predicted(before ^ (rng.random(851) < 0.3), groups))
     changes = np.array([each.change.value for each in alike.classes])
     assert alike.spread == pytest.approx(changes.std()) and alike.spread_p > 0.05
     shared = alike.chance
@@ -93,25 +76,25 @@ def test_spread_by_chance() -> None:
     variance = sum(flips) / 851 - (alike.change.value / 100) ** 2
     assert alike.by_chance == pytest.approx(100 * np.sqrt(variance / 23 * (36 / 37)), rel=0.03)
     helped = np.array([int(name) < 18 for name in groups])
-    apart = class_effects(predictions(~helped, groups), predictions(helped, groups))
+    apart = class_effects(predicted(~helped, groups), predicted(helped, groups))
     assert apart.spread == pytest.approx(200 * np.sqrt(18 / 37 * 19 / 37)) and apart.spread_p == pytest.approx(1 / 501)
 
 
 def test_objects_count_once() -> None:
     before, after = [0, 0, 0, 1, 1], [1, 1, 0, 1, 0]
-    found = class_effects(predictions(before, ["a"] * 5, list("xxyyz")), predictions(after, ["a"] * 5, list("xxyyz")))
+    found = class_effects(predicted(before, ["a"] * 5, list("xxyyz")), predicted(after, ["a"] * 5, list("xxyyz")))
     one = found.classes[0]  # x: +1, y: 0, z: -1
     assert one.change.value == pytest.approx(0) and one.change.count == 3 and one.images == 5 and one.p == 1
     assert one.before == pytest.approx(100 * (0 + 0.5 + 1) / 3)
 
 
 def test_other_images_are_refused() -> None:
-    one, other = predictions([1, 0], ["a", "a"]), predictions([1, 0], ["a", "a"])
+    one, other = predicted([1, 0], ["a", "a"]), predicted([1, 0], ["a", "a"])
     other.keys[0] = "else.png"
     with pytest.raises(UserError, match="not of the same images"):
         class_effects(one, other)
     with pytest.raises(UserError, match="no predictions"):
-        class_effects(predictions([], []), predictions([], []))
+        class_effects(predicted([], []), predicted([], []))
 
 
 def test_the_histogram_has_a_bar_for_every_class() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
+from predicted import predicted
 from relevit.data.benchmarks.class_folders import tree_set
 from relevit.data.benchmarks.imagenet_c import SETS
 from relevit.data.listing import Paths, Tree
@@ -23,10 +24,10 @@ from relevit.evaluation import evaluate
 from relevit.evaluation.accuracy.answers import first_five, hits
 from relevit.evaluation.accuracy.class_sets import classes_of, in_set
 from relevit.evaluation.accuracy.predictions import Predictions
-from relevit.evaluation.engine import Runner, same_views
-from relevit.evaluation.run import Rows
+from relevit.evaluation.accuracy.report import summarise
+from relevit.evaluation.batches import Framing, distinct
+from relevit.evaluation.rows import Rows
 from relevit.evaluation.shards import shard_ranges
-from relevit.evaluation.summary import summarise
 from relevit.models.loading import data_config
 from relevit.models.view import EvaluationView, evaluation_view
 
@@ -125,7 +126,7 @@ def test_only_candidates_compete() -> None:
 
 
 def test_any_answer_is_a_hit_and_none_is_a_miss() -> None:
-    top = np.array([[3, 1, 2, 0, 5]] * 5 + [[3, -1, -1, -1, -1]], np.int32)
+    top = torch.tensor([[3, 1, 2, 0, 5]] * 5 + [[3, -1, -1, -1, -1]], dtype=torch.int32)
     found = hits(top, [(3,), (7, 3), (7, 5), (7,), (), (-1,)])
     assert found[0].tolist() == [True, True, False, False, False, False]
     assert found[1].tolist() == [True, True, True, False, False, True]
@@ -201,8 +202,7 @@ def test_views_are_the_same_by_what_they_do() -> None:
         {"interpolation": "bicubic"},
     ]
     views = [evaluation_view({**CONFIG, **change}) for change in changes]
-    runners = [Runner(str(i), nn.Identity(), view) for i, view in enumerate([*views, evaluation_view(CONFIG)])]
-    assert same_views(runners)[1] == [0, 1, 2, 3, 4, 5, 0]
+    assert distinct([Framing(view) for view in [*views, evaluation_view(CONFIG)]])[1] == [0, 1, 2, 3, 4, 5, 0]
 
 
 def test_several_answers_and_candidates(tmp_path: Path) -> None:
@@ -286,9 +286,7 @@ def test_an_image_is_of_set_a_by_its_own_class() -> None:
     """A wnid's class, whatever else is right (as in ImageNet-ReaL); the first right class where the name tells nothing."""
     groups = ["n01440764", "n01440764", "n01443537", "ray", "ray", "ball", "lost", "2"]
     answers = [(0, 1), (1,), (0, 1), (1, 6), (6, 1), (574,), (), (0,)]
-    rows = Predictions(
-        [str(i) for i in range(8)], np.array(groups), answers, np.zeros((8, 5), np.int32), *[np.zeros(8, bool)] * 3
-    )
+    rows = predicted(np.zeros(8), groups, answers=answers)
     found = in_set(rows, ["ball"], [1, 2], classes_of(groups))
     assert found.tolist() == [False, False, True, True, False, True, False, False]
     assert in_set(rows, ["n01440764"], [0]).tolist() == [True, True, True, False, False, False, False, True]
@@ -322,10 +320,7 @@ def test_set_a_against_the_rest(tmp_path: Path) -> None:
 
 def test_the_mean_corruption_error_where_all_sets_are_there() -> None:
     def rows() -> Predictions:
-        hit = np.arange(4) < 3  # 25 % wrong
-        return Predictions(
-            list("abcd"), np.array(["x"] * 4), [(0,)] * 4, np.zeros((4, 5), np.int32), np.ones(4, np.float32), hit, hit
-        )
+        return predicted(np.arange(4) < 3)  # 25 % wrong
 
     every = {name: Rows({"net": rows}) for name in SETS}
     report = summarise(every, "standard")

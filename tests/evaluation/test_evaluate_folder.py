@@ -4,10 +4,6 @@ import errno
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,93 +11,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
+from grey_model import CONFIG, VIEW, Grey, grey_pictures
 from relevit.data.sets import StreamSet
 from relevit.errors import UserError
-from relevit.evaluation import evaluate, read_predictions, run, shards
-from relevit.evaluation.accuracy.predictions import Predictions, Unreadable, part_name, read_part, write_part
-from relevit.evaluation.folder import ResultsFolder, _folder
+from relevit.evaluation import evaluate, read_predictions, run
+from relevit.evaluation.accuracy.predictions import COLUMNS
+from relevit.evaluation.folder import _folder
+from relevit.evaluation.rows import part_name, read_part
 from relevit.models.view import evaluation_view
-
-CONFIG = {"input_size": (3, 8, 8), "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
-VIEW = evaluation_view(CONFIG)
-
-
-class Grey(nn.Module):
-    """Answers with the class whose number is the mean grey divided by 10; counts what it sees."""
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
-        self.num_classes, self.seen = 23, 0
-        self.scale = nn.Parameter(torch.tensor([scale]))
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.seen += len(images)
-        return -self.scale * (torch.arange(23) - 25.5 * images.mean(dim=(1, 2, 3))[:, None]).abs()
+from rows_on_disk import files, small_shards, stop_after
 
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """37 images of three classes, in shards of 5."""
-    monkeypatch.setattr(shards, "LEAST", 5)
-    monkeypatch.setattr(shards, "MOST", 5)
-    rng = np.random.default_rng(0)
-    for name, count in {"3": 11, "7": 13, "11": 13}.items():
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(count):
-            image = rng.integers(10 * int(name) - 15, 10 * int(name) + 15, (9, 9, 3)).astype(np.uint8)
-            Image.fromarray(image).save(tmp_path / "data" / name / f"{number:02d}.png")
-    return tmp_path / "data"
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-
-
-def some_rows(count: int = 7, objects: bool = True) -> Predictions:
-    rng = np.random.default_rng(count)
-    confidence = rng.random(count).astype(np.float32)
-    confidence[:1] = np.nan
-    return Predictions(
-        [f'dir/{i}, "ü".png' for i in range(count)],
-        np.array([f"n{i % 3}" for i in range(count)], dtype=str),
-        [tuple(range(i % 4)) for i in range(count)],
-        rng.integers(-1, 1000, (count, 5)).astype(np.int32),
-        confidence,
-        rng.random(count) < 0.5,
-        rng.random(count) < 0.5,
-        np.array([f"o{i % 2}" for i in range(count)], dtype=str) if objects else None,
-        np.arange(count) * 2 + 1,
-        [Unreadable(4, "x.png", "n1", "it is broken, says PIL"), Unreadable(0, "w.png", "n0", "gone")],
-    )
-
-
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
-@pytest.mark.parametrize("objects", [True, False])
-@pytest.mark.parametrize("count", [7, 0])
-def test_rows_come_back_as_they_were(tmp_path: Path, suffix: str, objects: bool, count: int) -> None:
-    rows = some_rows(count, objects)
-    write_part(tmp_path / f"part.{suffix}", rows)
-    back = read_part(tmp_path / f"part.{suffix}")
-    assert back.keys == rows.keys and back.answers == rows.answers and back.groups.tolist() == rows.groups.tolist()
-    for name in ("top5", "confidence", "hit1", "hit5", "indices"):
-        np.testing.assert_array_equal(getattr(back, name), getattr(rows, name))
-        assert getattr(back, name).dtype == getattr(rows, name).dtype
-    assert back.unreadable == sorted(rows.unreadable)
-    if count and objects:
-        assert back.objects is not None and rows.objects is not None and back.objects.tolist() == rows.objects.tolist()
-    else:
-        assert back.objects is None
-
-
-def test_the_files_rows_are_in_the_benchmarks_order(tmp_path: Path) -> None:
-    write_part(tmp_path / "part.parquet", some_rows())
-    table = pq.read_table(tmp_path / "part.parquet").to_pydict()
-    assert table["index"] == [0, 1, 3, 4, 5, 7, 9, 11, 13] and table["image"][3] == "x.png"
-    assert table["fault"][3] == "it is broken, says PIL" and table["hit1"][3] is None and table["fault"][1] is None
+    small_shards(monkeypatch, 5)
+    return grey_pictures(tmp_path / "data")
 
 
 def test_figures_are_those_of_the_rows(data: Path, tmp_path: Path) -> None:
@@ -139,20 +65,12 @@ def test_a_run_killed_at_any_shard_goes_on_to_the_same_files(
     models = {"one": (Grey(), VIEW), "two": (Grey(0.3), VIEW)}
     evaluate(models, {"a": data, "b": data}, out=tmp_path / "whole", batch_size=3)
     expected = files(tmp_path / "whole")
-    plain, writes = ResultsFolder.write, 2 * 2 * 8
-    for last in range(0, writes, 3):
-        out, left = tmp_path / f"out{last}", [last]
-
-        def write(self: ResultsFolder, *arguments: object, left: list[int] = left) -> None:
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            plain(self, *arguments)
-
-        monkeypatch.setattr(ResultsFolder, "write", write)
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(models, {"a": data, "b": data}, out=out, batch_size=3)
-        monkeypatch.setattr(ResultsFolder, "write", plain)
+    for last in range(0, 2 * 2 * 8, 3):
+        out = tmp_path / f"out{last}"
+        with monkeypatch.context() as patch:
+            stop_after(last, patch)
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(models, {"a": data, "b": data}, out=out, batch_size=3)
         parts = list(out.rglob("part-*"))
         assert len(parts) == last and not (out / "results.json").exists()
         before = {path: path.stat().st_mtime_ns for path in parts}
@@ -204,7 +122,7 @@ def test_other_settings_weights_or_images_are_refused(
     if "protocol" in change:
         monkeypatch.setattr(run, "data_config", lambda model, protocol="standard": CONFIG)
     settings = {name: value for name, value in change.items() if name in ("protocol", "precision", "format")}
-    with pytest.raises(UserError, match=rf"(?s){part}.*Give a new folder"):
+    with pytest.raises(UserError, match=rf"(?s){part}.*Choose another folder"):
         evaluate({"one": (net, change.get("view", VIEW))}, {"mine": data}, out=out, **settings)
     assert files(out) == before and net.seen == 0
 
@@ -256,11 +174,11 @@ def test_removing_outdated_rows_lifts_the_refusal(data: Path, tmp_path: Path) ->
 def test_other_folders_are_left_alone(data: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="is not empty and was not begun by relevit evaluate"):
         evaluate((Grey(), VIEW), {"mine": data}, out=tmp_path / "out")
     with pytest.raises(UserError, match=r"mine\.txt is a file"):
         evaluate((Grey(), VIEW), {"mine": data}, out=tmp_path / "out" / "mine.txt")
-    for content, part in (("{}", "not written by evaluate"), ("{", "cannot be read")):
+    for content, part in (("{}", "was not begun by relevit evaluate"), ("{", "cannot be read")):
         (tmp_path / "out" / "config.json").write_text(content)
         with pytest.raises(UserError, match=part):
             evaluate((Grey(), VIEW), {"mine": data}, out=tmp_path / "out")
@@ -287,7 +205,7 @@ def test_a_full_disk_is_a_clear_error_with_nothing_half_written(
     assert left_behind and not any(".tmp-" in path.name for path in left_behind)
     for path in left_behind:
         if path.suffix == ".parquet":
-            assert len(read_part(path)) == 5
+            assert len(read_part(path, COLUMNS)) == 5
     report = evaluate((Grey(), VIEW), {"mine": data}, out=tmp_path / "out")
     assert len(report.accuracy()) == 37
 
@@ -323,24 +241,16 @@ def test_names_that_are_paths_become_folders() -> None:
 
 
 def test_a_stream_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import relevit.evaluation.engine as engine
+    import relevit.evaluation.batches as engine
 
     monkeypatch.setattr(engine, "STREAM", 5)
     stream = StreamSet(
         "wds/x", lambda: [(Image.new("RGB", (9, 9), (10 * (i % 7),) * 3), i % 7) for i in range(23)], None
     )
-    plain, left = ResultsFolder.write, [2]
-
-    def write(self: ResultsFolder, *arguments: object) -> None:
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        plain(self, *arguments)
-
-    monkeypatch.setattr(ResultsFolder, "write", write)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate({"one": (Grey(), VIEW)}, {"s": stream}, out=tmp_path / "out")
-    monkeypatch.setattr(ResultsFolder, "write", plain)
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate({"one": (Grey(), VIEW)}, {"s": stream}, out=tmp_path / "out")
     first, second = Grey(), Grey(0.3)
     evaluate({"one": (first, VIEW)}, {"s": stream}, out=tmp_path / "out")
     assert first.seen == 13
@@ -349,87 +259,6 @@ def test_a_stream_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monke
     report = evaluate({"one": (first, VIEW), "two": (second, VIEW)}, {"s": stream}, out=tmp_path / "out")
     assert first.seen == 13 and second.seen == 23 and report.accuracies["s"]["two"].r1 == 100
     assert report.predictions["s"]["one"].keys == [f"{i:09d}" for i in range(23)]
-
-
-PROGRAM = """
-import os, sys, time
-sys.path.insert(0, {tests!r})
-import leaving
-import torch
-from relevit.evaluation import evaluate, shards
-from test_evaluate_folder import Grey, VIEW
-shards.LEAST = shards.MOST = 5
-
-class Slow(Grey):
-    def forward(self, images):
-        time.sleep({pause})
-        return super().forward(images)
-
-torch.set_num_threads(1)
-report = evaluate({{"one": (Slow(), VIEW), "two": (Slow(0.3), VIEW)}}, {{"mine": {data!r}}}, out={out!r}, batch_size=3, device="cpu")
-sys.stdout.write(f"finished {{len(report.predictions['mine']['two'])}} of {{os.environ.get('WORLD_SIZE')}}\\n")
-"""
-
-
-def program(tmp_path: Path, data: Path, out: Path | None, pause: float = 0.0) -> Path:
-    path = tmp_path / "program.py"
-    path.write_text(
-        PROGRAM.format(
-            tests=str(Path(__file__).parent), data=str(data), out=None if out is None else str(out), pause=pause
-        )
-    )
-    return path
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-
-
-def launch(script: Path) -> subprocess.CompletedProcess[str]:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", str(script)]
-    return subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=600)
-
-
-@pytest.fixture
-def expected(data: Path, tmp_path: Path) -> dict[str, bytes]:
-    models = {"one": (Grey(), VIEW), "two": (Grey(0.3), VIEW)}
-    evaluate(models, {"mine": data}, out=tmp_path / "whole", batch_size=3)
-    return files(tmp_path / "whole" / "predictions")
-
-
-@pytest.mark.slow
-def test_two_processes_write_what_one_writes(data: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
-    for _ in range(2):  # the second time nothing is left to do
-        done = launch(program(tmp_path, data, tmp_path / "out"))
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("finished 37 of 2") == done.stdout.count("left") == 2
-        assert files(tmp_path / "out" / "predictions") == expected
-    done = launch(program(tmp_path, data, None))  # without a folder the rows are gathered in memory
-    assert done.returncode == 0 and done.stdout.count("finished 37 of 2") == 2, done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parts", [1, 7, 12])
-def test_a_process_killed_at_any_moment_goes_on(
-    data: Path, tmp_path: Path, expected: dict[str, bytes], parts: int
-) -> None:
-    out = tmp_path / "out"
-    script = program(tmp_path, data, out, pause=0.3)
-    running = subprocess.Popen([sys.executable, str(script)], env=environment(), stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while len(list(out.rglob("part-*"))) < parts and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    running.kill()
-    running.communicate()
-    assert running.returncode == -9 and parts <= len(list(out.rglob("part-*"))) < 16
-    again = subprocess.run(
-        [sys.executable, str(script)], env=environment(), capture_output=True, text=True, timeout=300
-    )
-    assert again.returncode == 0, again.stderr
-    assert files(out / "predictions") == expected
 
 
 def test_items_without_names_are_told_apart_by_what_they_show(tmp_path: Path) -> None:

@@ -1,28 +1,37 @@
 """evaluation/resampling.py, per_image.py and data/part.py: draws, intervals, paired differences, some of a set's images."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from relevit.evaluation.maps.segmentation import Segmentation
-from relevit.evaluation.per_image import PerImage
+from relevit.evaluation.maps.segmentation import COUNTS, Segmentation
+from relevit.evaluation.measured import Measured
 from relevit.statistics.weighted import differences, intervals, plain, weighted_mean
 
 
-def result(values: np.ndarray, objects: list[str] | None = None, names: list[str] | None = None) -> PerImage:
+def table(names: list[str], objects: list[str], columns: Mapping[str, Any]) -> pa.Table:
+    known = {"image": names, "class": [""] * len(names), "object": objects}
+    return pa.table({**known, **{name: np.asarray(values) for name, values in columns.items()}})
+
+
+def result(values: np.ndarray, objects: list[str] | None = None, names: list[str] | None = None) -> Measured:
     names = names or [f"image {number}" for number in range(len(values))]
-    return PerImage(names, [""] * len(values), objects or names, {"figure": values}, bounds={"figure": (0, 100)})
+    return Measured(table(names, objects or names, {}), {"figure": values}, {"figure": (0, 100)})
 
 
 def test_images_of_one_object_are_drawn_together() -> None:
     seen: list[np.ndarray] = []
 
-    class Watched(PerImage):
+    class Watched(Measured):
         def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
             seen.append(weights)
             return super().figures(weights)
 
     objects = ["b", "a", "b", "c", "a"]
-    intervals(Watched(list("12345"), [""] * 5, objects, {"figure": np.arange(5.0)}), resamples=29, seed=1)
+    intervals(Watched(table(list("12345"), objects, {}), {"figure": np.arange(5.0)}), resamples=29, seed=1)
     weights = max(seen, key=len)
     assert weights.shape == (29, 5)
     assert np.array_equal(weights[:, 0], weights[:, 2]) and np.array_equal(weights[:, 1], weights[:, 4])
@@ -44,7 +53,8 @@ def test_the_interval_of_an_iou_of_the_set_against_a_loop() -> None:
     counts = rng.integers(1, 90, (13, 4))
     precision = rng.random(13)
     names = [f"{number:02d}" for number in range(13)]
-    found = Segmentation(names, [""] * 13, names, counts, precision)
+    columns = {**dict(zip(COUNTS, counts.T, strict=True)), "average_precision": precision}
+    found = Segmentation().figures(table(names, names, columns))
     drawn: dict[str, list[float]] = {"miou": [], "pixel_accuracy": [], "map": []}
     for drawn_images in np.random.default_rng(5).integers(0, 13, (300, 13)):
         weights = np.bincount(drawn_images, minlength=13)

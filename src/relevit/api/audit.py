@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from relevit.auditing import Audit
+    from relevit.auditing.pictures import AuditPictures
 
 _SHOWN = 5  # classes and images named on the terminal
 
@@ -43,7 +43,8 @@ def audit(
     Puts the objects of your own images on each other's backgrounds, removes and blurs the background, and removes the object; measures
     accuracy on each, and how much of the relevance lies on the background. Writes OUT/audit.html with a verdict in plain sentences, the
     classes that depend most on their background, and examples; OUT/audit.json with every figure; OUT/images.csv with a row an image.
-    Several models are shown side by side, with their differences from the first.
+    Several models are shown side by side, with their differences from the first. The same call goes on where it was stopped; started by
+    torchrun or accelerate launch, the processes share the images.
 
     Args:
         models: one or several models, each named as for `relevit evaluate`.
@@ -57,7 +58,7 @@ def audit(
         seed: of the backgrounds that are exchanged, and of all other draws.
         protocol: preprocessing, each model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
         batch_size: images in one forward pass.
-        workers: threads that make pictures; by default one for each core.
+        workers: processes that make pictures; by default one for each core.
         device: where to run, such as cuda; by default the GPU if there is one.
         progress: shows a progress bar.
 
@@ -65,53 +66,76 @@ def audit(
         The figures and sentences of the report.
     """
     given = dict(locals())
-    from dataclasses import replace
+    from contextlib import ExitStack
 
-    from relevit.auditing import audit_models, find_size
-    from relevit.auditing.folder import MASKS, begin, check_place, write_audit
-    from relevit.auditing.pictures import builtin_pictures, draw_balanced, find_pictures, without_background
+    from relevit.auditing import audit_models
+    from relevit.auditing.folder import ANSWERS, check_place, own, write_audit
     from relevit.models.fingerprints import of_weights
     from relevit.models.loading import labelled, load, load_several
-    from relevit.processes import cores, pick_device
+    from relevit.processes import Processes, cores, pick_device
 
-    place, builtin = Path(out), images == "builtin"
+    place = Path(out)
     _check_inputs(images, masks, mask_model, place)
-    check_place(place, None if masks is not None or builtin else _unknown(place))
-    home, threads = pick_device(device), workers or cores()
-    first = next(iter(labelled(models).items()))
+    check_place(place)
+    team, processes = Processes(device), workers or cores()
+    home = pick_device(device) if team.count == 1 else str(team.device)
+    first, model = next(iter(labelled(models).items()))
     loaded = load_several(models, protocol, home)
-    if builtin:
-        pictures = builtin_pictures()
-        pictures = pictures.subset(draw_balanced(pictures.names, pictures.classes, limit, seed))
-    else:
-        request, net = None, loaded[first[0]][0]
-        if masks is None:
-            net = net if mask_model is None else load(mask_model, device=home)[0]
-            source = str(mask_model or first[1])
-            request = {"images": str(Path(images).resolve()), "model": source, "weights": of_weights(net.state_dict())}
-            check_place(place, request)
-            begin(place, request)
-        with terminal.counting("masks" if masks is None else "checking") as count:
-            pictures = find_pictures(
-                images,
-                masks,
-                limit=limit,
-                seed=seed,
-                labels=None if labels == "auto" else labels,
-                mask_folder=place / MASKS,
-                mask_model=lambda: net,
-                workers=threads,
-                progress=count,
-            )
-        pictures = replace(pictures, size=find_size(loaded))
-        with terminal.counting("reading") as count:
-            pictures = without_background(pictures, count, threads)
-    with terminal.counting("auditing") as count:
+    net = loaded[first][0]
+    request: dict[str, Any] = {"images": images if images == "builtin" else str(Path(images).resolve())}
+    if masks is not None:
+        request["masks"] = str(Path(masks).resolve())
+    elif images != "builtin":
+        net = net if mask_model is None else load(mask_model, device=home)[0]
+        request |= {"mask model": str(mask_model or model), "weights": of_weights(net.state_dict())}
+    folder, makes_masks = own(place, request), masks is None and images != "builtin"
+    with ExitStack() as stack:
+        if makes_masks:
+            stack.enter_context(folder)
         result = audit_models(
-            loaded, pictures, class_map=class_map, seed=seed, batch_size=batch_size, workers=threads, progress=count
+            loaded,
+            team.main_first(lambda: _pictures(given, loaded, net, processes)),
+            class_map=class_map,
+            seed=seed,
+            batch_size=batch_size,
+            workers=processes,
+            out=place / ANSWERS,
+            device=team.device,
+            begin=None if makes_masks else lambda: stack.enter_context(folder),
         )
-    write_audit(place, result, _setup(result, given, first[0]))
+        if team.is_main:
+            write_audit(place, result, _setup(result, given, first))
+        team.wait()
     return result
+
+
+def _pictures(given: Mapping[str, Any], loaded: Mapping[str, Any], mask_model: Any, threads: int) -> AuditPictures:
+    """The pictures that are audited, with their masks."""
+    from dataclasses import replace
+
+    from relevit.auditing import find_size
+    from relevit.auditing.folder import MASKS
+    from relevit.auditing.pictures import builtin_pictures, draw_balanced, find_pictures, without_background
+
+    limit, seed = given["limit"], given["seed"]
+    if given["images"] == "builtin":
+        pictures = builtin_pictures()
+        return pictures.subset(draw_balanced(pictures.names, pictures.classes, limit, seed))
+    with terminal.counting("masks" if given["masks"] is None else "checking") as count:
+        pictures = find_pictures(
+            given["images"],
+            given["masks"],
+            limit=limit,
+            seed=seed,
+            labels=None if given["labels"] == "auto" else given["labels"],
+            mask_folder=Path(given["out"]) / MASKS,
+            mask_model=lambda: mask_model,
+            workers=threads,
+            progress=count,
+        )
+    pictures = replace(pictures, size=find_size(loaded))
+    with terminal.counting("reading") as count:
+        return without_background(pictures, count, threads)
 
 
 def _check_inputs(images: Any, masks: Any, mask_model: Any, place: Path) -> None:
@@ -148,16 +172,6 @@ def _setup(result: Audit, given: Mapping[str, Any], first: str) -> dict[str, str
         "preprocessing": "each model's own" if given["protocol"] == "standard" else "the paper's",
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
-
-
-def _unknown(place: Path) -> dict[str, object]:
-    """The request in the folder itself: before the models are loaded, only what is no unfinished audit is refused."""
-    from relevit.auditing.folder import REQUEST
-
-    try:
-        return json.loads((place / REQUEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def show(result: Audit, given: Mapping[str, Any]) -> None:

@@ -94,7 +94,6 @@ def effects(
         out=results,
         batch_size=batch_size,
         workers=workers,
-        progress=progress,
     )
     found, content = write_effects(
         place,

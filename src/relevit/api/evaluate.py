@@ -97,7 +97,6 @@ def evaluate(
         workers=workers,
         device=pick_device(device) if alone and (by_name or device is not None) else device,
         precision=precision,
-        progress=progress,
     )
     if figures_only and terminal.is_first():
         report.save(str(out))

@@ -101,7 +101,6 @@ def interpolate(
             workers=workers,
             device=pick_device(device),
             precision=precision,
-            progress=progress,
         )
         kept = {"interpolation": {**names, "alpha": curve.best.alpha, "budget": budget}}
         save_checkpoint(folder / "best", mix(before, after, curve.best.alpha), extra=kept, data_config=config)

@@ -20,7 +20,8 @@ _SHOWN = 5  # images that do not count, named on the terminal
 
 
 class Measured(NamedTuple):
-    """Of each model the result, the interval of every figure, and every figure's difference to the first model's (empty for results that cannot be drawn anew); and what the test measures."""
+    """Of each model the result, the interval of every figure, and every figure's difference to the first model's with its
+    interval (empty for results that cannot be drawn anew); and what the test measures."""
 
     results: dict[str, Any]
     intervals: dict[str, dict[str, Estimate]]
@@ -54,7 +55,8 @@ def measure(
 
     TEST is segmentation (pixel accuracy, mIoU and mAP of the maps, the paper's Table 3) or localization (share of relevance on the
     object, pointing game, coverage), on images with masks; perturbation, insertion_deletion or sufficient_subsets, on images; or knn,
-    on frozen features. A wrong name lists them with what they measure.
+    on frozen features. A wrong name lists them with what they measure. Started by torchrun or accelerate launch, the processes share the
+    images: torchrun --nproc_per_node 2 -m relevit measure ...
     Intervals are 95%, of the bootstrap over images; models are compared with the first one on the same draws. Images that cannot be
     read are counted and named.
 
@@ -70,12 +72,13 @@ def measure(
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         explainer: the explainer whose maps are measured; by default the test's own, gae.
         options: further options of the test, such as '{target: label}' or '{tolerance: 0}'; a wrong name lists them.
-        out: a JSON file for the figures, with those of every image and class.
+        out: a folder for one row an image and all figures, in which the same call goes on and further models are added; or a JSON file for
+            the figures alone (its name ends in .json).
         limit: images at most, drawn by the seed.
         protocol: preprocessing, each model's own, with the rules of the standard protocol for benchmarks; or the paper's (mean and std 0.5,
             short side 256, crop 224), with those of the paper protocol (all classes compete, first label).
         batch_size: images in one pass.
-        workers: threads or processes that read images; 0 reads in this one.
+        workers: processes that read images; 0 reads in this one.
         seed: of all draws.
         device: where to run, such as cuda; by default the GPU if there is one.
         progress: shows a progress bar.
@@ -83,61 +86,81 @@ def measure(
     Returns:
         The results of all models, with intervals and differences.
     """
-    from pathlib import Path
-
     from relevit.data.sets import of_dataset
-    from relevit.evaluation.measurements import measurement, open_data
+    from relevit.evaluation.measurements import measure_models, measurement, options_of
+    from relevit.evaluation.open_measured import open_data
     from relevit.files import atomic_write
+    from relevit.folders import check_new_file
     from relevit.models.loading import load_several
-    from relevit.processes import pick_device
-    from relevit.statistics.weighted import differences, intervals
+    from relevit.processes import Processes, pick_device
 
-    given: dict[str, Any] = dict(options or {})
-    for name, value in (("explainer", explainer), ("class_map", class_map), ("workers", workers or None)):
-        if value is not None and name in measurement(test).options:
-            given[name] = value
+    chosen: dict[str, Any] = dict(options or {})
+    for name, value in (("explainer", explainer), ("class_map", class_map)):
+        if value is not None and name in options_of(measurement(test)):
+            chosen[name] = value
         elif value is not None and name == "explainer":
             raise UserError(f"{test} measures no relevance maps: leave out --explainer")
-    row = measurement(test, given)
-    if out is not None and Path(out).exists():
-        raise UserError(f"{out} is there already: give another --out, or remove it")
-    loaded = load_several(models, protocol, pick_device(device))
+    row = measurement(test, chosen)
+    figures_only = out is not None and str(out).endswith(".json")
+    if out is not None and figures_only:
+        check_new_file(out)
+    team = Processes(device)
+    loaded = load_several(models, protocol, pick_device(device) if team.count == 1 else str(team.device))
     inputs: dict[str, Any] = {"masks": masks, "ignore": ignore, "train": train, "benchmark": benchmark}
-    sources = {
-        name: open_data(row, str(data), model=net, class_map=class_map, protocol=protocol, **inputs)
-        for name, (net, _) in loaded.items()
+    source, more = open_data(row, str(data), protocol=protocol, **inputs)
+    settings = {"protocol": protocol, "limit": limit, **{k: str(v) for k, v in inputs.items() if v is not None}}
+    about = {
+        "test": test,
+        "data": str(data),
+        **({} if benchmark is None else {"benchmark": benchmark}),
+        "protocol": protocol,
+        "options": {**chosen, "seed": seed, "limit": limit},
     }
-    results: dict[str, Any] = {}
-    for name, (net, view) in loaded.items():
-        source, extra = sources[name]
-        source = of_dataset(source).limited(limit, seed)
-        with terminal.progress(name, len(source)) as advance:
-            results[name] = row.function(
-                net, view, source, batch_size=batch_size, seed=seed, progress=advance, **extra, **given
-            )
+    results = measure_models(
+        test,
+        loaded,
+        of_dataset(source).limited(limit, seed),
+        name=str(data) if benchmark is None else f"{data}/{benchmark}",
+        out=None if figures_only else out,
+        told=settings,
+        device=team.device,
+        batch_size=batch_size,
+        workers=workers,
+        options={**chosen, "seed": seed},
+        report=lambda found: _as_text(_compared(found, seed, row.description), about),
+        **more,
+    )
+    measured = _compared(results, seed, row.description)
+    if out is not None and figures_only and team.is_main:
+        atomic_write(out, _as_text(measured, about))
+    return measured
+
+
+def _compared(results: Mapping[str, Any], seed: int, description: str) -> Measured:
+    """The intervals of every model's figures, and their differences to the first one's."""
+    from relevit.statistics.weighted import differences, intervals
+
     first = next(iter(results.values()))
     drawn = {name: result for name, result in results.items() if hasattr(result, "figures")}
-    measured = Measured(
-        results,
+    return Measured(
+        dict(results),
         {name: intervals(drawn[name], seed=seed) if name in drawn else {} for name in results},
         {
             name: differences(result, first, seed=seed) if name in drawn and result is not first else {}
             for name, result in results.items()
         },
-        row.description,
+        description,
     )
-    if out is not None:
-        content = {
-            "test": test,
-            "data": str(data),
-            **({} if benchmark is None else {"benchmark": benchmark}),
-            "protocol": protocol,
-            "options": {**given, "seed": seed, "limit": limit},
-            "models": {name: _as_json(measured, name) for name in results},
-            "versions": _versions(),
-        }
-        atomic_write(out, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return measured
+
+
+def _as_text(measured: Measured, about: Mapping[str, Any]) -> str:
+    """The figures of all models as JSON."""
+    content = {
+        **about,
+        "models": {name: _as_json(measured, name) for name in measured.results},
+        "versions": _versions(),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _as_json(measured: Measured, name: str) -> dict[str, Any]:
@@ -158,14 +181,15 @@ def show(measured: Measured, given: Mapping[str, Any]) -> None:
     title = f"{test} on {given['data']}, protocol: {given['protocol']} (95% intervals)"
     terminal.show(_table(title, measured), f"{test}: {measured.description}")
     for name, result in measured.results.items():
-        left_out = [tuple(image) for image in getattr(result, "left_out", ())]
+        left_out = [(fault.name, fault.reason) for fault in getattr(result, "left_out", ())]
         if left_out:
             terminal.remark(f"{name}: {len(left_out)} images do not count:")
             terminal.remark(*(f"  {image}: {reason}" for image, reason in left_out[:_SHOWN]))
         if len(left_out) > _SHOWN:
             terminal.remark(f"  ... and {len(left_out) - _SHOWN} more; --out FILE names all")
     if out is not None:
-        terminal.show(f"figures of every image: {out}")
+        place = out if str(out).endswith(".json") else f"{out}/results.json"
+        terminal.show(f"figures of every image: {place}")
 
 
 def _table(title: str, measured: Measured) -> Table:

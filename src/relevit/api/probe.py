@@ -60,19 +60,17 @@ def probe(
     from relevit.processes import pick_device
 
     net, view = load(model, protocol=protocol, device=pick_device(device), checkpoint=checkpoint, model_args=model_args)
-    with terminal.counting("features") as count:
-        return train_linear_probe(
-            net,
-            view,
-            Path(images),
-            out,
-            strengths=strengths,
-            held_out=held_out,
-            seed=seed,
-            batch_size=batch_size,
-            workers=workers,
-            progress=count,
-        )
+    return train_linear_probe(
+        net,
+        view,
+        Path(images),
+        out,
+        strengths=strengths,
+        held_out=held_out,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+    )
 
 
 def show(figures: ProbeFigures, given: Mapping[str, Any]) -> None:

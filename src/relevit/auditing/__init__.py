@@ -7,8 +7,9 @@ figures.py counts, verdict.py judges, examples.py chooses what is shown; report/
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,11 @@ import timm
 import torch
 from torch import nn
 
-from relevit.auditing.conditions import CONDITIONS, OTHER, OWN, Donors, draw_donors
+from relevit.auditing.conditions import CONDITIONS, ORIGINAL, OTHER, OWN, Donors, draw_donors
 from relevit.auditing.figures import ClassFigures, Excess, ModelFigures, figures, matches
-from relevit.auditing.measure import Auditee, Observed, observe, predictions
+from relevit.auditing.measure import Auditee, BackgroundReliance, Observed, observe
 from relevit.auditing.pictures import AuditPictures
 from relevit.auditing.verdict import CLASSIFIER, RULE, by_contrast, change_sentence, effect_of, judge, sentences
-from relevit.data.checks import Progress
 from relevit.data.classes import ClassMap, class_index
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
@@ -171,21 +171,67 @@ def audit_models(
     seed: int = 0,
     batch_size: int = 32,
     workers: int = 0,
-    progress: Progress | None = None,
+    out: Path | None = None,
+    device: Any = None,
+    begin: Callable[[], object] | None = None,
 ) -> Audit:
     """Audit one or several models on the same pictures; the others are compared with the first.
 
     models: name -> (model, view), as `relevit.load` gives them. pictures: from `find_pictures` or `builtin_pictures`.
     class_map: the class of each folder, where its name does not tell (`relevit.data.classes.class_index`). seed: of the
-    backgrounds that are drawn. workers: threads that make pictures.
+    backgrounds that are drawn. workers: processes that make pictures. out: a folder for the rows, where the same call goes on
+    after an interruption. device: where to run; by default where each model is. begin: called when all is checked, before the long work.
+
+    Started by `torchrun` or `accelerate launch`, the processes share the pictures; all must make the same call.
 
     Raises UserError where there is no model, a folder is no class of a model, there are fewer than two classes, or classes
     are to be the first model's answers and another model has another number of classes.
     """
     if not models:
         raise UserError("there is no model to audit: name one or several")
+    pictures, targets = _with_classes(models, pictures, class_map, batch_size, workers, device)
+    donors = draw_donors(pictures.names, pictures.classes, seed)
+    auditees = {name: Auditee(model, view, targets[name]) for name, (model, view) in models.items()}
+    if begin is not None:
+        begin()
+    seen = observe(
+        auditees,
+        pictures,
+        donors,
+        out=out,
+        settings={"seed": seed, "size": pictures.size},
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    found = {name: figures(seen[name], targets[name], pictures.classes, donors, pictures.objects) for name in auditees}
+    audit = Audit(pictures, donors, auditees, seen, found, {}, seed)
+    audit.sentences.update({name: _said(audit, name) for name in found})
+    return audit
+
+
+def _said(audit: Audit, name: str) -> list[str]:
+    """The sentences on a model."""
+    first = next(iter(audit.figures))
+    title = CLASSIFIER if len(audit.figures) == 1 else name
+    said = sentences(title, audit.figures[name], audit.objects, predicted=audit.pictures.labels == "predicted")
+    gained = audit.gained(name, "original") if name != first else None
+    if gained is not None:
+        said.append(change_sentence(name, first, audit.change(name), gained))
+    return said
+
+
+def _with_classes(
+    models: Mapping[str, Loaded],
+    pictures: AuditPictures,
+    class_map: ClassMap | None,
+    batch_size: int,
+    workers: int,
+    device: Any,
+) -> tuple[AuditPictures, dict[str, np.ndarray]]:
+    """The pictures with the names of their classes, and by model their class indices. Raises UserError for fewer than two."""
     if pictures.labels == "predicted":
-        pictures, targets = _answered(models, pictures, batch_size)
+        pictures, targets = _answered(models, pictures, batch_size, workers, device)
     else:
         targets = _targets(models, pictures, class_map)
         pictures = replace(pictures, classes=_merged(pictures.classes, list(targets.values())))
@@ -202,21 +248,7 @@ def audit_models(
         raise UserError(
             f"{what}, but an audit exchanges the backgrounds of classes: give pictures of at least two{lost}"
         )
-    donors = draw_donors(pictures.names, pictures.classes, seed)
-    auditees = {name: Auditee(model, view, targets[name]) for name, (model, view) in models.items()}
-    seen = observe(auditees, pictures, donors, batch_size=batch_size, workers=workers, progress=progress)
-    found = {name: figures(seen[name], targets[name], pictures.classes, donors, pictures.objects) for name in auditees}
-    audit = Audit(pictures, donors, auditees, seen, found, {}, seed)
-    first = next(iter(found))
-    for name, each in found.items():
-        title = CLASSIFIER if len(found) == 1 else name
-        said = sentences(title, each, audit.objects, predicted=pictures.labels == "predicted")
-        if name != first:
-            gained = audit.gained(name, "original")
-            if gained is not None:
-                said.append(change_sentence(name, first, audit.change(name), gained))
-        audit.sentences[name] = said
-    return audit
+    return pictures, targets
 
 
 def find_size(models: Mapping[str, Loaded]) -> int:
@@ -255,7 +287,7 @@ def _merged(classes: Any, targets: list[np.ndarray]) -> list[str]:
 
 
 def _answered(
-    models: Mapping[str, Loaded], pictures: AuditPictures, batch_size: int
+    models: Mapping[str, Loaded], pictures: AuditPictures, batch_size: int, workers: int, device: Any
 ) -> tuple[AuditPictures, dict[str, np.ndarray]]:
     """Classes that are the first model's answers to the pictures as they are."""
     (first, (net, view)), *others = models.items()
@@ -266,7 +298,17 @@ def _answered(
                 f"the classes of the pictures are not known and {first} is to name them, but {name} has other classes "
                 f"({getattr(other, 'num_classes', 'an unknown number')}, not {count}): put the pictures into class folders"
             )
-    answers = predictions(net, view, pictures, batch_size)
+    nobody = np.full(len(pictures), -1)
+    seen = observe(
+        {first: Auditee(net, view, nobody)},
+        pictures,
+        Donors(nobody, nobody),
+        measurement=BackgroundReliance((ORIGINAL,), maps=False),
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    answers = seen[first].predicted[ORIGINAL]
     names = {int(each): class_name(net, int(each)) for each in set(answers.tolist()) if each >= 0}
     pictures = replace(pictures, classes=[names.get(int(each), "none") for each in answers])
     return pictures, dict.fromkeys(models, answers)

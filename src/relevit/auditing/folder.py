@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,46 +12,29 @@ from relevit.auditing import Audit, as_json
 from relevit.auditing.conditions import CONDITIONS
 from relevit.auditing.examples import Examples
 from relevit.auditing.page import render_audit
-from relevit.errors import UserError
 from relevit.files import atomic_write
+from relevit.folders import OwnedFolder
 
-PAGE, FIGURES, ROWS, MASKS, REQUEST = "audit.html", "audit.json", "images.csv", "masks", "masks.json"
+PAGE, FIGURES, ROWS, MASKS = "audit.html", "audit.json", "images.csv", "masks"
+ANSWERS = "answers"  # of every model to every version of every picture
+KIND = "relevit audit"
 TITLE = "Does the classifier look at the background?"
 
 
-def check_place(out: Path, request: Mapping[str, object] | None) -> None:
-    """Refuse a place that holds anything but the automatic masks of an audit that was stopped, made by the same `request`
-    (None: the masks are given)."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: choose a folder with --out")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if (out / PAGE).exists() or (out / FIGURES).exists():
-        raise UserError(f"{out} holds an audit already: choose another --out, nothing is overwritten")
-    inside = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    if request is None or not inside <= {MASKS, REQUEST} or REQUEST not in inside:
-        raise UserError(
-            f"{out} is not empty and holds no unfinished audit: choose another --out, nothing is overwritten"
-        )
-    try:
-        before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{out / REQUEST} cannot be read ({error}): choose another --out") from error
-    if before != dict(request):
-        raise UserError(
-            f"{out} holds the masks of an unfinished audit of other images or by another model: choose another --out, or give "
-            "the same --images and --mask-model to go on with it"
-        )
+def check_place(out: Path) -> None:
+    """Refuse, before any long work, a place that holds anything but an unfinished audit."""
+    OwnedFolder(out, KIND, {}, result=FIGURES, compare=lambda earlier, now: [])
 
 
-def begin(out: Path, request: Mapping[str, object] | None) -> None:
-    """Make the folder ours, where masks are to be made in it."""
-    if request is not None and not (out / REQUEST).exists():
-        atomic_write(out / REQUEST, json.dumps(request, indent=2) + "\n")
+def own(out: Path, request: Mapping[str, object]) -> OwnedFolder:
+    """The folder of an audit; `request`: which images, and where the masks come from. Raises UserError for the folder of another
+    audit, and for one that is finished."""
+    return OwnedFolder(out, KIND, request, result=FIGURES)
 
 
 def write_audit(out: Path, audit: Audit, setup: Mapping[str, str]) -> Path:
     """Write the figures, the rows and last the page; returns the page's path."""
+    (out / PAGE).unlink(missing_ok=True)  # of this audit, stopped before it was done
     content = audit.to_dict()
     examples = Examples(audit)
     panels = {name: examples.of_classes(name) for name in audit.figures}

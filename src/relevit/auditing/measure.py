@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from relevit.auditing.conditions import CONDITIONS, ORIGINAL, Donors, Scene, background_of
 from relevit.auditing.pictures import AuditPictures
-from relevit.data.checks import Progress
+from relevit.errors import UserError
+from relevit.evaluation.batches import Batch, Framing
+from relevit.evaluation.engine import prepare, run
+from relevit.evaluation.fingerprints import settings_of
+from relevit.evaluation.folder import RowsFolder
+from relevit.evaluation.measurement import LoadedModel, Work, on_device
+from relevit.evaluation.rows import Part, array
+from relevit.evaluation.sources import Item
 from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
 from relevit.models.attention import unsupported_reason
 from relevit.models.view import EvaluationView
-from relevit.models.working import working
+from relevit.models.working import device_of, working
+from relevit.processes import Processes
 
 _KEPT = 512  # scenes and backgrounds in memory at most
+_IMPOSSIBLE = "this version of the picture cannot be made"
 
 
 class Auditee(NamedTuple):
@@ -62,11 +74,129 @@ class Versions:
         return CONDITIONS[condition].make(number, self.scene(number), self.donors, self.filled)
 
 
-class _Made(NamedTuple):
-    """A scene, and its picture in every condition, None where it cannot be made."""
+class AuditSet:
+    """The pictures of an audit as a set of the row engine: read, one gives its versions, each made once."""
 
-    scene: Scene
-    pictures: dict[str, np.ndarray | None]
+    is_stream: ClassVar = False
+
+    def __init__(self, name: str, pictures: AuditPictures, donors: Donors) -> None:
+        self.name, self.pictures, self.length = name, pictures, len(pictures)
+        self._versions = Versions(pictures, donors)
+
+    def read(self, place: int) -> OneAndItsVersions:
+        """The picture at a place; raises UserError for one that cannot be read."""
+        return OneAndItsVersions(self._versions, place)
+
+    def item(self, place: int, sample: Any = None) -> Item:
+        """What is known of a picture."""
+        shown = self.pictures.objects
+        return Item(
+            place,
+            self.pictures.names[place],
+            self.pictures.classes[place],
+            None if shown is None else str(shown[place]),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """A hash of names and classes, and of what is in the first, the middle and the last picture and mask."""
+        listed = "\n".join(map("\0".join, zip(self.pictures.names, self.pictures.classes, strict=True)))
+        digest = hashlib.blake2b(listed.encode("utf-8", "surrogateescape"), digest_size=16)
+        for place in sorted({0, self.length // 2, self.length - 1}):
+            for plane in self.pictures.scene(place):
+                digest.update(np.ascontiguousarray(plane).tobytes())
+        return {"pictures": self.length, "names and contents": digest.hexdigest()}
+
+
+class OneAndItsVersions:
+    """A picture's scene, and its picture in each condition."""
+
+    def __init__(self, versions: Versions, place: int) -> None:
+        self.scene = versions.scene(place)
+        self.picture = lru_cache(len(CONDITIONS))(lambda condition: versions.picture(condition, place))
+
+
+@dataclass(frozen=True, eq=False)
+class VersionFraming:
+    """A picture in a condition as the model sees it; as it is, with the mask in the same frame."""
+
+    view: EvaluationView
+    condition: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Equal for framings that give the same tensors."""
+        return self.condition, *Framing(self.view).key
+
+    def __call__(self, made: OneAndItsVersions) -> tuple[Tensor, ...]:
+        """Raises UserError where the version cannot be made."""
+        picture = made.picture(self.condition)
+        if picture is None:
+            raise UserError(_IMPOSSIBLE)
+        if self.condition != ORIGINAL:
+            return (self.view(picture),)
+        framed = self.view.with_mask(picture, made.scene.mask)
+        return framed.image, framed.mask
+
+
+@dataclass(frozen=True)
+class BackgroundReliance:
+    """The answers to the versions of a picture. Rows: one for each picture and condition in which it can be made; where the picture
+    is as it is, with the share of relevance on the background (null for a model without maps) and the background's area.
+
+    conditions: which are shown. maps: whether relevance is measured.
+    """
+
+    conditions: Sequence[str] = tuple(CONDITIONS)
+    maps: bool = True
+    batch_size: ClassVar = 32
+    needs: ClassVar = "masks"
+    description: ClassVar = "answers with other backgrounds, and relevance on the background"
+
+    def columns(self) -> pa.Schema:
+        """Condition, answer, its probability, share and area."""
+        numbers = [(name, pa.float64()) for name in ("confidence", "share", "area")]
+        return pa.schema([("condition", pa.string()), ("predicted", pa.int32()), *numbers])
+
+    def framings(self, model: LoadedModel) -> list[VersionFraming]:
+        """One for each condition."""
+        return [VersionFraming(model.view, condition) for condition in self.conditions]  # type: ignore[arg-type]
+
+    def begin(self, model: LoadedModel, images: Any) -> Work:
+        """Nothing can be wrong."""
+        with_maps = self.maps and unsupported_reason(model.net) is None
+
+        def rows(batches: Sequence[Batch]) -> Part:
+            parts = [
+                self._rows(model, batch, condition, with_maps)
+                for condition, batch in zip(self.conditions, batches, strict=True)
+            ]
+            columns = {name: [value for _, found in parts for value in found[name]] for name in self.columns().names}
+            return Part([item for items, _ in parts for item in items], columns, [])
+
+        return Work(rows)
+
+    def _rows(
+        self, model: LoadedModel, batch: Batch, condition: str, with_maps: bool
+    ) -> tuple[list[Item], dict[str, Any]]:
+        lost = [f"{item.name}: {reason}" for item, reason in batch.faults if reason != _IMPOSSIBLE]
+        if lost:
+            raise UserError(lost[0])
+        none = [None] * len(batch.items)
+        columns: dict[str, Any] = {name: none for name in self.columns().names}
+        if batch.items:
+            images = on_device(batch, model.net)[0]
+            if condition == ORIGINAL:
+                logits, on_object = looked(model.net, images, batch.tensors[1], with_maps)
+                columns["area"] = 1.0 - batch.tensors[1].double().mean(dim=(1, 2)).numpy()
+                columns["share"] = 1.0 - on_object if with_maps else none
+            else:
+                logits = model.net(images).float().cpu()
+            columns["predicted"], columns["confidence"] = first_class(logits)
+        return batch.items, {**columns, "condition": [condition] * len(batch.items)}
+
+    def figures(self, rows: pa.Table) -> Mapping[str, np.ndarray]:
+        """The columns by name."""
+        return {name: array(rows, name) for name in rows.column_names}
 
 
 def observe(
@@ -74,55 +204,51 @@ def observe(
     pictures: AuditPictures,
     donors: Donors,
     *,
+    measurement: BackgroundReliance | None = None,
+    name: str = "pictures",
+    out: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: Any = None,
     batch_size: int = 32,
     workers: int = 0,
-    progress: Progress | None = None,
 ) -> dict[str, Observed]:
     """Every model on every version of every picture, each made once for all models; by batches of `batch_size` pictures.
 
-    workers: threads that make pictures. progress: called with (done, total) pictures. Models are left as they were.
+    out: a folder for the rows, where the same call goes on after an interruption. settings: what they depend on beside models and
+    pictures. workers: processes that make pictures. Models are left as they were.
     """
-    count, versions = len(pictures), Versions(pictures, donors)
-    with_maps = {name: unsupported_reason(each.model) is None for name, each in auditees.items()}
-    predicted = {name: {key: np.full(count, -1) for key in CONDITIONS} for name in auditees}
-    confidence = {name: {key: np.full(count, np.nan) for key in CONDITIONS} for name in auditees}
-    possible = {key: np.zeros(count, bool) for key in CONDITIONS}
-    share = {name: np.full(count, np.nan) for name in auditees}
-    area = {name: np.full(count, np.nan) for name in auditees}
+    measurement = measurement or BackgroundReliance()
+    team, images = Processes(device), AuditSet(name, pictures, donors)
+    models = [LoadedModel(label, each.model, each.view) for label, each in auditees.items()]
+    sets: dict[str, Any] = {name: images}
+    works = prepare(models, sets, measurement)
+    folder = None
+    if out is not None:
+        folder = RowsFolder(out, "audit", settings_of(models, sets, {}, **(settings or {})), measurement.columns())
+    with nullcontext() if folder is None else folder.held(team):
+        rows = run(models, sets, measurement, works, folder=folder, team=team, batch_size=batch_size, workers=workers)[
+            name
+        ]
+        return {model.name: observed(rows[model.name], len(pictures), measurement.conditions) for model in models}
 
-    def prepare(number: int) -> _Made:
-        return _Made(versions.scene(number), {key: versions.picture(key, number) for key in CONDITIONS})
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for first in range(0, count, batch_size):
-            numbers = range(first, min(first + batch_size, count))
-            made = list(pool.map(prepare, numbers) if workers > 1 else map(prepare, numbers))
-            for key in CONDITIONS:
-                shown = [(place, made[place].pictures[key]) for place in range(len(made))]
-                there = [(place, picture) for place, picture in shown if picture is not None]
-                where = np.array([first + place for place, _ in there], int)
-                possible[key][where] = True
-                for name, each in auditees.items():
-                    if not there:
-                        continue
-                    if key == ORIGINAL:
-                        views = [each.view.with_mask(picture, made[place].scene.mask) for place, picture in there]
-                        masks = torch.stack([view.mask for view in views])
-                        images = torch.stack([view.image for view in views])
-                        logits, on_object = looked(each.model, images, masks, with_maps[name])
-                        area[name][where] = 1.0 - masks.double().mean(dim=(1, 2)).numpy()
-                        share[name][where] = 1.0 - on_object
-                    else:
-                        logits = answered(each.model, torch.stack([each.view(picture) for _, picture in there]))
-                    predicted[name][key][where], confidence[name][key][where] = first_class(logits)
-            if progress is not None:
-                progress(min(first + batch_size, count), count)
-    return {
-        name: Observed(
-            predicted[name], confidence[name], possible, share[name] if with_maps[name] else None, area[name]
-        )
-        for name in auditees
-    }
+def observed(rows: pa.Table, count: int, conditions: Sequence[str] = tuple(CONDITIONS)) -> Observed:
+    """The rows of one model on `count` pictures, by condition."""
+    condition, place = array(rows, "condition"), array(rows, "index")
+    predicted, confidence, possible = {}, {}, {}
+    for key in conditions:
+        here = condition == key
+        where = place[here]
+        predicted[key], confidence[key] = np.full(count, -1), np.full(count, np.nan)
+        possible[key] = np.isin(np.arange(count), where)
+        predicted[key][where] = array(rows, "predicted")[here]
+        confidence[key][where] = array(rows, "confidence")[here]
+    first = condition == ORIGINAL
+    area, share = np.full(count, np.nan), np.full(count, np.nan)
+    area[place[first]] = array(rows, "area")[first]
+    share[place[first]] = array(rows, "share")[first]
+    known = rows["share"].null_count < len(rows)
+    return Observed(predicted, confidence, possible, share if known else None, area)
 
 
 def first_class(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -132,30 +258,12 @@ def first_class(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.where(finite, chosen.numpy(), -1), np.where(finite, probability.numpy(), np.nan)
 
 
-def answered(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits (batch, classes), on the processor."""
-    with working(model) as device, torch.no_grad():
-        return model(images.to(device)).float().cpu()
-
-
 def looked(model: nn.Module, images: Tensor, masks: Tensor, with_maps: bool) -> tuple[Tensor, np.ndarray]:
     """Logits, and the share of each map of the predicted class that lies on the object (batch,), NaN of a flat map."""
-    if not with_maps:
-        return answered(model, images), np.full(len(images), np.nan)
-    with working(model) as device, torch.no_grad():
-        logits, maps = forward_with_relevance(model, images.to(device))
+    with working(model), torch.no_grad():
+        if not with_maps:
+            return model(images.to(device_of(model))).float().cpu(), np.full(len(images), np.nan)
+        logits, maps = forward_with_relevance(model, images.to(device_of(model)))
     maps = maps.double().cpu()
     flat = (maps.sum(dim=(1, 2)) <= 0).numpy()
     return logits.float().cpu(), np.where(flat, np.nan, foreground_share(maps, masks.double()).numpy())
-
-
-def predictions(
-    auditee_model: nn.Module, view: EvaluationView, pictures: AuditPictures, batch_size: int = 32
-) -> np.ndarray:
-    """The classes that a model names for the pictures as they are, (n,), in the order of the pictures."""
-    found: list[np.ndarray] = []
-    for first in range(0, len(pictures), batch_size):
-        numbers: Sequence[int] = range(first, min(first + batch_size, len(pictures)))
-        images = torch.stack([view(pictures.scene(number).picture) for number in numbers])
-        found.append(first_class(answered(auditee_model, images))[0])
-    return np.concatenate(found)

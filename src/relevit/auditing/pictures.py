@@ -117,25 +117,10 @@ def find_pictures(
 
     Raises UserError where there is no picture, pictures lie both in class folders and beside them, or nothing is left.
     """
-    root = Path(images)
     if limit is not None and limit < 2:
         raise UserError(f"limit must be at least 2, not {limit}")
-    files = list_images(root)
-    if masks is not None and Path(masks).resolve() == root.resolve():  # NAME.png beside NAME.jpg is its mask
-        pictures = {path.with_suffix("") for path in files if path.suffix.lower() != ".png"}
-        files = [path for path in files if path.suffix.lower() != ".png" or path.with_suffix("") not in pictures]
-    if not files:
-        raise UserError(f"the folder {root} holds no pictures")
-    names = [path.relative_to(root).as_posix() for path in files]
-    loose = [name for name in names if "/" not in name]
-    if labels != "predicted" and loose and len(loose) < len(names):
-        raise UserError(
-            f"{len(loose)} pictures lie in {root} itself, such as {loose[0]}, others in class folders: move them into "
-            "class folders, or take the first model's answers for their classes with --labels predicted"
-        )
-    if labels == "folders" and loose:
-        raise UserError(f"{root} has no class folders: expected {root}/CLASS/IMAGE, or --labels predicted")
-    source: Labels = "predicted" if loose or labels == "predicted" else "folders"
+    root = Path(images)
+    names, source = _listed(root, masks, labels)
     classes = ["" if source == "predicted" else name.split("/")[0] for name in names]
     chosen = draw_balanced(names, classes, limit, seed)
     names, classes = [names[i] for i in chosen], [classes[i] for i in chosen]
@@ -170,6 +155,27 @@ def find_pictures(
         left_out=left_out,
         masks=origin,
     )
+
+
+def _listed(root: Path, masks: str | os.PathLike[str] | None, labels: Labels | None) -> tuple[list[str], Labels]:
+    """The pictures' relative names, and where their classes come from."""
+    files = list_images(root)
+    if masks is not None and Path(masks).resolve() == root.resolve():  # NAME.png beside NAME.jpg is its mask
+        pictures = {path.with_suffix("") for path in files if path.suffix.lower() != ".png"}
+        files = [path for path in files if path.suffix.lower() != ".png" or path.with_suffix("") not in pictures]
+    if not files:
+        raise UserError(f"the folder {root} holds no pictures")
+    names = [path.relative_to(root).as_posix() for path in files]
+    loose = [name for name in names if "/" not in name]
+    if labels != "predicted" and loose and len(loose) < len(names):
+        raise UserError(
+            f"{len(loose)} pictures lie in {root} itself, such as {loose[0]}, others in class folders: move them into "
+            "class folders, or take the first model's answers for their classes with --labels predicted"
+        )
+    if labels == "folders" and loose:
+        raise UserError(f"{root} has no class folders: expected {root}/CLASS/IMAGE, or --labels predicted")
+    source: Labels = "predicted" if loose or labels == "predicted" else "folders"
+    return names, source
 
 
 def draw_balanced(names: Sequence[str], classes: Sequence[str], limit: int | None, seed: int) -> list[int]:

@@ -72,7 +72,7 @@ class EffectPanels:
 
     def panel(self, row: int) -> Panel:
         """The image as the first model sees it, both maps of what each model names, and both answers."""
-        item = self.data[int(self.before.places()[row])]
+        item = self.data[int(self.before.indices[row])]
         picture: Any = getattr(item, "image", None)
         if picture is None:
             picture = item[0]

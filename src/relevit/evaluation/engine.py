@@ -1,310 +1,224 @@
-"""One pass over the images of a benchmark for all models: an image is read once, and every view of it computed once."""
+"""One pass over the images of each set for all models and one measurement: in shards, resumed, shared among processes."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from relevit.errors import UserError
-from relevit.evaluation.accuracy.answers import first_five, hits
-from relevit.evaluation.accuracy.predictions import Predictions, Unreadable
-from relevit.evaluation.shards import STREAM, shard_ranges
-from relevit.evaluation.sources import Source, as_text
-from relevit.models.view import EvaluationView
-from relevit.models.working import device_of
+from relevit.evaluation.batches import Advance, Shard, batches, distinct, stream_batches
+from relevit.evaluation.folder import RowsFolder
+from relevit.evaluation.measurement import LoadedModel, Measurement, Work
+from relevit.evaluation.rows import Part, Rows, table_of
+from relevit.evaluation.shards import shard_ranges
+from relevit.evaluation.sources import Measurable
+from relevit.models.working import device_of, working
+from relevit.processes import Processes
+from relevit.terminal import progress
 
-Transform = Callable[[Image.Image], Tensor]
-PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A model by name with its preprocessing."""
-
-    name: str
-    net: nn.Module
-    view: Transform
+Works = Mapping[str, Mapping[str, Work]]  # set -> model -> what is to be done
 
 
-class Target(NamedTuple):
-    """What is right for one model on one benchmark: the answers of every image (None: an item's label), and the classes
-    that compete (None: all)."""
-
-    answers: Sequence[tuple[int, ...]] | None
-    candidates: list[int] | None
-
-
-class Batch(NamedTuple):
-    """Some images in the views that are wanted: those that could be read, by their places, and the others."""
-
-    shard: int
-    indices: list[int]
-    labels: list[int]
-    names: list[str | None]
-    images: dict[int, Tensor]  # by the view's number: (batch, 3, height, width)
-    faults: list[tuple[int, str]]
-    answers: list[tuple[int, ...]] | None = None  # of a stream's items, which bring them along
-
-
-class _Key(NamedTuple):
-    shard: int
-    place: int
-    views: tuple[int, ...]
+def prepare(models: Sequence[LoadedModel], sets: Mapping[str, Measurable], measurement: Measurement) -> Works:
+    """Everything that can be wrong is found here, before any long work. Raises UserError with all models and sets that do not
+    go together."""
+    faults: dict[str, list[str]] = {}
+    works: dict[str, dict[str, Work]] = {name: {} for name in sets}
+    for name, images in sets.items():
+        for model in models:
+            try:
+                works[name][model.name] = measurement.begin(model, images)
+            except UserError as error:
+                faults.setdefault(str(error), []).append(f"{model.name} on {images.name}")
+    if len(faults) == 1:
+        ((reason, where),) = faults.items()
+        raise UserError(f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {reason}")
+    if faults:
+        lines = [f"{', '.join(where)}: {reason}" for reason, where in faults.items()]
+        raise UserError("\n".join([f"{len(faults)} reasons why models and benchmarks do not go together:", *lines]))
+    return works
 
 
-class _Views(Dataset):
-    """An image of a data set in the views that are asked for; None in their place, and the reason, if it can't be read."""
-
-    def __init__(self, data: Any, views: Sequence[Transform]) -> None:
-        self.data, self.views = data, views
-
-    def __getitem__(self, key: _Key) -> tuple[_Key, dict[int, Tensor] | str, int, str | None]:
-        try:
-            item = self.data[key.place]
-        except UserError as error:
-            return key, str(error), -1, None
-        image = item.image
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
-        tensors = {number: image if isinstance(image, Tensor) else self.views[number](image) for number in key.views}
-        return key, tensors, item.label, item.name
-
-
-def _collate(items: list[tuple[_Key, dict[int, Tensor] | str, int, str | None]]) -> Batch:
-    read = [(key, views, label, name) for key, views, label, name in items if not isinstance(views, str)]
-    first = items[0][0]
-    return Batch(
-        first.shard,
-        [key.place for key, *_ in read],
-        [label for _, _, label, _ in read],
-        [name or None for *_, name in read],
-        {number: torch.stack([views[number] for _, views, _, _ in read]) for number in first.views} if read else {},
-        [(key.place, views) for key, views, *_ in items if isinstance(views, str)],
-    )
-
-
-def _ignore_interrupts(_: int) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
-
-
-def same_views(runners: Sequence[Runner]) -> tuple[list[Transform], list[int]]:
-    """The different views, and for each model the number of its own."""
-    views: list[Transform] = []
-    keys: list[Any] = []
-    numbers = []
-    for runner in runners:
-        key = view_facts(runner.view) or id(runner.view)
-        if key not in keys:
-            keys.append(key)
-            views.append(runner.view)
-        numbers.append(keys.index(key))
-    return views, numbers
-
-
-def view_facts(view: Transform) -> dict[str, Any] | None:
-    """What an evaluation view does, ready for JSON; None of any other callable."""
-    if type(view) is not EvaluationView:
-        return None
+def truths(works: Works) -> dict[str, dict[str, str]]:
+    """Set -> model -> what tells its right answers from others."""
     return {
-        "size": [view.height, view.width],
-        "crop_pct": float(view.crop_pct),
-        "crop_mode": view.crop_mode,
-        "filter": view.filter.name.lower(),
-        "mean": [float(f"{value:.6g}") for value in view.mean.flatten().tolist()],
-        "std": [float(f"{value:.6g}") for value in view.std.flatten().tolist()],
+        name: {model: work.truth for model, work in models.items() if work.truth is not None}
+        for name, models in works.items()
     }
 
 
-def measure(
-    source: Source,
-    runners: Sequence[Runner],
-    targets: Mapping[str, Target],
-    todo: Mapping[int, Sequence[str]],
+@dataclass(frozen=True)
+class Run:
+    """What is the same for all sets of a run: see `run`."""
+
+    models: Sequence[LoadedModel]
+    measurement: Measurement
+    folder: RowsFolder | None
+    team: Processes
+    batch_size: int
+    workers: int
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models."""
+        return [model.name for model in self.models]
+
+
+def run(
+    models: Sequence[LoadedModel],
+    sets: Mapping[str, Measurable],
+    measurement: Measurement,
+    works: Works,
     *,
-    batch_size: int,
-    workers: int,
-    precision: str,
-    advance: Callable[[int], object],
-) -> Generator[tuple[int, dict[str, Predictions]], None, None]:
-    """Each shard in `todo` with the rows of the models that it names there, one after the other.
+    folder: RowsFolder | None = None,
+    team: Processes | None = None,
+    batch_size: int = 16,
+    workers: int = 0,
+) -> dict[str, Rows]:
+    """The rows of all models on every set: what is missing is done, shared among the processes.
 
-    The models are in evaluation mode where they are to run (see `models.working.working`). Raises UserError for a label that is no class
-    of a model.
+    Args:
+        models, sets: each set is read once for all models.
+        measurement: what is measured.
+        works: from `prepare`.
+        folder: which is held; keeps the rows and knows those that are done; without it they are in memory.
+        team: the processes that share the work, all of which must make the same call; where models run.
+        batch_size: images in a batch.
+        workers: processes that read images; 0 reads in this one.
+
+    Returns:
+        Set -> model -> table, read when it is asked for.
     """
-    views, numbers = same_views(runners)
-    view_of = {runner.name: number for runner, number in zip(runners, numbers, strict=True)}
-    ranges = shard_ranges(source.length)
-
-    def batches() -> Iterator[list[_Key]]:
-        for shard, names in todo.items():
-            wanted = tuple(sorted({view_of[name] for name in names}))
-            places = ranges[shard]
-            for first in range(0, len(places), batch_size):
-                yield [_Key(shard, index, wanted) for index in places[first : first + batch_size]]
-
-    loader = DataLoader(
-        _Views(source.data, views),
-        batch_sampler=_Again(batches),  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=any(device_of(runner.net).type == "cuda" for runner in runners),
-        worker_init_fn=_ignore_interrupts if workers else None,
-    )
-    try:
-        for shard, group in itertools.groupby(loader, key=lambda batch: batch.shard):
-            chosen = [runner for runner in runners if runner.name in set(todo[shard])]
-            yield shard, _shard(source, chosen, view_of, targets, group, precision, advance)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            "A process that reads images ended unexpectedly, probably for want of memory: give fewer workers. "
-            "With the same out, the same call goes on where it was."
-        ) from error
+    team = team or Processes()
+    settings = Run(models, measurement, folder, team, batch_size, workers)
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(working(model.net, team.device))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        return {
+            name: (_stream if images.is_stream else _indexed)(settings, images, works[name])
+            for name, images in sets.items()
+        }
 
 
-def measure_stream(
-    source: Source,
-    runners: Sequence[Runner],
-    targets: Mapping[str, Target],
-    wanted: Callable[[int], Sequence[str]],
-    *,
-    batch_size: int,
-    precision: str,
-    advance: Callable[[int], object],
-) -> Iterator[tuple[int, dict[str, Predictions]]]:
-    """As `measure` for a set that can only be read from its beginning to its end; this process reads it.
-
-    wanted: the models for which a shard is to be done; one of none is passed over. Every shard comes, in order, so that the
-    last one tells how many there are.
-    """
-    views, numbers = same_views(runners)
-    view_of = {runner.name: number for runner, number in zip(runners, numbers, strict=True)}
-    shards = itertools.groupby(enumerate(source.data), key=lambda pair: pair[0] // STREAM)
-    for shard, members in shards:
-        names = set(wanted(shard))
-        if not names:
-            advance(sum(1 for _ in members))
-            yield shard, {}
-            continue
-        chosen = [runner for runner in runners if runner.name in names]
-        seen = {number: views[number] for number in {view_of[runner.name] for runner in chosen}}
-        batches = (_streamed(shard, batch, seen) for batch in _batched(members, batch_size))
-        yield shard, _shard(source, chosen, view_of, targets, batches, precision, advance)
+def _indexed(run: Run, images: Measurable, works: Mapping[str, Work]) -> Rows:
+    ranges = shard_ranges(images.length)
+    todo = {shard: run.names for shard in range(len(ranges))}
+    if run.folder is not None:
+        todo = run.team.of_main(run.folder.missing(images.name, run.names, len(ranges)))
+    mine = dict(list(todo.items())[run.team.rank :: run.team.count])
+    kept: dict[int, dict[str, pa.Table]] = {}
+    if mine:
+        done = images.length - sum(len(ranges[shard]) for shard in todo)
+        framings, wanted = _framings(run)
+        numbers = {shard: {n for name in names for n in wanted[name]} for shard, names in mine.items()}
+        pin = any(device_of(model.net).type == "cuda" for model in run.models)
+        shards = batches(images, framings, numbers, batch_size=run.batch_size, workers=run.workers, pin=pin)
+        with closing(shards), progress(images.name, images.length, done) as advance:  # workers end on a full disk, too
+            # The main process's bar stands for all processes, which are about as quick.
+            together = partial(_times, advance, run.team.count)
+            for shard, tables in _measured(run, shards, works, wanted, mine.__getitem__, together):
+                _keep(run, images, shard, len(ranges), tables, kept)
+    run.team.wait()
+    return _rows(run, images, kept)
 
 
-def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(itertools.islice(items, size)):
-        yield batch
+def _stream(run: Run, images: Measurable, works: Mapping[str, Work]) -> Rows:
+    """A set that every process reads from beginning to end, to do its own shards of it."""
+    done: dict[str, set[int]] = {name: set() for name in run.names}
+    count: int | None = None
+    if run.folder is not None:
+        done, count = run.team.of_main(run.folder.missing_of_stream(images.name, run.names))
+    kept: dict[int, dict[str, pa.Table]] = {}
+    if count is None or any(len(shards) < count for shards in done.values()):
+
+        def lacking(shard: int) -> list[str]:
+            mine = shard % run.team.count == run.team.rank
+            return [name for name in run.names if shard not in done[name]] if mine else []
+
+        framings, wanted = _framings(run)
+        last = -1
+        with progress(images.name, images.length or None) as advance:
+            shards = stream_batches(
+                images,
+                framings,
+                lambda shard: {n for name in lacking(shard) for n in wanted[name]},
+                advance,
+                batch_size=run.batch_size,
+            )
+            for last, tables in _measured(run, shards, works, wanted, lacking, advance):
+                _keep(run, images, last, None, tables, kept)
+        if last < 0:
+            raise UserError(f"{images.name} holds no images")
+        run.team.wait()
+        if run.folder is not None and run.team.is_main:
+            run.folder.close_stream(images.name, run.names, last + 1)
+    run.team.wait()
+    return _rows(run, images, kept)
 
 
-def _streamed(shard: int, items: list[Any], views: Mapping[int, Transform]) -> Batch:
-    images = {number: torch.stack([view(item.image) for _, item in items]) for number, view in views.items()}
-    places = [place for place, _ in items]
-    return Batch(
-        shard,
-        places,
-        [-1] * len(items),
-        [item.name for _, item in items],
-        images,
-        [],
-        [(item.label,) for _, item in items],
-    )
+def _framings(run: Run) -> tuple[list[Any], dict[str, list[int]]]:
+    """The different framings of all models, and for each model the numbers of its own."""
+    own = {model.name: run.measurement.framings(model) for model in run.models}
+    different, numbers = distinct([framing for framings in own.values() for framing in framings])
+    places = iter(numbers)
+    return different, {name: list(itertools.islice(places, len(framings))) for name, framings in own.items()}
 
 
-class _Again:
-    """An iterable of lists of keys."""
-
-    def __init__(self, make: Callable[[], Iterator[list[_Key]]]) -> None:
-        self.make = make
-
-    def __iter__(self) -> Iterator[list[_Key]]:
-        return self.make()
-
-
-@torch.inference_mode()
-def _shard(
-    source: Source,
-    runners: Sequence[Runner],
-    view_of: Mapping[str, int],
-    targets: Mapping[str, Target],
-    batches: Iterator[Batch],
-    precision: str,
-    advance: Callable[[int], object],
-) -> dict[str, Predictions]:
-    """The rows of one shard. What the models answer is fetched at its end, so that a device need not wait for us."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {runner.name: [] for runner in runners}
-    right: dict[str, list[tuple[int, ...]]] = {runner.name: [] for runner in runners}
-    indices: list[int] = []
-    labels: list[int] = []
-    names: list[str | None] = []
-    faults: list[tuple[int, str]] = []
-    for batch in batches:
-        faults += batch.faults
-        indices, labels, names = indices + batch.indices, labels + batch.labels, names + batch.names
-        for runner in runners if batch.indices else ():
-            answers, candidates = targets[runner.name]
-            if batch.answers is not None:
-                own = batch.answers
-            else:
-                own = [(label,) for label in batch.labels] if answers is None else [answers[i] for i in batch.indices]
-            logits = _forward(runner.net, batch.images[view_of[runner.name]], precision)
-            _check_labels(source.name, runner.name, own, logits.shape[1])
-            chosen = None if candidates is None else torch.tensor(candidates, device=logits.device)
-            found[runner.name].append(first_five(logits, chosen))
-            right[runner.name] += own
-        advance(len(batch.indices) + len(batch.faults))
-    keys = [source.key(i, name) for i, name in zip(indices, names, strict=True)]
-    groups = as_text(
-        [str(each[0]) if each else "" for each in right[runners[0].name]]
-        if source.is_stream
-        else [source.group(i, label) for i, label in zip(indices, labels, strict=True)]
-    )
-    objects = as_text([str(source.object(i)) for i in indices]) if source.has_objects else None
-    unreadable = [Unreadable(i, source.key(i), source.group(i), fault) for i, fault in faults]
-    rows = {}
-    for runner in runners:
-        parts = found[runner.name] or [(torch.zeros(0, 5, dtype=torch.int32), torch.zeros(0))]
-        top5 = torch.cat([top for top, _ in parts]).cpu().numpy()
-        confidence = torch.cat([each for _, each in parts]).cpu().numpy()
-        hit1, hit5 = hits(top5, right[runner.name])
-        rows[runner.name] = Predictions(
-            keys,
-            groups,
-            right[runner.name],
-            top5,
-            confidence,
-            hit1,
-            hit5,
-            objects,
-            np.array(indices, np.int64),
-            unreadable,
-        )
-    return rows
+def _measured(
+    run: Run,
+    shards: Iterator[Shard],
+    works: Mapping[str, Work],
+    wanted: Mapping[str, Sequence[int]],
+    lacking: Callable[[int], Sequence[str]],
+    advance: Advance,
+) -> Iterator[tuple[int, dict[str, pa.Table]]]:
+    """Each shard with the rows of the models that lack it. What the models answer is fetched at a shard's end, so that a device
+    need not wait for us."""
+    for shard, parts in shards:
+        found: dict[str, list[Part]] = {name: [] for name in lacking(shard)}
+        for batch in parts:
+            for name, some in found.items():
+                some.append(works[name].rows([batch[number] for number in wanted[name]]))
+            advance(next(iter(batch.values())).size)
+        yield shard, {name: table_of(some, run.measurement.columns()) for name, some in found.items()}
 
 
-def _forward(net: nn.Module, images: Tensor, precision: str) -> Tensor:
-    """Logits (batch, classes), float32."""
-    home, low = device_of(net), PRECISIONS[precision]
-    try:
-        with nullcontext() if low is None else torch.autocast(home.type, low):
-            return net(images.to(home, non_blocking=True)).float()
-    except torch.OutOfMemoryError as error:
-        raise UserError("The device has too little memory: give a smaller batch size.") from error
+def _keep(
+    run: Run,
+    images: Measurable,
+    shard: int,
+    shards: int | None,
+    tables: Mapping[str, pa.Table],
+    kept: dict[int, dict[str, pa.Table]],
+) -> None:
+    if run.folder is None:
+        kept.update({shard: dict(tables)} if tables else {})
+        return
+    for model, table in tables.items():
+        run.folder.write(images.name, model, shard, shards, table)
 
 
-def _check_labels(benchmark: str, model: str, answers: Sequence[tuple[int, ...]], classes: int) -> None:
-    wrong = [label for each in answers for label in each if not 0 <= label < classes]
-    if wrong:
-        raise UserError(f"{benchmark} has the label {wrong[0]}, but {model} knows the classes 0 to {classes - 1}")
+def _rows(run: Run, images: Measurable, kept: Mapping[int, Mapping[str, pa.Table]]) -> Rows:
+    """What all processes have done: on the disk, or in the memory of each."""
+    if run.folder is not None:
+        return Rows({name: partial(run.folder.read, images.name, name) for name in run.names})
+    everything = dict(pair for pairs in run.team.gathered([list(kept.items())]) for pair in pairs)
+    tables = {name: pa.concat_tables([everything[shard][name] for shard in sorted(everything)]) for name in run.names}
+    return Rows({name: partial(_same, table) for name, table in tables.items()})
+
+
+def _same(table: pa.Table) -> pa.Table:
+    return table
+
+
+def _times(advance: Advance, factor: int, count: int) -> None:
+    advance(count * factor)

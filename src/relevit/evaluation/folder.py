@@ -1,8 +1,10 @@
-"""The folder that `evaluate` writes, and what of it is done already.
+"""The folder that a command of measurements writes, and what of it is done already.
 
-    OUT/config.json                                       protocol, and the identity of every model and benchmark
-    OUT/predictions/<benchmark>/<model>/part-*.parquet    the rows, one file for a shard, each whole or absent
-    OUT/results.json                                      the figures of the latest call's models and benchmarks
+    OUT/config.json                                settings, and the identity of every model and benchmark
+    OUT/ROWS/<benchmark>/<model>/part-*.parquet    the rows, one file for a shard, each whole or absent
+    OUT/results.json                               the figures of the latest call's models and benchmarks
+
+ROWS is "predictions" for `evaluate`, "rows" for the others.
 
 A second call does what is missing: benchmarks, models, or single shards. What was made with other weights, of other
 images, or under another protocol is never mixed in: the call is refused with the differences. An image that could not be
@@ -13,73 +15,59 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from relevit.errors import UserError
-from relevit.evaluation.accuracy.predictions import (
-    Predictions,
-    known_parts,
-    part_count,
-    part_name,
-    read_predictions,
-    write_part,
-)
-from relevit.files import atomic_write
+import pyarrow as pa
 
-CONFIG, RESULTS, ROWS = "config.json", "results.json", "predictions"
-KIND = "relevit evaluate"
+from relevit.evaluation.rows import known_parts, part_count, part_name, read_rows, write_part
+from relevit.folders import OwnedFolder
+from relevit.processes import Processes
+
+CONFIG, RESULTS = "config.json", "results.json"
+_APART = ("models", "benchmarks", "answers", "about")  # of a configuration: what is not compared as a whole
 _LONGEST = 120  # characters of a folder's name
 
 
-class ResultsFolder:
-    """The folder `out`, for results with the settings `config`: {"protocol", "precision", "format", "models": {name: identity},
-    "benchmarks": {name: identity}, "answers": {benchmark: {model: a hash of what is right for each image}}}."""
+class RowsFolder:
+    """The folder `out` of a command, for rows with the settings `config`: {"models": {name: identity}, "benchmarks": {name:
+    identity}, "answers": {benchmark: {model: a hash of what is right for each image}}, and others such as "protocol"}.
 
-    def __init__(self, out: str | Path, config: Mapping[str, Any]) -> None:
-        self.out, self.config = Path(out), config
+    command: such as "evaluate". columns: the measurement's own. rows_folder: where the rows lie in it.
+    """
+
+    def __init__(
+        self, out: str | Path, command: str, config: Mapping[str, Any], columns: pa.Schema, rows_folder: str = "rows"
+    ) -> None:
+        """Raise UserError, with the differences, where the folder holds something else, or rows that do not go with these."""
+        self.out, self.columns, self.rows_folder = Path(out), columns, rows_folder
+        self.format: Any = config.get("format", "parquet")
+        self._owned = OwnedFolder(out, f"relevit {command}", config, record=CONFIG, compare=self._differences)
+        self.config = self._owned.settings
+        earlier = self._owned.earlier or {}
+        for kind in ("models", "benchmarks"):
+            self.config[kind] |= {k: v for k, v in earlier.get(kind, {}).items() if k not in self.config[kind]}
+        for benchmark, models in earlier.get("answers", {}).items():
+            self.config["answers"][benchmark] = models | self.config["answers"].get(benchmark, {})
+
+    @contextmanager
+    def held(self, team: Processes) -> Iterator[None]:
+        """The folder is ours, and no other command writes to it, until all processes of the team are done."""
+        team.wait()  # all have looked at the folder as it was
+        if not team.is_main:
+            team.wait()
+        with self._owned:
+            if team.is_main:
+                team.wait()
+            yield
+            team.wait()
 
     def rows(self, benchmark: str, model: str) -> Path:
-        """The folder of a model's rows on a benchmark. Names that are paths are made names of folders."""
-        return self.out / ROWS / _folder(benchmark, nested=True) / _folder(model)
-
-    def check(self) -> None:
-        """Raise UserError, with the differences, where the folder holds something else, or results that do not go with these."""
-        if not self.out.exists():
-            return
-        if not self.out.is_dir():
-            raise UserError(f"{self.out} is a file: give a folder for the results, or a name that ends in .json")
-        path = self.out / CONFIG
-        if not path.is_file():
-            if any(not each.name.startswith(".") for each in self.out.iterdir()):
-                raise UserError(f"{self.out} holds other files: give a new folder for the results")
-            return
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}): give a new folder for the results") from error
-        if not isinstance(earlier, dict) or earlier.get("kind") != KIND:
-            raise UserError(f"{self.out} was not written by evaluate: give a new folder for the results")
-        differences = self._differences(earlier)
-        if differences:
-            raise UserError(
-                f"{self.out} holds results that do not go with these: {'; '.join(differences)}. Give a new folder for the "
-                f"results, or remove what is outdated below {self.out / ROWS}."
-            )
-        for kind in ("models", "benchmarks"):
-            self.config[kind].update({k: v for k, v in earlier.get(kind, {}).items() if k not in self.config[kind]})
-        for benchmark, models in earlier.get("answers", {}).items():
-            own = self.config["answers"].setdefault(benchmark, {})
-            own.update({k: v for k, v in models.items() if k not in own})
-
-    def begin(self) -> None:
-        """Write the configuration: the folder is ours from now on."""
-        text = json.dumps({"kind": KIND, **self.config}, indent=1, ensure_ascii=False) + "\n"
-        path = self.out / CONFIG
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            atomic_write(path, text)
+        """See `rows_place`."""
+        return rows_place(self.out, benchmark, model, self.rows_folder)
 
     def missing(self, benchmark: str, models: Collection[str], shards: int) -> dict[int, list[str]]:
         """The shards that are not done, with the models that they are missing for."""
@@ -97,30 +85,40 @@ class ResultsFolder:
         """Put the number of shards, which is known at last, into the files' names."""
         for model in models:
             for number, path in known_parts(self.rows(benchmark, model)).items():
-                path.replace(path.with_name(part_name(number, shards, self.config["format"])))
+                path.replace(path.with_name(part_name(number, shards, self.format)))
 
-    def write(self, benchmark: str, model: str, shard: int, shards: int | None, part: Predictions) -> None:
-        write_part(self.rows(benchmark, model) / part_name(shard, shards, self.config["format"]), part)
+    def write(self, benchmark: str, model: str, shard: int, shards: int | None, part: pa.Table) -> None:
+        """Write the rows of a shard; `shards`: how many there are, None where nobody knows yet."""
+        write_part(self.rows(benchmark, model) / part_name(shard, shards, self.format), part)
 
-    def read(self, benchmark: str, model: str) -> Predictions:
-        return read_predictions(self.rows(benchmark, model))
+    def read(self, benchmark: str, model: str) -> pa.Table:
+        """All rows of a model on a benchmark."""
+        return read_rows(self.rows(benchmark, model), self.columns)
 
-    def _differences(self, earlier: Mapping[str, Any]) -> list[str]:
+    def _differences(self, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         """What differs from the earlier settings; of models and benchmarks only what has rows."""
         found = [
-            f"{name} was {earlier.get(name)!r}, now {self.config[name]!r}"
-            for name in ("protocol", "precision", "format")
-            if earlier.get(name) != self.config[name]
+            f"{name} was {earlier.get(name)!r}, now {now.get(name)!r}"
+            for name in {**earlier, **now}
+            if name not in _APART and earlier.get(name) != now.get(name)
         ]
+        outdated = self._outdated(earlier, now)
+        if outdated:
+            outdated[-1] += f" (to make such rows anew, remove them below {self.out / self.rows_folder})"
+        return found + outdated
+
+    def _outdated(self, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+        """Models, benchmarks and right answers that are others than those of the rows."""
+        found = []
         for kind in ("models", "benchmarks"):
-            for name, now in self.config[kind].items():
+            for name, now in settings[kind].items():
                 before = earlier.get(kind, {}).get(name)
                 if before is None or before == now or not self._has_rows(kind, name, earlier):
                     continue
                 parts = [key for key in {**before, **now} if before.get(key) != now.get(key)]
                 told = ", ".join(f"{key} {_brief(before.get(key))}, now {_brief(now.get(key))}" for key in parts)
                 found.append(f"{kind.removesuffix('s')} {name} has other {told}")
-        for benchmark, models in self.config["answers"].items():
+        for benchmark, models in settings["answers"].items():
             before = earlier.get("answers", {}).get(benchmark, {})
             found += [
                 f"other classes are right for {model} on {benchmark} (by the class map, or the benchmark's labels)"
@@ -133,6 +131,11 @@ class ResultsFolder:
         others = earlier.get("benchmarks" if kind == "models" else "models", {})
         pairs = [(other, name) if kind == "models" else (name, other) for other in others]
         return any(known_parts(self.rows(benchmark, model)) for benchmark, model in pairs)
+
+
+def rows_place(out: str | Path, benchmark: str, model: str, rows_folder: str = "predictions") -> Path:
+    """Where the rows of a model on a benchmark lie in a folder; names that are paths are made names of folders."""
+    return Path(out) / rows_folder / _folder(benchmark, nested=True) / _folder(model)
 
 
 def _brief(value: Any) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
-from relevit.evaluation.engine import Transform
+from relevit.evaluation.batches import Transform
 from relevit.evaluation.run import evaluate
 from relevit.files import atomic_write
 from relevit.models.interpolation import check_mixable, interpolate

@@ -39,13 +39,15 @@ def measure(
     """A test of relevit.evaluation.measurements, by name, of the model of a cell on `limit` pictures of a set (drawn once): its
     figures by name."""
     from relevit.data.sets import of_dataset
-    from relevit.evaluation.measurements import measurement, open_data
+    from relevit.evaluation.measurements import measure as run
+    from relevit.evaluation.measurements import measurement
+    from relevit.evaluation.open_measured import open_data
     from relevit.models.loading import load
 
     row = measurement(test, options)
     pictures, more = open_data(row, data, train=train)
     model, view = model_of(name, folder), load("builtin")[1]
-    result = row.function(model, view, of_dataset(pictures).limited(limit), **{**(options or {}), **more})
+    result = run(test, model, view, of_dataset(pictures).limited(limit), **{**(options or {}), **more})
     return {str(figure): float(value) for figure, value in result if isinstance(value, int | float)}
 
 

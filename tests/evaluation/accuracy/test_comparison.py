@@ -1,25 +1,15 @@
 """evaluation/accuracy/comparison.py: the sign of the difference, images paired by name, names of what changed."""
 
-import numpy as np
 import pytest
 
+from predicted import predicted
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.comparison import compare
 from relevit.evaluation.accuracy.predictions import Predictions
 
 
 def rows(hit: list[int], keys: list[str] | None = None, objects: list[str] | None = None) -> Predictions:
-    count = len(hit)
-    return Predictions(
-        keys or [f"{i}.png" for i in range(count)],
-        np.array(["a"] * count),
-        [(1,)] * count,
-        np.zeros((count, 5), np.int32),
-        np.full(count, 0.5, np.float32),
-        np.array(hit, bool),
-        np.ones(count, bool),
-        None if objects is None else np.array(objects),
-    )
+    return predicted(hit, keys=keys, objects=objects)
 
 
 def test_difference_and_names_have_the_right_sign() -> None:

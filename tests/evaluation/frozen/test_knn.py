@@ -11,22 +11,38 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 import relevit.evaluation.frozen.knn as module
+from advances import advances
 from families import build
 from relevit.data.benchmarks import class_folders
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-from relevit.evaluation.frozen.knn import Nearest, features, first_of, knn, votes
-from relevit.evaluation.measurements import MEASUREMENTS
+from relevit.evaluation.frozen.features import before_head
+from relevit.evaluation.frozen.knn import Nearest, NearestNeighbours, first_of, votes
+from relevit.evaluation.measured import Measured
+from relevit.evaluation.measurements import MEASUREMENTS, measure
 from relevit.models.view import evaluation_view
 
 VIEW = evaluation_view(
     {"input_size": (3, 5, 7), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
 )
+
+
+def knn(model: nn.Module, view: Any, test: Any, **options: Any) -> Measured:
+    return measure("knn", model, view, test, **options)
+
+
+def features(model: nn.Module, images: Tensor, names: list[str]) -> Tensor:
+    return F.normalize(before_head(model, images, names), dim=1)
+
+
+def hit(result: Measured, figure: str = "r1") -> np.ndarray:
+    return result.values[figure] == 100
 
 
 class Backbone(nn.Module):
@@ -94,12 +110,12 @@ def test_against_a_direct_loop(sets: tuple[ImageSet, ImageSet], k: int, temperat
     test, train = sets
     result = knn(Backbone(), VIEW, test, train=train, k=k, temperature=temperature, batch_size=9)
     first, hit1, hit5 = direct(test, train, k, temperature)
-    assert result.predicted == first
-    assert result.hit1.tolist() == hit1 and result.hit5.tolist() == hit5
+    assert result.column("predicted").tolist() == first
+    assert hit(result).tolist() == hit1 and hit(result, "r5").tolist() == hit5
     if k == 20:
         assert 1 / 7 < np.mean(hit1) < np.mean(hit5) < 1  # better than chance, and neither is trivial
         # the votes' weights matter
-        assert knn(Backbone(), VIEW, test, train=train, k=20, temperature=100.0).predicted != first
+        assert knn(Backbone(), VIEW, test, train=train, k=20, temperature=100.0).column("predicted").tolist() != first
 
 
 def test_against_scikit_learn(sets: tuple[ImageSet, ImageSet]) -> None:
@@ -116,7 +132,7 @@ def test_against_scikit_learn(sets: tuple[ImageSet, ImageSet]) -> None:
         n_neighbors=20, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.07)
     ).fit(bank, labels)
     result = knn(model, VIEW, test, train=train)
-    assert result.predicted == classifier.predict(queries).tolist()
+    assert result.column("predicted").tolist() == classifier.predict(queries).tolist()
     assert dict(result)["r1"] == pytest.approx(100 * classifier.score(queries, right))
 
 
@@ -127,7 +143,8 @@ def test_chunks_change_nothing(sets: tuple[ImageSet, ImageSet], chunk: int, monk
     monkeypatch.setattr(module, "_CHUNK", chunk)
     monkeypatch.setattr(module, "_CELLS", 3 * chunk)
     parts = knn(Backbone(), VIEW, test, train=train, batch_size=5)
-    assert parts.predicted == whole.predicted and (parts.hit5 == whole.hit5).all()
+    assert parts.rows["predicted"] == whole.rows["predicted"]
+    assert (parts.values["r5"] == whole.values["r5"]).all()
 
 
 def test_nearest_with_ties_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +199,7 @@ def test_features_do_not_know_the_test_images(sets: tuple[ImageSet, ImageSet]) -
     """Each test image alone gets the answer that it gets among the others: none of them is in the bank."""
     test, train = sets
     whole = knn(Backbone(), VIEW, test, train=train, k=1)
-    assert whole.hit1.mean() < 0.95  # were they in it, every image would be its own neighbour
+    assert hit(whole).mean() < 0.95  # were they in it, every image would be its own neighbour
 
     class One:
         def __init__(self, number: int) -> None:
@@ -194,8 +211,10 @@ def test_features_do_not_know_the_test_images(sets: tuple[ImageSet, ImageSet]) -
         def __getitem__(self, index: int) -> Any:
             return test[test.paths.index(self.paths[0])]
 
-    alone = [knn(Backbone(), VIEW, One(number), train=train, k=1).predicted[0] for number in range(0, len(test), 9)]
-    assert alone == whole.predicted[::9]
+    alone = [
+        knn(Backbone(), VIEW, One(number), train=train, k=1).column("predicted")[0] for number in range(0, len(test), 9)
+    ]
+    assert alone == whole.column("predicted")[::9].tolist()
 
 
 def test_a_file_in_both_sets_is_refused(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
@@ -220,24 +239,24 @@ def test_classes_are_matched_by_name(sets: tuple[ImageSet, ImageSet], tmp_path: 
         knn(Backbone(), VIEW, extra, train=train)
 
 
-def test_model_is_as_before_progress_and_json(sets: tuple[ImageSet, ImageSet]) -> None:
+def test_model_is_as_before_progress_and_json(sets: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch) -> None:
     test, train = sets
-    (test.root / "cat" / "1_0.png").write_bytes(b"broken")
-    (train.root / "ape" / "2_3.png").write_bytes(b"broken")
-    model, done = Backbone().train(), []
-    result = knn(model, VIEW, str(test.root), train=train.root, batch_size=7, progress=done.append)
-    assert model.training and model.weight.grad is None and sum(done) == len(test) and min(done) >= 0
-    assert [each.name for each in result.left_out] == ["cat/1_0.png"] and len(result.names) == len(test) - 1
-    assert [each.name for each in result.train_left_out] == ["ape/2_3.png"]
+    (Path(test.name) / "cat" / "1_0.png").write_bytes(b"broken")
+    (Path(train.name) / "ape" / "2_3.png").write_bytes(b"broken")
+    model, done = Backbone().train(), advances(monkeypatch)
+    result = knn(model, VIEW, test.name, train=Path(train.name), batch_size=7)
+    assert model.training and model.weight.grad is None and sum(done) == len(test) + len(train) and min(done) >= 0
+    assert [fault.name for fault in result.left_out] == ["cat/1_0.png"] and len(result.names) == len(test) - 1
+    assert [fault.name for fault in result.train_left_out or ()] == ["ape/2_3.png"]
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert content["settings"] == {"k": 20, "temperature": 0.07, "train_images": len(train) - 1, "train_classes": 7}
-    assert content["per_image"]["predicted"] == result.predicted
-    assert content["figures"]["r1"] == pytest.approx(result.accuracy().r1, abs=1e-4)
+    assert content["per_image"]["predicted"] == result.column("predicted").tolist()
+    assert content["figures"]["r1"] == pytest.approx(100 * hit(result).mean(), abs=1e-4)
     assert content["classes"]["cat"]["figures"]["r1"] == pytest.approx(
-        result.accuracy().per_class()["cat"].r1, abs=1e-4
+        100 * hit(result)[np.array(result.groups) == "cat"].mean(), abs=1e-4
     )
-    right = [group == named for group, named in zip(result.groups, result.predicted, strict=True)]
-    assert result.hit1.tolist() == right
+    right = [group == named for group, named in zip(result.groups, result.column("predicted"), strict=True)]
+    assert hit(result).tolist() == right
 
 
 @pytest.mark.parametrize("family", ["vit", "deit_distilled", "vit_mean", "siglip"])
@@ -283,4 +302,4 @@ def test_bad_models_and_sets_are_refused(sets: tuple[ImageSet, ImageSet]) -> Non
     with pytest.raises(UserError, match="the training set names no classes"):
         knn(Backbone(), VIEW, test, train=[test[0]])
     row = MEASUREMENTS["knn"]
-    assert row.function is knn and row.needs == "train_and_test"
+    assert row is NearestNeighbours and row.needs == "train_and_test"

@@ -15,7 +15,9 @@ import relevit.evaluation.frozen.linear_probe as module
 from relevit import UserError, load
 from relevit.api.probe import probe
 from relevit.cli import main
+from relevit.evaluation.frozen import features
 from relevit.evaluation.frozen.linear_probe import head_of, held_out_images, train_linear_probe
+from rows_on_disk import small_shards, stop_after
 
 CLASSES = ("ant", "bee", "cow")
 NAME = "vit_tiny_patch16_224"
@@ -104,30 +106,23 @@ def test_held_out_images_are_of_every_class_and_never_all() -> None:
 def test_goes_on_where_it_was_stopped_with_the_same_result(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        module, "shard_ranges", lambda length: [range(i, min(i + 4, length)) for i in range(0, length, 4)]
-    )
+    small_shards(monkeypatch, 4)
     net, view = backbone()
     train_linear_probe(net, view, folder, tmp_path / "whole")
-    calls: list[int] = []
-
-    def stop(done: int, total: int) -> None:
-        calls.append(done)
-        if done == 12:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_linear_probe(backbone()[0], view, folder, tmp_path / "parts", progress=stop)
-    assert calls == [4, 8, 12]
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train_linear_probe(backbone()[0], view, folder, tmp_path / "parts")
+    assert len(list((tmp_path / "parts").rglob("part-*"))) == 3
     with pytest.raises(UserError, match="weights"):
         train_linear_probe(backbone(9)[0], view, folder, tmp_path / "parts")
-    seen: list[torch.Tensor] = []
     net, _ = backbone()
-    net.register_forward_hook(lambda *_: seen.append(_[0]))
     counted = []
-    original = module._before_head
+    original = features.before_head
     monkeypatch.setattr(
-        module, "_before_head", lambda model, images: counted.append(len(images)) or original(model, images)
+        features,
+        "before_head",
+        lambda model, images, names: counted.append(len(images)) or original(model, images, names),
     )
     train_linear_probe(net, view, folder, tmp_path / "parts")
     assert sum(counted) == 21 - 12

@@ -12,10 +12,13 @@ from sklearn.metrics import auc
 from torch import Tensor, nn
 
 import relevit.explainers
+from advances import advances
 from image_sets import image_set
 from relevit.data.samples import Sample
 from relevit.errors import UserError
-from relevit.evaluation.maps.insertion_deletion import InsertionDeletion, insertion_deletion
+from relevit.evaluation import measurements
+from relevit.evaluation.maps.insertion_deletion import InsertionDeletion
+from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurements import MEASUREMENTS
 from relevit.explainers import Explainer
 from relevit.models.view import evaluation_view
@@ -64,9 +67,18 @@ def samples(count: int = 11, seed: int = 3) -> list[Sample]:
     ]
 
 
-def measure(data: Any, model: nn.Module | None = None, **options: Any) -> InsertionDeletion:
+def measure(data: Any, model: nn.Module | None = None, **options: Any) -> Measured:
     given = {"explainer": "stub", "random": "pixels", "batch_size": 4, "steps": 6, "canvas": "mean"} | options
-    return insertion_deletion(model or Linear(), VIEW, data, **given)
+    return measurements.measure("insertion_deletion", model or Linear(), VIEW, data, **given)
+
+
+def areas(result: Measured, curve: str) -> np.ndarray:
+    return InsertionDeletion(steps=result.settings["steps"]).areas(result.rows, curve)
+
+
+def curve(result: Measured, name: str) -> np.ndarray:
+    """The mean of the set."""
+    return result.column(name).mean(axis=0)
 
 
 def direct(sample: Sample, target: int | None, steps: int) -> tuple[list[float], list[float], list[float]]:
@@ -99,11 +111,11 @@ def test_curves_against_a_direct_loop(steps: int, target: str) -> None:
     data = samples()
     result = measure(data, steps=steps, target=target)
     found = [direct(sample, sample.label if target == "label" else None, steps) for sample in data]
-    assert result.shares == pytest.approx(found[0][0])
+    assert InsertionDeletion(steps=steps).shares(result.rows) == pytest.approx(found[0][0])
     for place, name in ((1, "insertion"), (2, "deletion")):
         expected = [auc(each[0], each[place]) for each in found]
-        assert result.areas[name] == pytest.approx(expected, abs=1e-6)  # views are in single precision
-        assert result.curves[name] == pytest.approx(np.mean([each[place] for each in found], axis=0), abs=1e-6)
+        assert areas(result, name) == pytest.approx(expected, abs=1e-6)  # views are in single precision
+        assert curve(result, name) == pytest.approx(np.mean([each[place] for each in found], axis=0), abs=1e-6)
     figures = dict(result)
     assert figures["contrast"] == pytest.approx(figures["insertion"] - figures["deletion"])
     if steps == 6 and target == "predicted":
@@ -120,27 +132,29 @@ def test_ends_of_the_curves() -> None:
     views = [
         (torch.tensor(p / 255 if p.dtype == np.uint8 else p).permute(2, 0, 1) - VIEW.mean) / VIEW.std for p in pictures
     ]
-    whole, fill, canvas = (model(view[None]).softmax(dim=1)[0, int(result.classes[0])].item() for view in views)
+    whole, fill, canvas = (
+        model(view[None]).softmax(dim=1)[0, int(result.column("followed")[0])].item() for view in views
+    )
     for name in ("", "_random"):
-        assert result.curves[f"insertion{name}"][[0, -1]] == pytest.approx([canvas, whole], abs=1e-6)
-        assert result.curves[f"deletion{name}"][[0, -1]] == pytest.approx([whole, fill], abs=1e-6)
+        assert curve(result, f"insertion{name}")[[0, -1]] == pytest.approx([canvas, whole], abs=1e-6)
+        assert curve(result, f"deletion{name}")[[0, -1]] == pytest.approx([whole, fill], abs=1e-6)
     assert len({round(each, 3) for each in (whole, fill, canvas)}) == 3
 
 
 def test_batches_change_nothing() -> None:
     results = [measure(samples(), batch_size=size) for size in (1, 3, 100)]
     for other in results[1:]:
-        for name, area in results[0].areas.items():
-            assert other.areas[name] == pytest.approx(area, abs=1e-9)
+        for name in InsertionDeletion().curves:
+            assert areas(other, name) == pytest.approx(areas(results[0], name), abs=1e-9)
 
 
 def test_images_without_a_label_are_left_out() -> None:
     data = [sample._replace(label=-1) if number == 4 else sample for number, sample in enumerate(samples())]
     result = measure(data, target="label", batch_size=1)
-    assert [each.name for each in result.left_out] == ["p4"] and "p4" not in result.names and len(result.names) == 10
+    assert [fault.name for fault in result.left_out] == ["p4"] and "p4" not in result.names and len(result.names) == 10
     whole = measure(samples(), target="label")
-    assert result.areas["deletion"] == pytest.approx(np.delete(whole.areas["deletion"], 4))
-    assert result.areas["deletion_random"] == pytest.approx(np.delete(whole.areas["deletion_random"], 4))
+    assert areas(result, "deletion") == pytest.approx(np.delete(areas(whole, "deletion"), 4))
+    assert areas(result, "deletion_random") == pytest.approx(np.delete(areas(whole, "deletion_random"), 4))
     assert len(measure(data).names) == 11
     with pytest.raises(UserError, match="no image has a class that is known"):
         measure([sample._replace(label=-1) for sample in samples()], target="label")
@@ -151,25 +165,25 @@ def test_candidates_share_the_probability() -> None:
     result = measure(two, target="label")
     views = torch.stack([VIEW(np.asarray(sample.image)) for sample in samples()])
     expected = Linear()(views)[:, [1, 3]].softmax(dim=1)[:, 0].mean().item()
-    assert result.curves["deletion"][0] == pytest.approx(expected, abs=1e-9)
+    assert curve(result, "deletion")[0] == pytest.approx(expected, abs=1e-9)
     shares = Linear()(views)[:, [1, 3]].softmax(dim=1)  # the predicted class is one of the two
     result = measure(two, target="predicted")
-    assert result.classes.tolist() == [(1, 3)[place] for place in shares.argmax(dim=1).tolist()]
-    assert result.curves["deletion"][0] == pytest.approx(shares.amax(dim=1).mean().item(), abs=1e-9)
+    assert result.column("followed").tolist() == [(1, 3)[place] for place in shares.argmax(dim=1).tolist()]
+    assert curve(result, "deletion")[0] == pytest.approx(shares.amax(dim=1).mean().item(), abs=1e-9)
 
 
 def test_json_and_differences() -> None:
     first, second = measure(samples()), measure(samples(), Linear(1))
     content = json.loads(json.dumps(first.to_dict(), allow_nan=False))
-    assert content["figures"]["deletion"] == pytest.approx(100 * first.areas["deletion"].mean(), abs=1e-5)
-    assert content["per_image"]["followed"] == first.classes.tolist() and len(content["shares"]) == 7
+    assert content["figures"]["deletion"] == pytest.approx(100 * areas(first, "deletion").mean(), abs=1e-5)
+    assert content["per_image"]["followed"] == first.column("followed").tolist() and len(content["shares"]) == 7
     apart = differences(second, first)
     assert apart["insertion"].value == pytest.approx(dict(second)["insertion"] - dict(first)["insertion"])
 
 
-def test_model_is_as_before_and_progress_adds_up() -> None:
-    model, done = Linear().train(), []
-    measure(samples(), model, progress=done.append)
+def test_model_is_as_before_and_progress_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, done = Linear().train(), advances(monkeypatch)
+    measure(samples(), model)
     assert model.training and model.weight.requires_grad and sum(done) == 11
 
 
@@ -192,4 +206,4 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
 
 def test_in_the_table() -> None:
     row = MEASUREMENTS["insertion_deletion"]
-    assert row.function is insertion_deletion and row.needs == "images"
+    assert row is InsertionDeletion and row.needs == "images"

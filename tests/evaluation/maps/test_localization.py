@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from relevit import explainers
 from relevit.data.samples import Sample
 from relevit.errors import UserError
-from relevit.evaluation.maps.localization import FIGURES, localization, measured
+from relevit.evaluation.maps.localization import FIGURES, measured
+from relevit.evaluation.measurements import measure
 from relevit.models.view import evaluation_view
 
 
@@ -110,7 +111,7 @@ def test_by_image_and_by_class_in_percent(model: nn.Module) -> None:
         sample(5, 10, 0, 1, "2 pixels beside it"),
         sample(5, 11, 0, 2, "3 pixels beside it"),
     ]
-    result = localization(model, VIEW, data, batch_size=2, tolerance=14)  # 14 * 32 / 224 = 2 pixels
+    result = measure("localization", model, VIEW, data, batch_size=2, tolerance=14)  # 14 * 32 / 224 = 2 pixels
     assert result.names == ["on it", "2 pixels beside it", "3 pixels beside it"]
     assert result.values["pointing_game"].tolist() == [100, 100, 0]
     assert result.values["share_on_object"].tolist() == [100, 0, 0]
@@ -122,27 +123,33 @@ def test_by_image_and_by_class_in_percent(model: nn.Module) -> None:
         "1": (2, 100),
         "2": (1, 0),
     }
-    assert localization(model, VIEW, data, tolerance=0).values["pointing_game"].tolist() == [100, 0, 0]
-    assert localization(model, VIEW, data, tolerance=13.9).values["pointing_game"].tolist() == [100, 0, 0]
-    assert localization(model, VIEW, data).values["pointing_game"].tolist() == [100, 100, 0]  # 15 pixels of 224
+    assert measure("localization", model, VIEW, data, tolerance=0).values["pointing_game"].tolist() == [100, 0, 0]
+    assert measure("localization", model, VIEW, data, tolerance=13.9).values["pointing_game"].tolist() == [100, 0, 0]
+    assert measure("localization", model, VIEW, data).values["pointing_game"].tolist() == [
+        100,
+        100,
+        0,
+    ]  # 15 pixels of 224
 
 
 def test_the_labels_map_is_another(model: nn.Module) -> None:
     data = [sample(5, 7, 1, 1, "green")]
-    assert dict(localization(model, VIEW, data))["share_on_object"] == 0  # the red map is flat
-    assert dict(localization(model, VIEW, data, target="label"))["share_on_object"] == 100
+    assert dict(measure("localization", model, VIEW, data))["share_on_object"] == 0  # the red map is flat
+    assert dict(measure("localization", model, VIEW, data, target="label"))["share_on_object"] == 100
 
 
 def test_crop_is_the_models_view_and_squash_the_whole_picture(model: nn.Module) -> None:
     wide = sample(5, 7, 0, 0, "wide", SIZE, 4 * SIZE)  # the middle 32 columns of 128 do not have the object
     upright = sample(5, 7, 0, 0, "square")
-    result = localization(model, VIEW, [wide, upright])
+    result = measure("localization", model, VIEW, [wide, upright])
     assert result.names == ["square"]
-    assert [tuple(each) for each in result.left_out] == [("wide", "no object in the model's view of it")]
-    squashed = localization(model, VIEW, [wide, upright], geometry="squash")
+    assert [(fault.name, fault.reason) for fault in result.left_out] == [
+        ("wide", "no object in the model's view of it")
+    ]
+    squashed = measure("localization", model, VIEW, [wide, upright], geometry="squash")
     assert squashed.names == ["wide", "square"] and dict(squashed)["pointing_game"] == 100
     with pytest.raises(UserError, match="none of the 1 images has an object"):
-        localization(model, VIEW, [wide])
+        measure("localization", model, VIEW, [wide])
 
 
 @pytest.mark.parametrize(
@@ -150,4 +157,4 @@ def test_crop_is_the_models_view_and_squash_the_whole_picture(model: nn.Module) 
 )
 def test_wrong_options(model: nn.Module, option: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(option))} must be"):
-        localization(model, VIEW, [sample(5, 7, 0, 0, "it")], **option)
+        measure("localization", model, VIEW, [sample(5, 7, 0, 0, "it")], **option)

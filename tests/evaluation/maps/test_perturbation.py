@@ -1,4 +1,4 @@
-"""The perturbation test: orders, counts and fill by hand, answers against a direct loop, areas against scikit-learn."""
+"""The perturbation test: answers against a direct loop, areas against scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -14,13 +15,16 @@ from sklearn.metrics import auc
 from torch import Tensor, nn
 
 import relevit.explainers
+from advances import advances
 from image_sets import image_set
 from relevit.data.benchmarks import class_folders
 from relevit.data.samples import Sample
 from relevit.errors import UserError
-from relevit.evaluation.maps.perturbation import SHARES, Perturbation, perturbation
-from relevit.evaluation.maps.removal import filled, pixel_count, random_ranks, removal_ranks, with_pixels_removed
-from relevit.evaluation.measurements import MEASUREMENTS
+from relevit.evaluation import measurements
+from relevit.evaluation.maps.perturbation import SHARES, Perturbation
+from relevit.evaluation.maps.removal import random_ranks
+from relevit.evaluation.measured import Measured
+from relevit.evaluation.measurements import MEASUREMENTS, options_of
 from relevit.explainers import Explainer
 from relevit.models.view import evaluation_view
 from relevit.statistics.weighted import intervals
@@ -76,8 +80,22 @@ def samples(count: int = 13, seed: int = 3) -> list[Sample]:
     ]
 
 
-def measure(data: Any, **options: Any) -> Perturbation:
-    return perturbation(Linear(), VIEW, data, **{"explainer": "stub", "random": "pixels", "batch_size": 4} | options)
+def measure(data: Any, **options: Any) -> Measured:
+    given = {"explainer": "stub", "random": "pixels", "batch_size": 4} | options
+    return measurements.measure("perturbation", Linear(), VIEW, data, **given)
+
+
+def predictions(result: Measured) -> dict[str, np.ndarray]:
+    """By order the class that the model names at each share."""
+    return {order: result.column(order) for order in Perturbation().orders if order in result.rows.column_names}
+
+
+def hits(result: Measured, order: str, reference: str = "label") -> np.ndarray:
+    return Perturbation().hits(result.rows, order, reference)
+
+
+def areas(result: Measured, order: str, reference: str = "label") -> np.ndarray:
+    return Perturbation().areas(result.rows, order, reference)
 
 
 def direct(model: Linear, sample: Sample, target: int, positive: bool, share: float) -> int:
@@ -100,7 +118,7 @@ def test_answers_against_a_direct_loop(batch_size: int) -> None:
     data, model = samples(), Linear()
     result = measure(data, batch_size=batch_size)
     original = [direct(model, sample, 0, True, 0.0) for sample in data]
-    assert result.original.tolist() == original
+    assert result.column("original").tolist() == original
     assert len(set(original)) > 2 and original != [sample.label for sample in data]
     for target in ("predicted", "label"):
         for sign in ("positive", "negative"):
@@ -113,9 +131,9 @@ def test_answers_against_a_direct_loop(batch_size: int) -> None:
                 ]
                 for sample, own in zip(data, original, strict=True)
             ]
-            assert result.predictions[f"{sign}_{target}"].tolist() == expected
+            assert result.column(f"{sign}_{target}").tolist() == expected
     # the orders differ, so that no two of them could stand for one another
-    every = [tuple(map(tuple, named)) for named in result.predictions.values()]
+    every = [tuple(map(tuple, named)) for named in predictions(result).values()]
     assert len(set(every)) == 5
 
 
@@ -123,15 +141,15 @@ def test_hits_and_areas_against_scikit_learn() -> None:
     data = samples()
     result = measure(data)
     labels = np.array([sample.label for sample in data])
-    for order, named in result.predictions.items():
-        for reference, right in (("label", labels), ("prediction", result.original)):
-            hits = named == right[:, None]
-            assert (result.hits(order, reference) == hits).all()
-            area = auc(np.array(SHARES), hits.mean(axis=0)) / 0.8
+    for order, named in predictions(result).items():
+        for reference, right in (("label", labels), ("prediction", result.column("original"))):
+            right_now = named == right[:, None]
+            assert (hits(result, order, reference) == right_now).all()
+            area = auc(np.array(SHARES), right_now.mean(axis=0)) / 0.8
             kind = "auc" if reference == "label" else "agreement"
             assert dict(result)[f"{kind}_{order}"] == pytest.approx(100 * area, abs=1e-9)
     figures = dict(result)
-    assert figures["accuracy"] == pytest.approx(100 * (result.original == labels).mean())
+    assert figures["accuracy"] == pytest.approx(100 * (result.column("original") == labels).mean())
     for kind in ("auc", "agreement"):
         for target in ("predicted", "label"):
             contrast = figures[f"{kind}_negative_{target}"] - figures[f"{kind}_positive_{target}"]
@@ -144,81 +162,16 @@ def test_area_by_hand() -> None:
     """The ends count half: hits at 0.1 and 0.5 of nine give (1/2 + 1) / 8."""
     named = np.zeros((1, 9), np.int32)
     named[0, [0, 4]] = 2
-    result = Perturbation(SHARES, ["a"], [""], ["a"], [(1, 2)], np.array([2]), {"random": named})
-    assert result.areas("random").tolist() == pytest.approx([1.5 / 8])
-    uneven = Perturbation((0.1, 0.2, 0.6), ["a"], [""], ["a"], [(2,)], np.array([2]), {"random": named[:, [0, 1, 4]]})
-    assert uneven.areas("random").tolist() == pytest.approx([(0.1 / 2 + 0.4 / 2) / 0.5])
-
-
-def test_order_by_hand() -> None:
-    maps = torch.tensor([[0.5, 0.9, 0.5, 0.1, 0.9], [0.0, 0.0, 0.0, 0.0, 0.0]])
-    assert removal_ranks(maps, most_first=True).tolist() == [[2, 0, 3, 4, 1], [0, 1, 2, 3, 4]]
-    assert removal_ranks(maps, most_first=False).tolist() == [[1, 3, 2, 0, 4], [0, 1, 2, 3, 4]]
-
-
-def test_counts() -> None:
-    assert [pixel_count(share, 35) for share in SHARES] == [3, 7, 10, 14, 17, 21, 24, 28, 31]
-    assert pixel_count(0.29, 100) == 29 and int(0.29 * 100) == 28  # floats alone would lose one
-    assert pixel_count(0.0, 35) == 0 and pixel_count(1.0, 35) == 35
-
-
-def test_exactly_the_first_pixels_are_replaced() -> None:
-    images = torch.randn(2, 3, HEIGHT, WIDTH)
-    other = torch.full_like(images, 100.0)
-    ranks = torch.stack([torch.randperm(35), torch.randperm(35)])
-    seen = []
-
-    class Recorder(nn.Module):
-        def forward(self, pictures: Tensor) -> Tensor:
-            seen.append(pictures)
-            return pictures.flatten(1)
-
-    counts = [0, 3, 35]
-    replaced = with_pixels_removed(
-        Recorder(), images, other, ranks, counts, lambda logits, rows: (logits == 100).sum(dim=1), 4
-    )
-    assert replaced.tolist() == [[0, 9, 105], [0, 9, 105]]
-    pictures = torch.cat(seen).unflatten(0, (2, 3))
-    for image in range(2):
-        for step, count in enumerate(counts):
-            gone = (ranks[image] < count).view(HEIGHT, WIDTH)
-            assert (pictures[image, step][:, gone] == 100).all()
-            assert torch.equal(pictures[image, step][:, ~gone], images[image][:, ~gone])
-
-
-def test_fill() -> None:
-    images = torch.stack([VIEW(np.asarray(sample.image)) for sample in samples(2)])
-    black = VIEW(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    assert torch.allclose(filled(images, "black", VIEW)[1], black, atol=1e-6)
-    assert black[0, 0, 0] == pytest.approx(-2) and black[1, 0, 0] == pytest.approx(-1)  # 0 after it would be the mean
-    grey = VIEW(np.full((HEIGHT, WIDTH, 3), 51, np.uint8))
-    assert torch.allclose(filled(images, 0.2, VIEW)[0], grey, atol=1e-6)
-    assert filled(images, "mean", VIEW).abs().max() == 0
-    assert torch.allclose(VIEW.mean + VIEW.std * filled(images, "mean", VIEW)[0], VIEW.mean.expand(3, HEIGHT, WIDTH))
-
-
-def test_blur_against_a_direct_sum() -> None:
-    images = torch.randn(2, 3, 61, 47, dtype=torch.float64)
-    blurred = filled(images, "blur", VIEW)
-    sigma = 47 / 20
-    reach = int(3 * sigma)
-    offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-(offsets**2) / (2 * sigma**2))
-    weights /= weights.sum()
-    padded = np.pad(images[1, 2].numpy(), reach, mode="reflect")
-    expected = sum(
-        weights[i] * weights[j] * padded[i : i + 61, j : j + 47]
-        for i in range(len(offsets))
-        for j in range(len(offsets))
-    )
-    assert np.allclose(blurred[1, 2].numpy(), expected, atol=1e-9)
+    table = pa.table({"answers": [[1, 2]], "original": [2], "random": named.tolist()})
+    assert Perturbation().areas(table, "random").tolist() == pytest.approx([1.5 / 8])
+    table = pa.table({"answers": [[2]], "original": [2], "random": named[:, [0, 1, 4]].tolist()})
+    uneven = Perturbation(shares=(0.1, 0.2, 0.6)).areas(table, "random")
+    assert uneven.tolist() == pytest.approx([(0.1 / 2 + 0.4 / 2) / 0.5])
 
 
 def test_fill_reaches_the_model() -> None:
     data = samples()
-    found = {
-        fill: measure(data, fill=fill).predictions["positive_predicted"].tolist() for fill in ("black", "mean", 1.0)
-    }
+    found = {fill: measure(data, fill=fill).column("positive_predicted").tolist() for fill in ("black", "mean", 1.0)}
     assert found["black"] != found["mean"] != found[1.0]
 
 
@@ -230,20 +183,8 @@ def test_random_order_depends_on_the_seed_and_the_image_alone() -> None:
     assert (
         all(sorted(row) == list(range(35)) for row in ranks.tolist()) and len({tuple(r) for r in ranks.tolist()}) == 4
     )
-    results = [measure(samples(), batch_size=size).predictions["random"].tolist() for size in (1, 5, 13)]
-    assert results[0] == results[1] == results[2] != measure(samples(), seed=1).predictions["random"].tolist()
-
-
-def test_random_patches_leave_as_regions() -> None:
-    from relevit.models.loading import load
-
-    model, _ = load("builtin", pretrained=False)
-    ranks = random_ranks(model, torch.randn(2, 3, 48, 48), [0, 1], "patches", 0)
-    assert sorted(ranks[0].tolist()) == list(range(48 * 48))
-    gone = (ranks < 1000).view(2, 48, 48)
-    # next to a removed pixel there is mostly another one; of single pixels 1000 of 2304 would be, 43 %
-    assert (gone[:, :, 1:] & gone[:, :, :-1]).sum() / gone[:, :, :-1].sum() > 0.8
-    assert not torch.equal(gone[0], gone[1])
+    results = [measure(samples(), batch_size=size).column("random").tolist() for size in (1, 5, 13)]
+    assert results[0] == results[1] == results[2] != measure(samples(), seed=1).column("random").tolist()
 
 
 def test_several_right_classes_and_candidates() -> None:
@@ -251,15 +192,15 @@ def test_several_right_classes_and_candidates() -> None:
     right = [(number % 5, (number + 2) % 5) for number in range(len(data))]
     result = measure(image_set(data, right, groups=["a", "b"] * 7))
     assert result.names[3] == "key 3" and result.groups[3] == "b"
-    named = result.predictions["positive_label"]
+    named = result.column("positive_label")
     expected = [[float(each in right[image]) for each in row] for image, row in enumerate(named.tolist())]
-    assert result.hits("positive_label").tolist() == expected
+    assert hits(result, "positive_label").tolist() == expected
     # the map of the right class is the first one's
     first = measure([sample._replace(label=right[i][0]) for i, sample in enumerate(data)])
-    assert (first.predictions["positive_label"] == named).all()
+    assert (first.column("positive_label") == named).all()
     shut = measure(image_set(data, right, [1, 4]))
-    assert {int(each) for named in shut.predictions.values() for each in named.ravel()} == {1, 4}
-    assert set(shut.original.tolist()) == {1, 4}
+    assert {int(each) for named in predictions(shut).values() for each in named.ravel()} == {1, 4}
+    assert set(shut.column("original").tolist()) == {1, 4}
 
 
 def test_an_image_whose_class_the_model_lacks_is_a_miss() -> None:
@@ -268,11 +209,12 @@ def test_an_image_whose_class_the_model_lacks_is_a_miss() -> None:
     lacking = [() if number % 3 == 0 else own for number, own in enumerate(right)]
     whole, some = measure(image_set(data, right)), measure(image_set(data, lacking))
     missed = np.arange(len(data)) % 3 == 0
-    expected = np.where(missed, 0, whole.areas("positive_predicted"))
-    assert whole.areas("positive_predicted")[missed].any()
-    assert some.areas("positive_predicted").tolist() == expected.tolist()
+    expected = np.where(missed, 0, areas(whole, "positive_predicted"))
+    assert areas(whole, "positive_predicted")[missed].any()
+    assert areas(some, "positive_predicted").tolist() == expected.tolist()
     named = [
-        not gone and right[i] == (said,) for i, (gone, said) in enumerate(zip(missed, whole.original, strict=True))
+        not gone and right[i] == (said,)
+        for i, (gone, said) in enumerate(zip(missed, whole.column("original"), strict=True))
     ]
     assert dict(some)["accuracy"] == pytest.approx(100 * np.mean(named))
 
@@ -282,7 +224,7 @@ def test_images_without_a_label_count_for_the_agreement_alone() -> None:
     part = [sample._replace(label=-1 if number % 3 == 0 else sample.label) for number, sample in enumerate(data)]
     whole, some = measure(data), measure(part)
     chosen = np.array([number % 3 != 0 for number in range(len(data))])
-    area = whole.areas("negative_predicted")[chosen].mean()
+    area = areas(whole, "negative_predicted")[chosen].mean()
     assert dict(some)["auc_negative_predicted"] == pytest.approx(100 * area)
     assert dict(some)["agreement_negative_predicted"] == dict(whole)["agreement_negative_predicted"]
     none = measure([sample._replace(label=-1) for sample in data])
@@ -296,7 +238,7 @@ def test_json_and_intervals() -> None:
     assert content["settings"] == {"explainer": "stub", "fill": "black", "random": "pixels", "seed": 0}
     assert content["figures"] == {name: pytest.approx(value, abs=1e-5) for name, value in result}
     curve = content["curves"]["auc_positive_predicted"]
-    assert curve["value"] == pytest.approx((100 * result.hits("positive_predicted").mean(axis=0)).tolist(), abs=1e-3)
+    assert curve["value"] == pytest.approx((100 * hits(result, "positive_predicted").mean(axis=0)).tolist(), abs=1e-3)
     assert all(
         low <= value <= high for low, value, high in zip(curve["low"], curve["value"], curve["high"], strict=True)
     )
@@ -305,19 +247,21 @@ def test_json_and_intervals() -> None:
         assert ends[name].low <= value <= ends[name].high and ends[name].low < ends[name].high
     half = result.only(np.array([1, 4, 6]))
     assert half.names == ["p1", "p4", "p6"]
-    assert dict(half)["agreement_random"] == pytest.approx(100 * result.areas("random", "prediction")[[1, 4, 6]].mean())
+    assert dict(half)["agreement_random"] == pytest.approx(
+        100 * areas(result, "random", "prediction")[[1, 4, 6]].mean()
+    )
 
 
 def test_one_target_alone_and_its_order() -> None:
     both = measure(samples())
     alone = measure(samples(), targets=["label"], random="none")
-    assert list(alone.predictions) == ["positive_label", "negative_label"]
-    assert (alone.predictions["negative_label"] == both.predictions["negative_label"]).all()
+    assert list(predictions(alone)) == ["positive_label", "negative_label"]
+    assert (alone.column("negative_label") == both.column("negative_label")).all()
 
 
-def test_model_is_as_before_and_progress_adds_up() -> None:
-    model, done = Linear().train(), []
-    perturbation(model, VIEW, samples(), explainer="stub", random="none", batch_size=5, progress=done.append)
+def test_model_is_as_before_and_progress_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, done = Linear().train(), advances(monkeypatch)
+    measurements.measure("perturbation", model, VIEW, samples(), explainer="stub", random="none", batch_size=5)
     assert (
         model.training
         and model.weight.requires_grad
@@ -333,8 +277,10 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
             Image.fromarray(np.asarray(sample.image)).save(tmp_path / name / f"{number}.png")
     (tmp_path / "4" / "1.png").write_bytes(b"broken")
     result = measure(class_folders(tmp_path))
-    assert [each.name for each in result.left_out] == ["4/1.png"] and "4/1.png" in result.left_out[0].reason
-    assert result.names == ["0/0.png", "0/1.png", "0/2.png", "4/0.png", "4/2.png"] and result.answers[3] == (4,)
+    assert [fault.name for fault in result.left_out] == ["4/1.png"] and "4/1.png" in result.left_out[0].reason
+    assert result.names == ["0/0.png", "0/1.png", "0/2.png", "4/0.png", "4/2.png"] and result.column("answers")[3] == (
+        4,
+    )
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"broken")
     with pytest.raises(UserError, match="none of the 6 images could be read"):
@@ -368,7 +314,7 @@ def test_bad_data_are_refused() -> None:
     with pytest.raises(UserError, match="p0 has the label 9, but the model knows the classes 0 to 4"):
         measure([sample._replace(label=9) for sample in samples()])
     with pytest.raises(UserError, match="needs the view's mean and std"):
-        perturbation(Linear(), lambda picture: VIEW(picture), samples(), explainer="stub")
+        measurements.measure("perturbation", Linear(), lambda picture: VIEW(picture), samples(), explainer="stub")
 
 
 def test_maps_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,4 +328,4 @@ def test_maps_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_in_the_table() -> None:
     row = MEASUREMENTS["perturbation"]
-    assert row.function is perturbation and row.needs == "images" and {"explainer", "fill"} <= set(row.options)
+    assert row is Perturbation and row.needs == "images" and {"explainer", "fill"} <= set(options_of(row))

@@ -10,11 +10,14 @@ from sklearn.metrics import average_precision_score, jaccard_score
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_average_precision
 
+from advances import advances
 from relevit import explainers
 from relevit.data.samples import Sample
 from relevit.errors import UserError
-from relevit.evaluation.maps.map_batches import squash
-from relevit.evaluation.maps.segmentation import above_mean, average_precision, pixel_counts, segmentation
+from relevit.evaluation.batches import squash
+from relevit.evaluation.maps.segmentation import above_mean, average_precision, counts_of, pixel_counts
+from relevit.evaluation.measured import Measured
+from relevit.evaluation.measurements import measure
 from relevit.models.view import evaluation_view
 
 HEIGHT, WIDTH = 11, 17
@@ -109,6 +112,10 @@ def test_a_flat_map_has_no_foreground() -> None:
     assert not above_mean(maps, none(maps)).any() and not above_mean(0 * maps, none(maps)).any()
 
 
+def segmentation(model: nn.Module, view: Any, data: Any, **options: Any) -> Measured:
+    return measure("segmentation", model, view, data, **options)
+
+
 class Pattern(nn.Module):
     """A classifier of which only its device, mode and classes matter here."""
 
@@ -177,17 +184,19 @@ def expected(data: list[Sample]) -> tuple[dict[str, float], list[float]]:
     return {name: 100 * value for name, value in figures.items()}, precisions
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_the_whole_test_against_a_loop(from_red: Pattern, batch_size: int, workers: int) -> None:
-    steps: list[int] = []
-    result = segmentation(from_red, VIEW, samples(), batch_size=batch_size, workers=workers, progress=steps.append)
+def test_the_whole_test_against_a_loop(
+    from_red: Pattern, batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = advances(monkeypatch)
+    result = segmentation(from_red, VIEW, samples(), batch_size=batch_size, workers=workers)
     figures, precisions = expected(samples())
     assert dict(result) == pytest.approx(figures, abs=1e-10) and list(dict(result)) == list(figures)
-    assert result.average_precision == pytest.approx(precisions, abs=1e-12)
+    assert result.column("average_precision") == pytest.approx(precisions, abs=1e-12)
     assert result.names == [f"picture {number}" for number in range(4)] and result.groups == ["0", "1", "2", "0"]
     assert sum(steps) == 4 and from_red.training
-    each = result.per_image()
+    each = result.values
     for number, sample in enumerate(samples()):
         alone, _ = expected([sample])
         assert {name: values[number] for name, values in each.items()} == pytest.approx(
@@ -205,7 +214,10 @@ def test_by_class_and_for_json(from_red: Pattern) -> None:
     of_class, _ = expected([samples()[0], samples()[3]])
     assert content["classes"]["0"]["images"] == 2
     assert content["classes"]["0"]["figures"] == pytest.approx(of_class, abs=1e-6)
-    assert content["per_image"]["object_as_object"] == segmentation(from_red, VIEW, samples()).counts[:, 3].tolist()
+    assert (
+        content["per_image"]["object_as_object"]
+        == segmentation(from_red, VIEW, samples()).column("object_as_object").tolist()
+    )
     assert content["per_image"]["name"][1] == "picture 1" and content["left_out"] == []
 
 
@@ -213,8 +225,8 @@ def test_the_map_of_the_label(from_red: Pattern) -> None:
     """Its map is turned round by the explainer above."""
     data = samples()
     assert (
-        segmentation(from_red, VIEW, data, target="label").counts.tolist()
-        != segmentation(from_red, VIEW, data).counts.tolist()
+        counts_of(segmentation(from_red, VIEW, data, target="label").rows).tolist()
+        != counts_of(segmentation(from_red, VIEW, data).rows).tolist()
     )
     unknown = [data[0], data[1]._replace(label=-1)]
     with pytest.raises(UserError, match="the class of picture 1 is not known"):
@@ -240,7 +252,7 @@ def test_images_that_cannot_be_read_are_named(from_red: Pattern) -> None:
     bad[2] = bad[2]._replace(mask=bad[2].mask[:-1])
     result = segmentation(from_red, VIEW, Holes(bad), batch_size=2)
     assert dict(result) == pytest.approx(expected([bad[0], bad[3]])[0], abs=1e-10)
-    assert [(each.name, each.reason) for each in result.left_out] == [
+    assert [(fault.name, fault.reason) for fault in result.left_out] == [
         ("number 1", "b.png cannot be read"),
         ("number 2", "picture 2: the mask is 17 x 10 pixels, the image 17 x 11 (width x height)."),
     ]
@@ -254,7 +266,7 @@ def test_a_tensor_goes_to_the_model_as_it_is(from_red: Pattern) -> None:
     mask[:4, :3] = 1
     result = segmentation(from_red, VIEW, [Sample(image, mask, 0)])
     red = image[:1]
-    assert torch.equal(torch.tensor(result.counts), pixel_counts(red, torch.tensor(mask[None]) > 0, none(red)))
+    assert torch.equal(torch.tensor(counts_of(result.rows)), pixel_counts(red, torch.tensor(mask[None]) > 0, none(red)))
     other = Sample(torch.zeros(3, 5, 7), np.ones((5, 7), np.float32), 0, None, "small")
     assert segmentation(from_red, VIEW, [Sample(image, mask, 0), other]).left_out[0].name == "small"
 

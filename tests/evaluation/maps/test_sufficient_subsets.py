@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advances import advances
 from image_sets import image_set
 from relevit.data.samples import Sample
 from relevit.errors import UserError
-from relevit.evaluation.maps.sufficient_subsets import SufficientSubsets, path, sizes, sufficient_subsets
-from relevit.evaluation.measurements import MEASUREMENTS
+from relevit.evaluation.maps.sufficient_subsets import SufficientSubsets, path, sizes
+from relevit.evaluation.measured import Measured
+from relevit.evaluation.measurements import MEASUREMENTS, measure
 from relevit.models.view import evaluation_view
 
 HEIGHT, WIDTH = 5, 7
@@ -73,6 +75,10 @@ def white() -> list[Sample]:
     return [samples(1)[0]._replace(image=np.full((HEIGHT, WIDTH, 3), 255, np.uint8))]
 
 
+def sufficient_subsets(model: nn.Module, view: Any, data: Any, **options: Any) -> Measured:
+    return measure("sufficient_subsets", model, view, data, **options)
+
+
 def logit(confidence: float) -> float:
     return math.log(confidence / (1 - confidence))
 
@@ -92,13 +98,13 @@ def test_known_by_hand() -> None:
     weight[1, 2], weight[4, 6], weight[0, 0], weight[2, 3], weight[3, 3], weight[0, 6] = 4, 3, 2, 1, -1, -2
     for bias, count in ((0.0, 1), (-3.0, 2), (-6.0, 3)):
         result = sufficient_subsets(Sum(weight, bias), VIEW, white(), remove=0.01)
-        subsets = result.subsets["predicted"]
         if bias == -6.0:  # the whole picture has 7 - 6 = 1: predicted, and not confident, yet the best three pixels are
-            assert subsets.whole[0] == pytest.approx(1 / (1 + math.exp(-1))) and subsets.whole[0] < 0.9
-        assert subsets.classes.tolist() == [0]
-        assert subsets.shares.tolist() == [count / PIXELS]
+            assert result.column("whole_predicted")[0] == pytest.approx(1 / (1 + math.exp(-1)))
+            assert result.column("whole_predicted")[0] < 0.9
+        assert result.column("class_predicted").tolist() == [0]
+        assert result.column("share_predicted").tolist() == [count / PIXELS]
         total = sum((4, 3, 2)[:count]) + bias
-        assert subsets.confidence[0] == pytest.approx(1 / (1 + math.exp(-total)))
+        assert result.column("confidence_predicted")[0] == pytest.approx(1 / (1 + math.exp(-total)))
         kept, _ = list(
             path(Sum(weight, bias), VIEW(np.asarray(white()[0].image))[None], _black(), torch.tensor([0]), 0.01)
         )[-1 - count]
@@ -112,20 +118,20 @@ def test_other_class_by_hand() -> None:
     weight[1, 2], weight[4, 6], weight[3, 3], weight[0, 6] = 4, 3, -1, -2
     for threshold, share in ((0.88, 1 / PIXELS), (0.9, 2 / PIXELS), (0.95, 2 / PIXELS), (0.96, math.nan)):
         result = sufficient_subsets(Sum(weight), VIEW, white(), threshold=threshold, remove=0.01)
-        other = result.subsets["other"]
-        assert other.classes.tolist() == [1] and other.whole[0] == pytest.approx(1 / (1 + math.exp(4)))
-        assert other.shares.tolist() == pytest.approx([share], nan_ok=True)
+        assert result.column("class_other").tolist() == [1]
+        assert result.column("whole_other")[0] == pytest.approx(1 / (1 + math.exp(4)))
+        assert result.column("share_other").tolist() == pytest.approx([share], nan_ok=True)
         figures = dict(result)
         assert figures["found_other"] == (0 if math.isnan(share) else 100) and figures["whole_other"] == 0
         assert figures["found_predicted"] == figures["whole_predicted"] == 100
-        assert other.confidence[0] == pytest.approx(
+        assert result.column("confidence_other")[0] == pytest.approx(
             {0.88: 1 / (1 + math.exp(-2)), 0.96: math.nan}.get(threshold, 1 / (1 + math.exp(-3))), nan_ok=True
         )
 
 
 def test_no_pixel_at_all_may_be_enough() -> None:
     result = sufficient_subsets(Sum(torch.zeros(HEIGHT, WIDTH), 3.0), VIEW, white())
-    assert result.subsets["predicted"].shares.tolist() == [0.0] and dict(result)["found_predicted"] == 100
+    assert result.column("share_predicted").tolist() == [0.0] and dict(result)["found_predicted"] == 100
 
 
 def test_a_constant_weight_needs_so_many_pixels() -> None:
@@ -133,7 +139,7 @@ def test_a_constant_weight_needs_so_many_pixels() -> None:
     model = Sum(torch.full((HEIGHT, WIDTH), 0.25))
     result = sufficient_subsets(model, VIEW, white(), remove=0.01)
     assert math.ceil(logit(0.9) / 0.25) == 9
-    assert result.subsets["predicted"].shares.tolist() == [9 / PIXELS]
+    assert result.column("share_predicted").tolist() == [9 / PIXELS]
     kept, _ = list(path(model, VIEW(np.asarray(white()[0].image))[None], _black(), torch.tensor([0]), 0.01))[-10]
     assert torch.equal(kept.flatten(), torch.arange(PIXELS) >= PIXELS - 9)
 
@@ -171,15 +177,18 @@ def test_against_a_direct_loop(remove: float, fill: Any, batch_size: int) -> Non
     result = sufficient_subsets(model, VIEW, data, remove=remove, fill=fill, batch_size=batch_size, threshold=0.9)
     views = torch.stack([VIEW(np.asarray(sample.image)) for sample in data])
     predicted = model(views).argmax(dim=1).tolist()
-    assert result.subsets["predicted"].classes.tolist() == predicted and len(set(predicted)) > 2
-    for subsets in result.subsets.values():
+    assert result.column("class_predicted").tolist() == predicted and len(set(predicted)) > 2
+    for kind in ("predicted", "other"):
+        classes, shares, confidences, wholes = (
+            result.column(f"{name}_{kind}") for name in ("class", "share", "confidence", "whole")
+        )
         for image, sample in enumerate(data):
-            steps = direct(model, sample, int(subsets.classes[image]), remove, 0.0 if fill == "black" else fill)
+            steps = direct(model, sample, int(classes[image]), remove, 0.0 if fill == "black" else fill)
             enough = [(left, confidence) for left, confidence in steps if confidence >= 0.9]
             expected = min(enough) if enough else (math.nan, math.nan)
-            assert subsets.shares[image] * PIXELS == pytest.approx(expected[0], nan_ok=True)
-            assert subsets.confidence[image] == pytest.approx(expected[1], nan_ok=True, abs=1e-5)
-            assert subsets.whole[image] == pytest.approx(steps[0][1], abs=1e-5)
+            assert shares[image] * PIXELS == pytest.approx(expected[0], nan_ok=True)
+            assert confidences[image] == pytest.approx(expected[1], nan_ok=True, abs=1e-5)
+            assert wholes[image] == pytest.approx(steps[0][1], abs=1e-5)
 
 
 def test_path_is_nested_and_ends_at_the_blank() -> None:
@@ -201,42 +210,46 @@ def test_path_is_nested_and_ends_at_the_blank() -> None:
 def test_other_classes() -> None:
     data = samples(40)
     result = sufficient_subsets(Net(), VIEW, data, remove=0.5)
-    predicted, other = (result.subsets[kind].classes for kind in ("predicted", "other"))
+    predicted, other = (result.column(f"class_{kind}") for kind in ("predicted", "other"))
     assert (predicted != other).all() and set(other.tolist()) == {0, 1, 2, 3, 4}
-    again = sufficient_subsets(Net(), VIEW, data, remove=0.5, batch_size=3).subsets["other"].classes
+    again = sufficient_subsets(Net(), VIEW, data, remove=0.5, batch_size=3).column("class_other")
     assert again.tolist() == other.tolist()
-    assert sufficient_subsets(Net(), VIEW, data, remove=0.5, seed=1).subsets["other"].classes.tolist() != other.tolist()
+    assert sufficient_subsets(Net(), VIEW, data, remove=0.5, seed=1).column("class_other").tolist() != other.tolist()
     common = int(np.bincount(predicted).argmax())
-    given = sufficient_subsets(Net(), VIEW, data, remove=0.5, other=common).subsets["other"]
+    given = sufficient_subsets(Net(), VIEW, data, remove=0.5, other=common)
     same = predicted == common
     assert same.any() and not same.all()
-    assert (given.classes[same] == -1).all() and (given.classes[~same] == common).all()
+    assert (given.column("class_other")[same] == -1).all() and (given.column("class_other")[~same] == common).all()
     assert (
-        np.isnan(given.shares[same]).all() and np.isnan(given.found[same]).all() and np.isnan(given.whole[same]).all()
+        np.isnan(given.column("share_other")[same]).all()
+        and np.isnan(given.values["found_other"][same]).all()
+        and np.isnan(given.column("whole_other")[same]).all()
     )
-    assert not np.isnan(given.found[~same]).any()
-    assert list(sufficient_subsets(Net(), VIEW, data, remove=0.5, other="none").subsets) == ["predicted"]
+    assert not np.isnan(given.values["found_other"][~same]).any()
+    alone = sufficient_subsets(Net(), VIEW, data, remove=0.5, other="none")
+    assert "class_predicted" in alone.rows.column_names and "class_other" not in alone.rows.column_names
 
 
 def test_figures_and_json() -> None:
     result = sufficient_subsets(Net(), VIEW, samples(23), remove=0.1, threshold=0.97)
     figures = dict(result)
-    for kind, subsets in result.subsets.items():
-        there = ~np.isnan(subsets.shares)
-        assert figures[f"share_{kind}"] == pytest.approx(100 * subsets.shares[there].mean())
+    for kind in ("predicted", "other"):
+        shares, confidence, whole = (result.column(f"{name}_{kind}") for name in ("share", "confidence", "whole"))
+        there = ~np.isnan(shares)
+        assert figures[f"share_{kind}"] == pytest.approx(100 * shares[there].mean())
         assert figures[f"found_{kind}"] == pytest.approx(100 * there.mean())
-        assert figures[f"whole_{kind}"] == pytest.approx(100 * (subsets.whole >= 0.97).mean())
-        assert (subsets.confidence[there] >= 0.97).all() and 0 < there.mean()
+        assert figures[f"whole_{kind}"] == pytest.approx(100 * (whole >= 0.97).mean())
+        assert (confidence[there] >= 0.97).all() and 0 < there.mean()
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert content["figures"]["share_other"] == pytest.approx(figures["share_other"], abs=1e-5)
-    assert content["per_image"]["class_other"] == result.subsets["other"].classes.tolist()
+    assert content["per_image"]["class_other"] == result.column("class_other").tolist()
     assert result.only(np.array([3, 5])).names == ["p3", "p5"]
 
 
-def test_model_is_as_before_and_progress_adds_up() -> None:
-    model, done = Net().train(), []
+def test_model_is_as_before_and_progress_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, done = Net().train(), advances(monkeypatch)
     model.second.requires_grad_(False)
-    sufficient_subsets(model, VIEW, samples(), remove=0.5, batch_size=3, progress=done.append)
+    sufficient_subsets(model, VIEW, samples(), remove=0.5, batch_size=3)
     assert model.training and model.first.requires_grad and not model.second.requires_grad
     assert model.first.grad is None and sum(done) == 7
     with torch.no_grad():  # works also where gradients are disabled
@@ -269,8 +282,8 @@ def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(UserError, match="logits of p0 or an image after it are not finite"):
         sufficient_subsets(model, VIEW, samples())
     row = MEASUREMENTS["sufficient_subsets"]
-    assert row.function is sufficient_subsets and row.needs == "images"
-    assert isinstance(sufficient_subsets(Net(), VIEW, samples(1), remove=0.5), SufficientSubsets)
+    assert row is SufficientSubsets and row.needs == "images"
+    assert isinstance(sufficient_subsets(Net(), VIEW, samples(1), remove=0.5), Measured)
 
 
 def test_only_the_classes_of_the_benchmark_compete() -> None:
@@ -280,11 +293,12 @@ def test_only_the_classes_of_the_benchmark_compete() -> None:
     part.num_classes = 3
     part.second = nn.Parameter(part.second.detach()[:, [0, 3, 4]])
     options: dict[str, Any] = {"batch_size": 3, "threshold": 0.6, "remove": 0.2, "seed": 5}
-    found = sufficient_subsets(Net(), VIEW, image_set(samples(11), competing=[3, 0, 4]), **options).subsets
-    expected = sufficient_subsets(part, VIEW, samples(11), **options).subsets
+    found = sufficient_subsets(Net(), VIEW, image_set(samples(11), competing=[3, 0, 4]), **options)
+    expected = sufficient_subsets(part, VIEW, samples(11), **options)
     for kind in ("predicted", "other"):
-        assert found[kind].classes.tolist() == np.array([0, 3, 4])[expected[kind].classes].tolist()
-        np.testing.assert_allclose(found[kind].whole, expected[kind].whole, atol=1e-12)
-        np.testing.assert_array_equal(found[kind].shares, expected[kind].shares)
+        places = expected.column(f"class_{kind}")
+        assert found.column(f"class_{kind}").tolist() == np.array([0, 3, 4])[places].tolist()
+        np.testing.assert_allclose(found.column(f"whole_{kind}"), expected.column(f"whole_{kind}"), atol=1e-12)
+        np.testing.assert_array_equal(found.column(f"share_{kind}"), expected.column(f"share_{kind}"))
     with pytest.raises(UserError, match="other is the class 1, which is none of the 3 that compete"):
-        sufficient_subsets(Net(), VIEW, Some(samples()), other=1)
+        sufficient_subsets(Net(), VIEW, image_set(samples(), competing=[3, 0, 4]), other=1)

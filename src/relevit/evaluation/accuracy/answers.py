@@ -37,11 +37,11 @@ def first_five(
     return top.to(torch.int32), torch.where(finite, confidence, torch.nan)
 
 
-def hits(top5: Int32[np.ndarray, "images 5"], answers: Sequence[tuple[int, ...]]) -> Bool[np.ndarray, "2 images"]:
+def hits(top5: Int32[Tensor, "images 5"], answers: Sequence[tuple[int, ...]]) -> Bool[Tensor, "2 images"]:
     """Whether any of an image's answers is the first, is among the first five."""
     width = max((len(each) for each in answers), default=1)
     table = np.full((len(answers), max(width, 1)), -2, np.int64)  # -2: no class, and not the -1 of `first_five`
     for row, each in enumerate(answers):
         table[row, : len(each)] = each
-    right = (top5[:, :, None] == table[:, None, :]).any(axis=2)  # (images, 5)
-    return np.stack([right[:, 0], right.any(axis=1)])
+    right = (top5[:, :, None] == torch.from_numpy(table).to(top5.device)[:, None, :]).any(dim=2)  # (images, 5)
+    return torch.stack([right[:, 0], right.any(dim=1)])

@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from relevit.data.benchmarks import class_folders
-from relevit.data.sets import of_dataset
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-from relevit.evaluation.accuracy.recall import Accuracy, hits_at
-from relevit.evaluation.image_batches import ImageBatches
-from relevit.evaluation.items import Advance, Item, LeftOut
-from relevit.evaluation.per_image import PerImage, summary
-from relevit.models.view import EvaluationView
-from relevit.models.working import working
+from relevit.evaluation.accuracy.recall import hits_at
+from relevit.evaluation.batches import Framing
+from relevit.evaluation.frozen.features import Features
+from relevit.evaluation.measured import Measured
+from relevit.evaluation.measurement import LoadedModel, Work
+from relevit.evaluation.rows import array, counted, faults_of
+from relevit.evaluation.sources import LabelledSet
+from relevit.models.working import device_of
 
 K, TEMPERATURE = 20, 0.07  # protocol of the paper: our choice
 _CHUNK = 4096  # training images whose similarities are computed at once
@@ -37,160 +36,78 @@ _CELLS = 16_000_000  # similarities, or votes, held at a time
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The votes' outcome for each test image; the figures, r1 and r5, are percent.
+class NearestNeighbours:
+    """k-NN accuracy of a model's frozen features, R@1 and R@5. Rows: the features of both sets, scaled to length 1.
+
+    Classes are matched by their names alone, not by the model's, whose head is not used. Of equal similarities the earlier
+    training image is nearer; of equal votes the class whose name sorts first is ahead.
 
     Attributes:
-        names, groups, objects: of each test image its name, its class's name, and what it shows.
-        hit1, hit5: whether its class has the most votes; is among the five with the most. A class without a vote is never a hit.
-        predicted: the name of the class with the most votes.
-        settings: k, temperature, numbers of training images and classes.
-        left_out: test images that could not be read, and why; `train_left_out`: training images.
-    """
-
-    names: list[str]
-    groups: list[str]
-    objects: list[str]
-    hit1: Bool[np.ndarray, " images"]
-    hit5: Bool[np.ndarray, " images"]
-    predicted: list[str]
-    settings: dict[str, Any] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-    train_left_out: list[LeftOut] = field(default_factory=list)
-
-    @cached_property
-    def per_image(self) -> PerImage:
-        """r1 and r5 of each image, 0 or 100."""
-        values = {"r1": 100.0 * self.hit1, "r5": 100.0 * self.hit5}
-        bounds = {name: (0.0, 100.0) for name in values}
-        return PerImage(self.names, self.groups, self.objects, values, self.left_out, bounds)
-
-    def accuracy(self) -> Accuracy:
-        """R@1 and R@5 with Wilson's intervals, by class."""
-        shown = np.asarray(self.objects)
-        single = len(set(self.objects)) == len(self.objects)
-        return Accuracy(self.hit1, self.hit5, np.asarray(self.groups), None if single else shown)
-
-    @property
-    def bounds(self) -> Mapping[str, tuple[float, float]]:
-        """Between which values each figure lies."""
-        return self.per_image.bounds
-
-    def figures(self, weights: Float[np.ndarray, "draws images"]) -> dict[str, Float[np.ndarray, " draws"]]:
-        """The figures of the set in which each image appears as often as `weights` says."""
-        return self.per_image.figures(weights)
-
-    def only(self, chosen: Int[np.ndarray, " some"]) -> PerImage:
-        """The figures of some of the images, by number."""
-        return self.per_image.only(chosen)
-
-    def __iter__(self) -> Iterator[tuple[str, float]]:
-        yield from self.per_image
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: the figures, and those of every class and image."""
-        found = summary(self.per_image, self.per_image.values)
-        found["per_image"]["predicted"] = self.predicted
-        return {
-            "settings": self.settings,
-            **found,
-            "train_left_out": [each._asdict() for each in self.train_left_out],
-        }
-
-
-def knn(
-    model: nn.Module,
-    view: EvaluationView | Any,
-    data: Any,
-    *,
-    train: Any,
-    batch_size: int = 64,
-    seed: int = 0,
-    progress: Advance | None = None,
-    k: int = K,
-    temperature: float = TEMPERATURE,
-    workers: int = 0,
-) -> Neighbours:
-    """k-NN accuracy of a model's frozen features, R@1 and R@5.
-
-    Features are those before the head (timm's `forward_head(..., pre_logits=True)`), scaled to length 1. Classes are matched by their
-    names alone, not by the model's. The training images pass by once and their features are not kept: besides those of the test
-    images, memory holds the k nearest of each. Of equal similarities the earlier training image is nearer; of equal votes the class
-    whose name sorts first is ahead.
-
-    Args:
-        model: any timm model, in whatever it was trained; its head is not used.
-        view: the transform of a picture to its input, of `relevit.load`.
-        data: the test set: a folder of class folders, an `ImageSet`, or any data set with `groups`.
-        train: the training set, one of the same.
-        batch_size: pictures in one forward pass.
-        seed: not used, nothing here is random.
-        progress: called with the number of test images' worth of work (both sets together) that is done since its last call.
         k: how many neighbours vote.
         temperature: of the votes' weights, above 0.
-        workers: processes that read images; 0 reads in this one.
-
-    Raises:
-        UserError: k outside of 1 to the number of training images, a temperature that is not positive, a test class without
-            training images, an image file in both sets, a set without class names, a model without features or with some that are not finite.
     """
-    test, bank = _opened(data), _opened(train)
-    classes, wanted, labels = _matched(test, bank)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(bank):
-        raise UserError(f"k must be a whole number from 1 to {len(bank)}, the number of training images, not {k!r}")
-    if isinstance(temperature, bool) or not 0 < temperature < np.inf:
-        raise UserError(f"temperature must be a number above 0, not {temperature!r}")
-    if not hasattr(model, "forward_features") or not hasattr(model, "forward_head"):
-        raise UserError(
-            f"{type(model).__name__} has no forward_features and forward_head, from which timm models give features"
+
+    k: int = K
+    temperature: float = TEMPERATURE
+    batch_size: ClassVar = 64
+    needs: ClassVar = "train_and_test"
+    description: ClassVar = "R@1 and R@5 of nearest neighbours on frozen features (appendix M), percent; needs --train"
+
+    def columns(self) -> pa.Schema:
+        """See `Features`."""
+        return Features(unit=True).columns()
+
+    def framings(self, model: LoadedModel) -> list[Framing]:
+        """See `Features`."""
+        return Features(unit=True).framings(model)
+
+    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+        """See `Features`."""
+        return Features(unit=True).begin(model, images)
+
+    def check_sets(self, test: LabelledSet, train: LabelledSet) -> None:
+        """Raises UserError for k outside of 1 to the number of training images, a temperature that is not positive, a test class
+        without training images, an image file in both sets, a set without class names."""
+        check_classes(test, train)
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= train.length:
+            raise UserError(
+                f"k must be a whole number from 1 to {train.length}, the number of training images, not {self.k!r}"
+            )
+        if isinstance(self.temperature, bool) or not 0 < self.temperature < np.inf:
+            raise UserError(f"temperature must be a number above 0, not {self.temperature!r}")
+        _check_apart(test.images, train.images)
+
+    def figures_of_both(self, rows: pa.Table, train: pa.Table, model: LoadedModel) -> Measured:
+        """r1 and r5, percent: whether an image's class has the most votes; is among the five with the most. A class without a vote
+        is never a hit."""
+        bank = counted(train)
+        if not len(bank):
+            raise UserError(f"none of the {len(train)} images to train on could be read: {faults_of(train)[0].reason}")
+        names, groups = ([_composed(name) for name in each["class"].to_pylist()] for each in (bank, rows))
+        classes = sorted(set(names))
+        place = {name: number for number, name in enumerate(classes)}
+        labels = torch.tensor([place[name] for name in names])
+        home = device_of(model.net)
+        nearest = Nearest(torch.from_numpy(array(rows, "features").copy()).to(home), self.k)
+        for first in range(0, len(bank), _CHUNK):
+            part = array(bank.slice(first, _CHUNK), "features")
+            nearest.add(torch.from_numpy(part.copy()).to(home), labels[first : first + _CHUNK])
+        wanted = torch.tensor([place.get(name, -1) for name in groups])
+        hit1, hit5, first_class = votes(*nearest.finish(), wanted, len(classes), self.temperature)
+        predicted = [classes[number] for number in first_class.tolist()]
+        trained = {"train_images": nearest.seen, "train_classes": len(classes)}
+        values = {"r1": 100.0 * hit1.numpy(), "r5": 100.0 * hit5.numpy()}
+        return replace(
+            self.figures(rows.drop_columns(["features"]).append_column("predicted", pa.array(predicted, pa.string()))),
+            values=values,
+            settings={"k": self.k, "temperature": self.temperature, **trained},
+            shown={**values, "predicted": predicted},
+            train_left_out=faults_of(train),
         )
-    _check_apart(test, bank)
-    advance = _Shared(progress, len(test), len(test) + len(bank))
-    tests = ImageBatches(model, view, test, batch_size, None, workers, advance, labels=False)
-    bank_batches = ImageBatches(model, view, bank, batch_size, None, workers, advance, labels=False)
-    items: list[Item] = []
-    numbers: list[int] = []
-    parts: list[Tensor] = []
-    with working(model), torch.no_grad():
-        for batch in tests:
-            parts.append(features(model, batch.images, [item.name for item in batch.items]))
-            items += batch.items
-            numbers += batch.numbers
-        queries = torch.cat(parts)  # (images, channels)
-        parts.clear()
-        nearest = Nearest(queries, k)
-        for batch in bank_batches:
-            found = features(model, batch.images, [item.name for item in batch.items])
-            nearest.add(found, torch.tensor([labels[number] for number in batch.numbers]))
-        similarity, neighbour_labels = nearest.finish()
-    hit1, hit5, first = votes(similarity, neighbour_labels, torch.tensor(wanted)[numbers], len(classes), temperature)
-    return Neighbours(
-        [item.name for item in items],
-        [item.group for item in items],
-        [item.object for item in items],
-        hit1.numpy(),
-        hit5.numpy(),
-        [classes[number] for number in first.tolist()],
-        {"k": k, "temperature": temperature, "train_images": nearest.seen, "train_classes": len(classes)},
-        tests.left_out,
-        bank_batches.left_out,
-    )
 
-
-def features(
-    model: nn.Module, images: Float[Tensor, "batch 3 height width"], names: Sequence[str]
-) -> Float[Tensor, "batch channels"]:
-    """A timm model's features before its head, in at least single precision, each scaled to length 1 (zeros stay zeros).
-
-    Raises UserError where they are no single vector an image, and naming an image of `names` whose features are not finite.
-    """
-    found: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
-    if found.ndim != 2:
-        raise UserError(f"the model's features are of the shape {tuple(found.shape[1:])}, not one vector an image")
-    bad = torch.nonzero(~found.isfinite().all(dim=1))[:, 0].tolist()
-    if bad:
-        raise UserError(f"the model's features of {names[bad[0]]} are not finite")
-    return F.normalize(found.to(torch.promote_types(found.dtype, torch.float32)), dim=1)
+    def figures(self, rows: pa.Table) -> Measured:
+        """What `figures_of_both` begins with."""
+        return Measured(rows, {}, dict.fromkeys(("r1", "r5"), (0.0, 100.0)))
 
 
 class Nearest:
@@ -273,46 +190,31 @@ def votes(
     return torch.cat(hit1), torch.cat(hit5), torch.cat(first)
 
 
-class _Shared:
-    """Passes on the progress of several passes in units of the first one's images."""
-
-    def __init__(self, progress: Advance | None, units: int, total: int) -> None:
-        self.progress, self.units, self.total, self.done = progress, units, total, 0
-
-    def __call__(self, count: int) -> None:
-        before = self.done * self.units // self.total
-        self.done += count
-        if self.progress is not None:
-            self.progress(self.done * self.units // self.total - before)
-
-
-def _opened(data: Any) -> Any:
-    return class_folders(data) if isinstance(data, str | Path) else of_dataset(data)
-
-
-def _matched(test: Any, bank: Any) -> tuple[list[str], list[int], list[int]]:
-    """The training set's classes, sorted, and the number of each test and training image's class among them."""
+def check_classes(test: LabelledSet, train: LabelledSet) -> None:
+    """Raises UserError where the test set has classes that the training set lacks, or one of them names none."""
     names = []
-    for data, role in ((test, "test"), (bank, "training")):
-        groups = data.groups
+    for images, role in ((test, "test"), (train, "training")):
+        groups = images.images.groups
         if groups is None or not all(groups):
             raise UserError(f"the {role} set names no classes: give a folder with one folder of images per class")
-        names.append([unicodedata.normalize("NFC", str(group)) for group in groups])
+        names.append([_composed(group) for group in groups])
         if not names[-1]:
             raise UserError(f"the {role} set holds no images")
-    classes = sorted(set(names[1]))
-    number = {name: place for place, name in enumerate(classes)}
-    missing = sorted(set(names[0]) - set(classes))
+    missing = sorted(set(names[0]) - set(names[1]))
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise UserError(
             f"the training set has no images of {len(missing)} of the test set's classes ({shown}): name class folders alike in both, "
             "or leave them out of the test set"
         )
-    return classes, [number[name] for name in names[0]], [number[name] for name in names[1]]
 
 
-def _check_apart(test: Any, bank: Any) -> None:
+def _composed(name: str) -> str:
+    """A name, the same however the file system composes accents."""
+    return unicodedata.normalize("NFC", str(name))
+
+
+def _check_apart(test: ImageSet, bank: ImageSet) -> None:
     """Refuse a file that is in both sets: its nearest neighbour would be itself."""
     if test is bank:
         raise UserError("the test set is the training set: give two")

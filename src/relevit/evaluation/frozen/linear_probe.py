@@ -7,8 +7,6 @@ that the result is a plain timm model. The strength of its regularisation is cho
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import warnings
@@ -18,32 +16,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
-from safetensors import safe_open
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
 
 from relevit.data.benchmarks import class_folders
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-from relevit.evaluation.shards import shard_ranges
-from relevit.files import atomic_write
-from relevit.folders import differences
+from relevit.evaluation.engine import prepare, run
+from relevit.evaluation.fingerprints import settings_of
+from relevit.evaluation.folder import RowsFolder
+from relevit.evaluation.frozen.features import Features
+from relevit.evaluation.measurement import LoadedModel
+from relevit.evaluation.rows import array, counted, faults_of
+from relevit.evaluation.sources import LabelledSet
 from relevit.models.checkpoints import save_checkpoint
-from relevit.models.fingerprints import of_weights as fingerprint
 from relevit.models.loading import data_config, is_checkpoint
-from relevit.models.working import working
+from relevit.processes import Processes
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the smaller, the more regularised
 FEATURES = "features"
-_RAMP = (
-    (np.arange(61 * 83 * 3) * 7 % 256).astype(np.uint8).reshape(61, 83, 3)
-)  # its view tells one preprocessing from another
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,6 @@ def train_linear_probe(
     max_iterations: int = 500,
     batch_size: int = 64,
     workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> ProbeFigures:
     """Gives `model` a new head for the class folders of `images` and trains it, nothing else; a checkpoint in `out`.
 
@@ -96,12 +89,35 @@ def train_linear_probe(
         seed: of the draw of the held-out images.
         max_iterations: of L-BFGS.
         batch_size, workers: of the forward passes.
-        progress: called with (done, total) images.
 
     Raises:
         UserError: fewer than two classes, `out` taken or begun with another model or other images, strengths that are no
             positive numbers, no readable image of a class.
     """
+    data, place = _checked(images, out, strengths, held_out), Path(out)
+    features, labels, unreadable = _features(model, view, data, place / FEATURES, batch_size, workers)
+    counts = np.bincount(labels, minlength=len(data.class_names))
+    if not counts.all():
+        raise UserError(f"no image of {data.class_names[int(counts.argmin())]} could be read: {unreadable[0]}")
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    std = np.where(std > 1e-6 * std.max(), std, 1.0)
+    scaled = (features - mean) / std
+    trials = _trials(scaled, labels, strengths, held_out_images(labels, held_out, seed), max_iterations)
+    chosen = max(trials, key=lambda strength: (trials[strength], -strength)) if trials else float(strengths[0])
+    head = _fit(scaled, labels, chosen, max_iterations)
+    _put_head(model, *head_of(head, mean, std))
+    accuracy = 100.0 * float((head.predict(scaled) == labels).mean())
+    figures = ProbeFigures(len(labels), len(data.class_names), chosen, trials, accuracy, unreadable)
+    given = getattr(model, "pretrained_cfg", None) or {}
+    names = {"num_classes": len(data.class_names), "label_names": list(data.class_names), "label_descriptions": None}
+    model.pretrained_cfg = {**given, **names}  # type: ignore[assignment]
+    save_checkpoint(place, model, extra={"linear_probe": figures.to_dict()}, data_config=data_config(model))
+    shutil.rmtree(place / FEATURES, ignore_errors=True)
+    return figures
+
+
+def _checked(images: Any, out: str | os.PathLike[str], strengths: Sequence[float], held_out: float) -> ImageSet:
+    """The class folders. Raises UserError for what can be wrong before any work."""
     if not strengths or not all(value > 0 for value in strengths):
         raise UserError(f"strengths must be positive numbers, not {list(strengths)}")
     if not 0 < held_out < 1:
@@ -109,40 +125,23 @@ def train_linear_probe(
     data = images if isinstance(images, ImageSet) else class_folders(Path(images))
     if len(data.class_names) < 2:
         raise UserError(f"{data.name} holds one class folder: a head needs at least two classes")
-    place = Path(out)
-    if is_checkpoint(place):
-        raise UserError(f"{place} holds a checkpoint already: give another folder")
-    features, labels, unreadable = _features(model, view, data, place / FEATURES, batch_size, workers, progress)
-    counts = np.bincount(labels, minlength=len(data.class_names))
-    if not counts.all():
-        raise UserError(f"no image of {data.class_names[int(counts.argmin())]} could be read: {unreadable[0]}")
-    mean, std = features.mean(axis=0), features.std(axis=0)
-    std = np.where(std > 1e-6 * std.max(), std, 1.0)
-    scaled = (features - mean) / std
-    apart = held_out_images(labels, held_out, seed)
+    if is_checkpoint(Path(out)):
+        raise UserError(f"{out} holds a checkpoint already: give another folder")
+    return data
+
+
+def _trials(
+    features: np.ndarray, labels: np.ndarray, strengths: Sequence[float], apart: np.ndarray, iterations: int
+) -> dict[float, float]:
+    """Strength -> accuracy in percent on the images held apart, of a head trained on the others; none where nothing is to be
+    chosen."""
+    if not apart.any() or len(strengths) < 2:
+        return {}
     trials = {}
     for strength in sorted(float(value) for value in strengths):
-        if apart.any() and len(strengths) > 1:
-            fitted = _fit(scaled[~apart], labels[~apart], strength, max_iterations)
-            trials[strength] = 100.0 * float((fitted.predict(scaled[apart]) == labels[apart]).mean())
-    chosen = max(trials, key=lambda strength: (trials[strength], -strength)) if trials else float(strengths[0])
-    head = _fit(scaled, labels, chosen, max_iterations)
-    weight, bias = head_of(head, mean, std)
-    _put_head(model, weight, bias)
-    figures = ProbeFigures(
-        len(labels),
-        len(data.class_names),
-        chosen,
-        trials,
-        100.0 * float((head.predict(scaled) == labels).mean()),
-        unreadable,
-    )
-    given = getattr(model, "pretrained_cfg", None) or {}
-    names = {"num_classes": len(data.class_names), "label_names": list(data.class_names), "label_descriptions": None}
-    model.pretrained_cfg = {**given, **names}  # type: ignore[assignment]
-    save_checkpoint(place, model, extra={"linear_probe": figures.to_dict()}, data_config=data_config(model))
-    shutil.rmtree(place / FEATURES, ignore_errors=True)
-    return figures
+        fitted = _fit(features[~apart], labels[~apart], strength, iterations)
+        trials[strength] = 100.0 * float((fitted.predict(features[apart]) == labels[apart]).mean())
+    return trials
 
 
 def held_out_images(labels: Int[np.ndarray, " images"], share: float, seed: int) -> np.ndarray:
@@ -187,82 +186,27 @@ def _put_head(model: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
             layer.bias.copy_(torch.from_numpy(bias))
 
 
-class _Views(Dataset):
-    """Every image as (view, folder's number), or (None, reason)."""
-
-    def __init__(self, data: ImageSet, view: Callable[[Any], Tensor]) -> None:
-        self.data, self.view = data, view
-        self.number = {name: number for number, name in enumerate(data.class_names)}
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor | None, Any]:
-        try:
-            image = self.data[index].image
-        except UserError as error:
-            return None, str(error)
-        return self.view(image), self.number[(self.data.groups or ())[index]]
-
-
 def _features(
-    model: nn.Module,
-    view: Callable[[Any], Tensor],
-    data: ImageSet,
-    folder: Path,
-    batch_size: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
+    model: nn.Module, view: Callable[[Any], Tensor], data: ImageSet, folder: Path, batch_size: int, workers: int
 ) -> tuple[Float[np.ndarray, "images features"], Int[np.ndarray, " images"], list[str]]:
-    """Features and folder numbers of the readable images, and the reasons of the others; part by part from the folder, or made."""
-    identity = {
-        "weights": fingerprint(model.state_dict()),
-        "view": hashlib.sha256(view(Image.fromarray(_RAMP)).numpy().tobytes()).hexdigest(),
-        "images": hashlib.sha256("\n".join(data.names).encode()).hexdigest(),
-    }
-    config = folder / "config.json"
-    if config.exists():
-        known = differences(json.loads(config.read_text(encoding="utf-8")), identity)
-        if known:
-            raise UserError(
-                f"{folder} was begun with other input ({'; '.join(known)}): remove it or give another folder"
-            )
-    else:
-        atomic_write(config, json.dumps(identity, indent=1) + "\n")
-    found, labels, unreadable = [], [], []
-    with working(model) as device, torch.inference_mode():
-        for number, part in enumerate(shard_ranges(len(data))):
-            file = folder / f"part-{number:05d}.safetensors"
-            if not file.exists():
-                loader = DataLoader(
-                    Subset(_Views(data, view), list(part)), batch_size, num_workers=workers, collate_fn=list
-                )
-                values, own, reasons = [], [], []
-                for batch in loader:
-                    read = [(image, label) for image, label in batch if image is not None]
-                    reasons += [reason for image, reason in batch if image is None]
-                    if read:
-                        images = torch.stack([image for image, _ in read]).to(device)  # (batch, 3, height, width)
-                        values.append(_before_head(model, images).float().cpu().numpy())
-                        own += [label for _, label in read]
-                tensors = {
-                    "features": np.concatenate(values) if values else np.zeros((0, 0), np.float32),
-                    "labels": np.asarray(own, np.int64),
-                }
-                content = safetensors.numpy.save(tensors, {"unreadable": json.dumps(reasons)})
-                atomic_write(file, content)
-            with safe_open(file, "np") as opened:
-                if len(opened.get_tensor("labels")):
-                    found.append(opened.get_tensor("features"))
-                    labels.append(opened.get_tensor("labels"))
-                unreadable += json.loads(opened.metadata()["unreadable"])
-            if progress is not None:
-                progress(part.stop, len(data))
-    if not found:
+    """Features and folder numbers of the readable images, and the reasons of the others; from the folder as far as they are
+    there."""
+    images, loaded, features, team = (
+        LabelledSet("images", data),
+        LoadedModel("model", model, view),
+        Features(),
+        Processes(),
+    )
+    sets = {images.name: images}
+    works = prepare([loaded], sets, features)
+    kept = RowsFolder(folder, "probe", settings_of([loaded], sets, {}), features.columns())
+    with kept.held(team):
+        rows = run([loaded], sets, features, works, folder=kept, team=team, batch_size=batch_size, workers=workers)[
+            images.name
+        ][loaded.name]
+    unreadable = [fault.reason for fault in faults_of(rows)]
+    there = counted(rows)
+    if not len(there):
         raise UserError(f"no image of {data.name} could be read: {unreadable[0]}")
-    return np.concatenate(found), np.concatenate(labels), unreadable
-
-
-def _before_head(model: nn.Module, images: Tensor) -> Tensor:
-    """What the head is applied to, (batch, features); of a distilled DeiT the mean of both tokens, which both heads then share."""
-    return model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    labels = np.searchsorted(data.class_names, array(there, "class"))
+    return features.figures(there), labels, unreadable

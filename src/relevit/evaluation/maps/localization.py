@@ -14,87 +14,86 @@ A flat map has nothing on the object, points nowhere and covers nothing: 0. Igno
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from relevit.errors import UserError
-from relevit.evaluation.items import Advance, LeftOut
-from relevit.evaluation.maps.map_batches import map_batches
+from relevit.evaluation.batches import Framing
+from relevit.evaluation.maps.masked_maps import MaskedMaps, maps_of_masked
 from relevit.evaluation.maps.segmentation import above_mean
-from relevit.evaluation.per_image import PerImage
+from relevit.evaluation.measured import Measured
+from relevit.evaluation.measurement import LoadedModel, Work
+from relevit.evaluation.rows import array
+from relevit.evaluation.sources import LabelledSet
 from relevit.explainers.foreground_share import foreground_share
-from relevit.models.view import EvaluationView
 
 TOLERANCE = 15.0
 SCALE = 224  # pixels of the shorter side at which the tolerance is given
-
-
-def localization(
-    model: nn.Module,
-    view: EvaluationView,
-    data: Any,
-    *,
-    batch_size: int = 16,
-    seed: int = 0,
-    progress: Advance | None = None,
-    workers: int = 0,
-    explainer: str = "gae",
-    target: str = "predicted",
-    geometry: str = "crop",
-    tolerance: float = TOLERANCE,
-) -> PerImage:
-    """Localisation of a model's maps on images with masks, in percent, by image; see `map_batches` for the other arguments.
-
-    geometry: "crop" is the model's own evaluation view, "squash" the whole picture, as in the segmentation test.
-    tolerance: of the pointing game, in pixels of an input of 224 x 224; in proportion at another size (its shorter side).
-    Images without an object in the view are left out. `seed` is not used: nothing here is random.
-    Raises UserError as `map_batches`, and where no image has an object in the view.
-    """
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
-        raise UserError(f"tolerance must be a number of pixels from 0, not {tolerance!r}")
-    left_out: list[LeftOut] = []
-    items, rows = [], []
-    batches = map_batches(
-        model,
-        view,
-        data,
-        left_out,
-        geometry=geometry,
-        target=target,
-        explainer=explainer,
-        batch_size=batch_size,
-        workers=workers,
-        progress=progress,
-    )
-    for batch in batches:
-        radius = tolerance * min(batch.maps.shape[1:]) / SCALE
-        values = measured(batch.maps, batch.masks, batch.ignore, radius)
-        seen = (batch.masks & ~batch.ignore).flatten(1).any(dim=1).tolist()
-        for item, row, there in zip(batch.items, values, seen, strict=True):
-            if there:
-                items.append(item)
-                rows.append(row)
-            else:
-                left_out.append(LeftOut(item.name, "no object in the model's view of it"))
-    if not items:
-        raise UserError(f"none of the {len(left_out)} images has an object in the model's view: check the masks")
-    table = 100 * np.stack(rows)  # (images, figures)
-    return PerImage(
-        [item.name for item in items],
-        [item.group for item in items],
-        [item.object for item in items],
-        {name: table[:, place] for place, name in enumerate(FIGURES)},
-        left_out,
-        dict.fromkeys(FIGURES[:3], (0.0, 100.0)),  # the area is the data's, no model changes it
-    )
-
-
+GEOMETRIES = ("squash", "crop")
 FIGURES = ("share_on_object", "pointing_game", "coverage", "object_area")
+NO_OBJECT = "no object in the model's view of it"
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Localisation of maps on images with masks. Rows: FIGURES, in [0, 1]. Images without an object in the view do not count.
+
+    Attributes:
+        explainer: a name of `relevit.explainers.EXPLAINERS`.
+        target: whose map, the "predicted" class's or the "label"'s.
+        geometry: "crop" is the model's own evaluation view, "squash" the whole picture, as in the segmentation test.
+        tolerance: of the pointing game, in pixels of an input of 224 x 224; in proportion at another size (its shorter side).
+        class_map: for class folders that are named neither by wnid nor by class index.
+    """
+
+    explainer: str = "gae"
+    target: str = "predicted"
+    geometry: str = "crop"
+    tolerance: float = TOLERANCE
+    class_map: Any = None
+    batch_size: ClassVar = 16
+    needs: ClassVar = "masks"
+    description: ClassVar = "share of relevance on the object, pointing game, coverage of the object, percent"
+    nothing: ClassVar = {NO_OBJECT: "none of the {count} images has an object in the model's view: check the masks"}
+
+    def columns(self) -> pa.Schema:
+        """See FIGURES."""
+        return pa.schema([(name, pa.float64()) for name in FIGURES])
+
+    def framings(self, model: LoadedModel) -> list[Framing]:
+        """As `geometry` says."""
+        if self.geometry not in GEOMETRIES:
+            raise UserError(f"geometry must be one of {', '.join(GEOMETRIES)}, not {self.geometry!r}")
+        return [Framing(model.view, "squash" if self.geometry == "squash" else "crop")]
+
+    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+        """See `maps_of_masked`. Raises UserError for a tolerance that is no number of pixels as well."""
+        tolerance = self.tolerance
+        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+            raise UserError(f"tolerance must be a number of pixels from 0, not {tolerance!r}")
+        self.framings(model)
+
+        def found(batch: MaskedMaps) -> tuple[dict[str, Any], Bool[Tensor, " batch"], str]:
+            radius = tolerance * min(batch.maps.shape[1:]) / SCALE
+            values = measured(batch.maps, batch.masks, batch.ignore, radius).T
+            there = (batch.masks & ~batch.ignore).flatten(1).any(dim=1)
+            return dict(zip(FIGURES, map(torch.from_numpy, values), strict=True)), there, NO_OBJECT
+
+        return maps_of_masked(model, images, self.explainer, self.target, self.class_map, found)
+
+    def figures(self, rows: pa.Table) -> Measured:
+        """FIGURES in percent."""
+        values = {name: 100 * array(rows, name) for name in FIGURES}
+        return Measured(
+            rows, values, dict.fromkeys(FIGURES[:3], (0.0, 100.0))
+        )  # the area is the data's, no model changes it
 
 
 def measured(

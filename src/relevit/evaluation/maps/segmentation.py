@@ -8,113 +8,81 @@ R in [0, 1]. Ignored pixels count for nothing, neither in the sums nor in the me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from relevit.evaluation.items import Advance, LeftOut
-from relevit.evaluation.maps.map_batches import map_batches
-from relevit.evaluation.per_image import columns, summary
-from relevit.models.view import EvaluationView
-from relevit.statistics.weighted import plain, ratio, weighted_mean
+from relevit.evaluation.batches import Framing
+from relevit.evaluation.maps.masked_maps import MaskedMaps, maps_of_masked
+from relevit.evaluation.measured import Measured
+from relevit.evaluation.measurement import LoadedModel, Work
+from relevit.evaluation.rows import array
+from relevit.evaluation.sources import LabelledSet
+from relevit.statistics.weighted import ratio, weighted_mean
 
 FIGURES = ("pixel_accuracy", "miou", "map", "iou_background", "iou_object")
+COUNTS = ("background_as_background", "background_as_object", "object_as_background", "object_as_object")
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The segmentation test of one model; figures are percent.
+    """The segmentation test. Rows: pixels of each image by (truth, map), and its average precision in [0, 1].
 
     Attributes:
-        names, groups, objects: of each image its name, its class's name (may be empty), and what it shows.
-        counts: pixels of each image by (truth, map): background as background, background as object, object as background,
-            object as object.
-        average_precision: of each image, in [0, 1].
-        left_out: images that do not count, and why.
+        explainer: a name of `relevit.explainers.EXPLAINERS`.
+        target: whose map, the "predicted" class's or the "label"'s.
+        class_map: for class folders that are named neither by wnid nor by class index.
     """
 
-    names: Sequence[str]
-    groups: Sequence[str]
-    objects: Sequence[str]
-    counts: Int[np.ndarray, "images 4"]
-    average_precision: Float[np.ndarray, " images"]
-    left_out: Sequence[LeftOut] = ()
+    explainer: str = "gae"
+    target: str = "predicted"
+    class_map: Any = None
+    batch_size: ClassVar = 16
+    needs: ClassVar = "masks"
+    description: ClassVar = "pixel accuracy, mIoU and mAP of maps above their mean (the paper's Table 3), percent"
 
-    @property
-    def bounds(self) -> dict[str, tuple[float, float]]:
-        """Between which values each figure lies."""
-        return dict.fromkeys(FIGURES, (0.0, 100.0))
+    def columns(self) -> pa.Schema:
+        """See COUNTS."""
+        return pa.schema([*((kind, pa.int64()) for kind in COUNTS), ("average_precision", pa.float64())])
 
-    def figures(self, weights: Float[np.ndarray, "draws images"]) -> dict[str, Float[np.ndarray, " draws"]]:
-        """pixel_accuracy, miou, map, and the IoU of each side, of the set in which images appear as often as `weights` says."""
-        found = _from_counts(weights @ self.counts)
-        mean = weighted_mean(weights, self.average_precision)
-        return {name: 100 * (mean if name == "map" else found[name]) for name in FIGURES}
+    def framings(self, model: LoadedModel) -> list[Framing]:
+        """The whole picture."""
+        return [Framing(model.view, "squash")]
 
-    def per_image(self) -> dict[str, Float[np.ndarray, " images"]]:
-        """The same figures of each image alone, percent; an IoU of a side that neither truth nor map has is NaN."""
-        found = {name: 100 * values for name, values in _from_counts(self.counts.astype(float)).items()}
-        return {**found, "average_precision": 100 * self.average_precision}
+    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+        """See `maps_of_masked`."""
 
-    def only(self, chosen: Int[np.ndarray, " some"]) -> Segmentation:
-        """The same for some of the images, by number."""
-        names, groups, objects = columns(chosen, self.names, self.groups, self.objects)
-        return Segmentation(names, groups, objects, self.counts[chosen], self.average_precision[chosen])
+        def found(batch: MaskedMaps) -> tuple[dict[str, Any], None, str]:
+            counts = pixel_counts(batch.maps, batch.masks, batch.ignore).T
+            precision = average_precision(batch.maps, batch.masks, batch.ignore)
+            return {**dict(zip(COUNTS, counts, strict=True)), "average_precision": precision}, None, ""
 
-    def __iter__(self) -> Iterator[tuple[str, float]]:
-        yield from plain(self).items()
+        return maps_of_masked(model, images, self.explainer, self.target, self.class_map, found)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: the figures, by class, and those of every image with its counts of pixels."""
-        kinds = ("background_as_background", "background_as_object", "object_as_background", "object_as_object")
-        return summary(self, self.per_image() | {kind: self.counts[:, place] for place, kind in enumerate(kinds)})
+    def figures(self, rows: pa.Table) -> Measured:
+        """Those of FIGURES; of each image alone, an IoU of a side that neither truth nor map has is NaN."""
+        counts = counts_of(rows)
+        alone = {name: 100 * values for name, values in _from_counts(counts.astype(float)).items()}
+        alone["average_precision"] = 100 * array(rows, "average_precision")
+        shown = alone | {kind: counts[:, place] for place, kind in enumerate(COUNTS)}
+        return Measured(rows, alone, dict.fromkeys(FIGURES, (0.0, 100.0)), shown=shown, combine=_of_set)
 
 
-def segmentation(
-    model: nn.Module,
-    view: EvaluationView,
-    data: Any,
-    *,
-    batch_size: int = 16,
-    seed: int = 0,
-    progress: Advance | None = None,
-    workers: int = 0,
-    explainer: str = "gae",
-    target: str = "predicted",
-) -> Segmentation:
-    """The segmentation test of a model on images with masks; see `map_batches` for the arguments and the errors.
+def counts_of(rows: pa.Table) -> Int[np.ndarray, "images 4"]:
+    """Pixels of each image by (truth, map), in the order of COUNTS."""
+    return np.stack([array(rows, kind) for kind in COUNTS], axis=1)
 
-    `seed` is not used: nothing here is random.
-    """
-    items, counts, precisions, left_out = [], [], [], []  # type: ignore[var-annotated]
-    batches = map_batches(
-        model,
-        view,
-        data,
-        left_out,
-        target=target,
-        explainer=explainer,
-        batch_size=batch_size,
-        workers=workers,
-        progress=progress,
-    )
-    for batch in batches:
-        items += batch.items
-        counts.append(pixel_counts(batch.maps, batch.masks, batch.ignore).cpu())
-        precisions.append(average_precision(batch.maps, batch.masks, batch.ignore).cpu())
-    return Segmentation(
-        [item.name for item in items],
-        [item.group for item in items],
-        [item.object for item in items],
-        torch.cat(counts).numpy(),
-        torch.cat(precisions).numpy(),
-        left_out,
-    )
+
+def _of_set(rows: pa.Table, weights: Float[np.ndarray, "draws images"]) -> dict[str, Float[np.ndarray, " draws"]]:
+    """The figures of the set in which images appear as often as `weights` says: counts are summed first."""
+    found = _from_counts(weights @ counts_of(rows))
+    mean = weighted_mean(weights, array(rows, "average_precision"))
+    return {name: 100 * (mean if name == "map" else found[name]) for name in FIGURES}
 
 
 def above_mean(

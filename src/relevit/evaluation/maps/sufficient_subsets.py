@@ -13,178 +13,134 @@ share of the pixels that are left, so that the path is finest where sets are sma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from relevit.errors import UserError
-from relevit.evaluation.image_batches import ImageBatches
-from relevit.evaluation.items import Advance, Item, LeftOut
+from relevit.evaluation.batches import Batch, Framing
 from relevit.evaluation.maps.removal import Fill, check_fill, filled
-from relevit.evaluation.per_image import PerImage, summary
+from relevit.evaluation.measured import Measured
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device
+from relevit.evaluation.rows import Part, array
+from relevit.evaluation.sources import LabelledSet
 from relevit.explainers.attention_maps import no_parameter_gradients
-from relevit.models.view import EvaluationView
-from relevit.models.working import working
 
 KINDS = ("predicted", "other")
 
 
 @dataclass(frozen=True)
-class Subsets:
-    """The subsets of one kind of class.
-
-    Attributes:
-        classes: the class of each image, (images,); -1 where there is none (an `other` class that is the predicted one).
-        shares: of the pixels in its smallest sufficient subset, in [0, 1], (images,); NaN where none was found.
-        confidence: of that subset, in [0, 1]; NaN where none was found.
-        whole: the confidence of the whole picture, in [0, 1]; NaN where there is no class.
-    """
-
-    classes: Int[np.ndarray, " images"]
-    shares: Float[np.ndarray, " images"]
-    confidence: Float[np.ndarray, " images"]
-    whole: Float[np.ndarray, " images"]
-
-    @property
-    def found(self) -> Float[np.ndarray, " images"]:
-        """1 where a subset was found, 0 where not; NaN where there is no class."""
-        return np.where(self.classes < 0, np.nan, ~np.isnan(self.shares))
-
-
-@dataclass(frozen=True)
 class SufficientSubsets:
-    """Sufficient subsets of each image; all figures are percent.
-
-    For each kind of class (predicted, other): `share_KIND`, the mean share of the pixels in the subsets that were found;
-    `found_KIND`, the share of images with one; `whole_KIND`, the share of images whose whole picture has the confidence.
-
-    Attributes:
-        names, groups, objects: of each image its name, its class's name (may be empty), and what it shows.
-        subsets: kind -> `Subsets`.
-        settings: threshold, share removed in each step, fill, other class, seed.
-        left_out: images that could not be read, and why.
-    """
-
-    names: list[str]
-    groups: list[str]
-    objects: list[str]
-    subsets: dict[str, Subsets]
-    settings: dict[str, Any] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-
-    @cached_property
-    def per_image(self) -> PerImage:
-        """The figures of each image, percent."""
-        values: dict[str, np.ndarray] = {}
-        for kind, subsets in self.subsets.items():
-            reached = np.where(np.isnan(subsets.whole), np.nan, subsets.whole >= self.settings["threshold"])
-            values[f"share_{kind}"] = 100 * subsets.shares
-            values[f"found_{kind}"] = 100 * subsets.found
-            values[f"whole_{kind}"] = 100 * reached
-        bounds = {name: (0.0, 100.0) for name in values}
-        return PerImage(self.names, self.groups, self.objects, values, self.left_out, bounds)
-
-    @property
-    def bounds(self) -> Mapping[str, tuple[float, float]]:
-        """Between which values each figure lies."""
-        return self.per_image.bounds
-
-    def figures(self, weights: Float[np.ndarray, "draws images"]) -> dict[str, Float[np.ndarray, " draws"]]:
-        """The figures of the set in which each image appears as often as `weights` says."""
-        return self.per_image.figures(weights)
-
-    def only(self, chosen: Int[np.ndarray, " some"]) -> PerImage:
-        """The figures of some of the images, by number."""
-        return self.per_image.only(chosen)
-
-    def __iter__(self) -> Iterator[tuple[str, float]]:
-        yield from self.per_image
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: the figures, and those of every class and image with its classes and confidences (in [0, 1])."""
-        extra: dict[str, np.ndarray] = {}
-        for kind, subsets in self.subsets.items():
-            extra |= {
-                f"class_{kind}": subsets.classes,
-                f"confidence_{kind}": subsets.confidence,
-                f"whole_confidence_{kind}": subsets.whole,
-            }
-        return {"settings": self.settings, **summary(self.per_image, {**self.per_image.values, **extra})}
-
-
-def sufficient_subsets(
-    model: nn.Module,
-    view: EvaluationView | Any,
-    data: Any,
-    *,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: Advance | None = None,
-    threshold: float = 0.9,
-    remove: float = 0.05,
-    other: str | int = "random",
-    fill: Fill = "black",
-    workers: int = 0,
-) -> SufficientSubsets:
     """The smallest sufficient subsets that batched gradient SIS finds in images, for two classes of each.
 
-    A path takes one forward and one backward pass for each step: about 210 at 224 x 224 pixels with the default.
+    Rows, for each kind of class (predicted, other): "class_KIND", -1 where there is none (an other class that is the predicted
+    one); "share_KIND", of the pixels in its smallest sufficient subset, in [0, 1], NaN where none was found; "confidence_KIND" of
+    that subset; "whole_KIND", the confidence of the whole picture, NaN where there is no class.
 
-    Args:
-        model: any classifier that has gradients by its input; nothing else is asked of it.
-        view: the transform of a picture to its input, of `relevit.load`.
-        data: an `ImageSet`, or `Sample`s; labels are not used.
-        batch_size: images whose paths are followed together.
-        seed: of the other classes, which depend on it and on the image's number alone.
-        progress: called with the number of images that are done since its last call.
-        threshold: the confidence (softmax probability, over the classes that compete in the data set) that a subset must reach, above 0, at most 1; 0.9 in Carter et al.
+    A path takes one forward and one backward pass for each step: about 210 at 224 x 224 pixels with the default. The model is any
+    classifier that has gradients by its input; labels are not used.
+
+    Attributes:
+        threshold: the confidence (softmax probability, over the classes that compete in the set) that a subset must reach, above
+            0, at most 1; 0.9 in Carter et al.
         remove: the share of the remaining pixels that leaves in each step (at least one pixel), above 0, below 1.
         other: the class of the second path: "random", drawn for each image from all but the predicted one; the index of a class
             (images that are predicted as it have no second path); or "none".
         fill: what pixels outside of the subset become: "black", "mean", "blur" or a grey (`relevit.evaluation.maps.removal.filled`).
-        workers: processes that read images; 0 reads in this one.
-
-    Raises:
-        UserError: an option that is none of these, an empty data set, no readable image, logits that are not finite.
+        seed: of the other classes, which depend on it and on the image's place alone.
     """
-    _check(threshold, remove, other)
-    check_fill(fill, view)
-    batches = ImageBatches(model, view, data, batch_size, None, workers, progress, labels=False)
-    items: list[Item] = []
-    parts: dict[str, list[Subsets]] = {}
 
-    def among(images: Tensor) -> Tensor:
-        return batches.among_candidates(model(images))
-
-    with torch.inference_mode(False), working(model), no_parameter_gradients(model):
-        for batch in batches:
-            with torch.no_grad():
-                logits = model(batch.images)
-            if not bool(logits.isfinite().all()):
-                raise UserError(f"the model's logits of {batch.items[0].name} or an image after it are not finite")
-            classes = {"predicted": batches.among_candidates(logits).argmax(dim=1)}
-            competing = list(range(logits.shape[1])) if batches.candidates is None else batches.candidates
-            if other != "none":
-                classes["other"] = _others(classes["predicted"], competing, other, seed, batch.numbers)
-            blank = filled(batch.images, fill, view)
-            for kind, target in classes.items():
-                parts.setdefault(kind, []).append(_subsets(among, batch.images, blank, target, threshold, remove))
-            items += batch.items
-    return SufficientSubsets(
-        [item.name for item in items],
-        [item.group for item in items],
-        [item.object for item in items],
-        {kind: _joined(each) for kind, each in parts.items()},
-        {"threshold": threshold, "remove": remove, "other": other, "fill": fill, "seed": seed},
-        batches.left_out,
+    threshold: float = 0.9
+    remove: float = 0.05
+    other: str | int = "random"
+    fill: Fill = "black"
+    seed: int = 0
+    batch_size: ClassVar = 32
+    needs: ClassVar = "images"
+    description: ClassVar = (
+        "least share of pixels that keeps a class's confidence, predicted or another (appendix A), percent"
     )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of classes that are measured."""
+        return KINDS[:1] if self.other == "none" else KINDS
+
+    def columns(self) -> pa.Schema:
+        """Four for each kind of class."""
+        numbers = ("share", "confidence", "whole")
+        types = [("class", pa.int32()), *((name, pa.float64()) for name in numbers)]
+        return pa.schema([(f"{name}_{kind}", type) for kind in self.kinds for name, type in types])
+
+    def framings(self, model: LoadedModel) -> list[Framing]:
+        """The model's own view."""
+        return [Framing(model.view)]
+
+    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+        """Raises UserError for a bad option."""
+        _check(self.threshold, self.remove, self.other)
+        check_fill(self.fill, model.view)
+        right = RightAnswers(model, images, wanted=False)
+
+        def rows(batches: Sequence[Batch]) -> Part:
+            (batch,) = batches
+            if not batch.items:
+                return Part([], {}, batch.faults)
+            with no_parameter_gradients(model.net):
+                return Part(batch.items, self._columns(model, batch, right), batch.faults)
+
+        return Work(rows)
+
+    def _columns(self, model: LoadedModel, batch: Batch, right: RightAnswers) -> dict[str, Any]:
+        (images,) = on_device(batch, model.net)
+        logits = model.net(images)
+        if not bool(logits.isfinite().all()):
+            raise UserError(f"the model's logits of {batch.items[0].name} or an image after it are not finite")
+        classes = {"predicted": right.among_candidates(logits).argmax(dim=1)}
+        competing = list(range(logits.shape[1])) if right.candidates is None else right.candidates
+        if self.other != "none":
+            places = [item.place for item in batch.items]
+            classes["other"] = _others(classes["predicted"], competing, self.other, self.seed, places)
+        blank = filled(images, self.fill, model.view)
+        columns: dict[str, Any] = {}
+        for kind, target in classes.items():
+            columns[f"class_{kind}"] = target
+            found = _smallest(
+                lambda shown: right.among_candidates(model.net(shown)),
+                images,
+                blank,
+                target,
+                self.threshold,
+                self.remove,
+            )
+            columns |= {f"{name}_{kind}": values for name, values in found.items()}
+        return columns
+
+    def figures(self, rows: pa.Table) -> Measured:
+        """For each kind of class, in percent: `share_KIND`, the mean share of the pixels in the subsets that were found;
+        `found_KIND`, the share of images with one; `whole_KIND`, the share of images whose whole picture has the confidence."""
+        values: dict[str, np.ndarray] = {}
+        more: dict[str, np.ndarray] = {}
+        for kind in self.kinds:
+            share, whole = array(rows, f"share_{kind}"), array(rows, f"whole_{kind}")
+            classes = array(rows, f"class_{kind}")
+            values[f"share_{kind}"] = 100 * share
+            values[f"found_{kind}"] = 100 * np.where(classes < 0, np.nan, ~np.isnan(share))
+            values[f"whole_{kind}"] = 100 * np.where(np.isnan(whole), np.nan, whole >= self.threshold)
+            more |= {
+                f"class_{kind}": classes,
+                f"confidence_{kind}": array(rows, f"confidence_{kind}"),
+                f"whole_confidence_{kind}": whole,
+            }
+        settings = {name: getattr(self, name) for name in ("threshold", "remove", "other", "fill", "seed")}
+        return Measured(rows, values, dict.fromkeys(values, (0.0, 100.0)), settings, shown={**values, **more})
 
 
 def sizes(pixels: int, remove: float) -> list[int]:
@@ -227,9 +183,9 @@ def path(
         kept.scatter_(1, order[:, : left - then], False)
 
 
-def _subsets(
+def _smallest(
     model: Callable[[Tensor], Tensor], images: Tensor, blank: Tensor, target: Tensor, threshold: float, remove: float
-) -> Subsets:
+) -> dict[str, Float[np.ndarray, " batch"]]:
     """The smallest sufficient set along each image's path; images with a negative target have none."""
     pixels = images[0, 0].numel()
     shares = np.full(len(images), np.nan)
@@ -244,7 +200,7 @@ def _subsets(
                 whole[where] = now
             enough = where[now >= threshold]
             shares[enough], confidence[enough] = left / pixels, now[now >= threshold]
-    return Subsets(target.cpu().numpy(), shares, confidence, whole)
+    return {"share": shares, "confidence": confidence, "whole": whole}
 
 
 def _others(predicted: Tensor, competing: Sequence[int], other: str | int, seed: int, numbers: Sequence[int]) -> Tensor:
@@ -265,11 +221,6 @@ def _others(predicted: Tensor, competing: Sequence[int], other: str | int, seed:
     return classes[
         chosen + (chosen >= torch.searchsorted(classes, predicted)).long()
     ]  # the predicted one is passed over
-
-
-def _joined(parts: list[Subsets]) -> Subsets:
-    columns = ("classes", "shares", "confidence", "whole")
-    return Subsets(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
 def _check(threshold: float, remove: float, other: str | int) -> None:

@@ -30,7 +30,7 @@ def effects(
     """The page OUT/effects/NAME/effects.html from the rows of two evaluations; how many images and classes changed."""
     from relevit.class_effects.effects import PAGE, write_effects
     from relevit.evaluation import read_predictions
-    from relevit.evaluation.folder import ResultsFolder
+    from relevit.evaluation.folder import rows_place
     from relevit.experiments.real.places import open_set
     from relevit.experiments.real.work import _model
     from relevit.models.loading import data_config
@@ -40,8 +40,10 @@ def effects(
     nets = {before: _model(model, None, protocol, folder), after: _model(model, run, protocol, folder)}
     loaded = {label: (net, evaluation_view(data_config(net, protocol))) for label, net in nets.items()}
     keys = {before: rows_before, after: rows_after}
-    places = {label: ResultsFolder(folder / "evaluations" / key, {}) for label, key in keys.items()}
-    rows = {label: read_predictions(place.rows(benchmark, "model")) for label, place in places.items()}
+    rows = {
+        label: read_predictions(rows_place(folder / "evaluations" / key, benchmark, "model"))
+        for label, key in keys.items()
+    }
     opened = open_set(folder, benchmark, protocol)
     found, content = write_effects(folder / "effects" / name, loaded, benchmark, opened, rows, protocol=protocol)
     images = {key: count for key, count in content["images"].items() if key != "all"}

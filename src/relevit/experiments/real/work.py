@@ -194,7 +194,9 @@ def measure(
 ) -> dict[str, Any]:
     """A test of relevit.evaluation.measurements of a run's model, or of the original: its figures by name."""
     from relevit.data.sets import of_dataset
-    from relevit.evaluation.measurements import measurement, open_data
+    from relevit.evaluation.measurements import measure as run_test
+    from relevit.evaluation.measurements import measurement
+    from relevit.evaluation.open_measured import open_data
     from relevit.models.loading import data_config
     from relevit.models.view import evaluation_view
 
@@ -209,7 +211,7 @@ def measure(
         pictures, more = open_data(row, str(place / "test"), train=str(place / "train"))
     else:
         pictures = open_set(folder, data, protocol)
-    result = row.function(net, view, of_dataset(pictures).limited(limit), **{**(options or {}), **more})
+    result = run_test(test, net, view, of_dataset(pictures).limited(limit), **{**(options or {}), **more})
     return {str(figure): float(value) for figure, value in result if isinstance(value, int | float) and isfinite(value)}
 
 

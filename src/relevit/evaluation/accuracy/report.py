@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,22 +26,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ByModel = Mapping[str, Predictions]
-
-
-class Rows(Mapping[str, Predictions]):
-    """The rows of each model on one benchmark; read from the disk whenever they are asked for, where they lie there."""
-
-    def __init__(self, readers: Mapping[str, Callable[[], Predictions]]) -> None:
-        self._readers = dict(readers)
-
-    def __getitem__(self, model: str) -> Predictions:
-        return self._readers[model]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
-
-    def __len__(self) -> int:
-        return len(self._readers)
 
 
 @dataclass(frozen=True)
@@ -194,9 +178,9 @@ def summarise(
         first: Predictions | None = None
         for model in models:
             rows = models[model]
-            faults |= {each.place: (each.key, each.fault) for each in rows.unreadable}
+            faults |= {fault.place: (fault.name, fault.reason) for fault in rows.unreadable}
             if not len(rows):
-                reason = f": {rows.unreadable[0].fault}" if rows.unreadable else ""
+                reason = f": {rows.unreadable[0].reason}" if rows.unreadable else ""
                 failed[name] = f"no image of {name} could be read{reason}"
                 break
             accuracy = report.accuracies[name][model] = rows.accuracy()

@@ -1,0 +1,79 @@
+"""Frozen features as a measurement: what a backbone sees in an image before its head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from relevit.errors import UserError
+from relevit.evaluation.batches import Batch, Framing
+from relevit.evaluation.measurement import LoadedModel, Work, on_device
+from relevit.evaluation.rows import Part, array
+from relevit.evaluation.sources import LabelledSet
+
+
+@dataclass(frozen=True)
+class Features:
+    """A timm model's features before its head (`forward_head(..., pre_logits=True)`). Rows: one vector an image.
+
+    unit: each is scaled to length 1 (zeros stay zeros).
+    """
+
+    unit: bool = False
+    batch_size: ClassVar = 64
+    needs: ClassVar = "images"
+    description: ClassVar = "features before the head"
+
+    def columns(self) -> pa.Schema:
+        """A list of numbers in single precision."""
+        return pa.schema([("features", pa.list_(pa.float32()))])
+
+    def framings(self, model: LoadedModel) -> list[Framing]:
+        """The model's own view."""
+        return [Framing(model.view)]
+
+    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+        """Raises UserError for a model that does not tell its features."""
+        if not hasattr(model.net, "forward_features") or not hasattr(model.net, "forward_head"):
+            raise UserError(
+                f"{type(model.net).__name__} has no forward_features and forward_head, from which timm models give features"
+            )
+
+        def rows(batches: Sequence[Batch]) -> Part:
+            (batch,) = batches
+            if not batch.items:
+                return Part([], {}, batch.faults)
+            found = before_head(model.net, on_device(batch, model.net)[0], [item.name for item in batch.items])
+            found = F.normalize(found, dim=1) if self.unit else found
+            return Part(batch.items, {"features": found.float()}, batch.faults)
+
+        return Work(rows)
+
+    def figures(self, rows: pa.Table) -> np.ndarray:
+        """The features themselves, (images, features)."""
+        return array(rows, "features")
+
+
+def before_head(
+    model: nn.Module, images: Float[Tensor, "batch 3 height width"], names: Sequence[str]
+) -> Float[Tensor, "batch channels"]:
+    """What the head is applied to, in at least single precision; of a distilled DeiT the mean of both tokens, which both heads
+    then share.
+
+    Raises UserError where they are no single vector an image, and naming an image of `names` whose features are not finite.
+    """
+    found: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    if found.ndim != 2:
+        raise UserError(f"the model's features are of the shape {tuple(found.shape[1:])}, not one vector an image")
+    bad = torch.nonzero(~found.isfinite().all(dim=1))[:, 0].tolist()
+    if bad:
+        raise UserError(f"the model's features of {names[bad[0]]} are not finite")
+    return found.to(torch.promote_types(found.dtype, torch.float32))

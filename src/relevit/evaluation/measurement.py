@@ -1,0 +1,106 @@
+"""What a measurement is: what it needs, the rows that it finds, and the figures of these rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from relevit.errors import UserError
+from relevit.evaluation.batches import Batch, Transform
+from relevit.evaluation.rows import Part
+from relevit.evaluation.sources import Item, LabelledSet
+from relevit.models.working import device_of
+
+
+class LoadedModel(NamedTuple):
+    """A model by name with its preprocessing."""
+
+    name: str
+    net: nn.Module
+    view: Transform
+
+
+class Work(NamedTuple):
+    """A measurement of one model on one set, ready to begin.
+
+    rows: from a batch in each of the measurement's framings to what was found; called in the order of the images, without
+    gradients. truth: what tells the right answers of this set from others; None where they are in the data.
+    """
+
+    rows: Callable[[Sequence[Batch]], Part]
+    truth: str | None = None
+
+
+@runtime_checkable
+class Measurement(Protocol):
+    """A row of the table of measurements: a frozen dataclass whose fields are its options.
+
+    What is random in it depends on the seed and the image's place alone, so that shards and processes change nothing.
+    """
+
+    needs: ClassVar[Literal["images", "masks", "train_and_test"]]
+    description: ClassVar[str]
+    batch_size: Any  # images in a batch where nobody says it
+
+    def columns(self) -> pa.Schema:
+        """Its own columns of a row."""
+        ...
+
+    def framings(self, model: LoadedModel) -> Sequence[Any]:
+        """How the model is shown an image: `relevit.evaluation.batches.Framing`, most often one."""
+        ...
+
+    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+        """Check options, model and set; no image is read yet. Raises UserError for what does not go together."""
+        ...
+
+    def figures(self, rows: pa.Table) -> Any:
+        """The result of the rows of the images that count: it yields (name, value) and has `to_dict()`."""
+        ...
+
+
+class RightAnswers:
+    """Which classes of a model are right for an image of a set, and which compete there.
+
+    wanted: False where the right classes are not needed, so that folders need not be classes of the model.
+    """
+
+    def __init__(self, model: LoadedModel, images: LabelledSet, class_map: Any = None, wanted: bool = True) -> None:
+        self.model, self.images, self.wanted = model, images, wanted
+        self.of_set = None if images.is_stream or not wanted else images.answers(model.net, class_map)
+        self.candidates = images.candidates(model.net)
+
+    def known(self, item: Item) -> tuple[int, ...] | None:
+        """The right classes; none where the model lacks the image's class, None where no label is known."""
+        if item.answers is not None:
+            return item.answers
+        if self.of_set is not None:
+            return self.of_set[item.place]
+        return (item.label,) if self.wanted and item.label >= 0 else None
+
+    def of(self, item: Item) -> tuple[int, ...] | None:
+        """The same. Raises UserError for a label that is no class of the model."""
+        right, classes = self.known(item), getattr(self.model.net, "num_classes", None)
+        if right and classes and not all(0 <= each < classes for each in right):
+            raise UserError(
+                f"{item.name} has the label {max(right)}, but the model knows the classes 0 to {classes - 1}"
+            )
+        return None if right is None else tuple(int(each) for each in right)
+
+    def among_candidates(self, logits: Tensor) -> Tensor:
+        """Logits (batch, classes) with minus infinity at the classes that do not compete in this set."""
+        if self.candidates is None:
+            return logits
+        shut = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+        shut[self.candidates] = False
+        return logits.masked_fill(shut, -torch.inf)
+
+
+def on_device(batch: Batch, net: nn.Module) -> tuple[Tensor, ...]:
+    """The tensors of a batch where the model is."""
+    home = device_of(net)
+    return tuple(tensor.to(home, non_blocking=True) for tensor in batch.tensors)
