@@ -18,8 +18,6 @@ LONG_FILES: set[str] = {
     "tests/data/benchmarks/test_benchmarks_layouts.py",
     "tests/data/composition/test_shift_tests.py",
     "tests/data/test_doctor.py",
-    "tests/evaluation/maps/test_perturbation.py",
-    "tests/evaluation/test_evaluate_folder.py",
 }
 LONG_FUNCTIONS: set[str] = {
     "src/relevit/data/composition/composed_sets.py:prepare",
