@@ -30,14 +30,15 @@ def tiny(seed: int) -> tuple[torch.nn.Module, Any]:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """images/<class>/<n>.png and masks of 2 classes, 17 images in shards of 4; one cannot be read."""
+    """images/<class>/<n>.png, masks and others to train on, of 2 classes, 17 images in shards of 4; one cannot be read."""
     small_shards(monkeypatch, 4)
     rng = np.random.default_rng(0)
     for number in range(17):
         picture = rng.integers(0, 256, (37, 41, 3), dtype=np.uint8)
         mask = np.zeros((37, 41), np.uint8)
         mask[5:23, 7:29] = 255
-        for kind, values in (("images", picture), ("masks", mask)):
+        other = rng.integers(0, 256, (37, 41, 3), dtype=np.uint8)
+        for kind, values in (("images", picture), ("masks", mask), ("train", other)):
             path = tmp_path / "data" / kind / str(number % 2) / f"{number:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(path)
@@ -59,7 +60,7 @@ def call(test: str, data: Path, models: dict[str, Any], out: Path | None = None)
     row = MEASUREMENTS[test]
     masked = row.needs == "masks"
     images: Any = MaskedImages(data / "images", data / "masks") if masked else class_folders(data / "images")
-    train = class_folders(data / "masks") if row.needs == "train_and_test" else None
+    train = class_folders(data / "train") if row.needs == "train_and_test" else None
     found = measure_models(
         test, models, images, train=train, out=out, batch_size=3, options={**OPTIONS[test], "seed": 7}
     )

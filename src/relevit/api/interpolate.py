@@ -63,7 +63,7 @@ def interpolate(
         The curve, and on it the mixture that was chosen.
     """
     given = dict(locals())
-    from relevit.evaluation.interpolation import check_line, interpolation_curve
+    from relevit.evaluation.interpolation import check_apart, check_line, interpolation_curve
     from relevit.evaluation.interpolation_page import render_interpolation
     from relevit.folders import OwnedFolder
     from relevit.models.interpolation import check_mixable
@@ -84,6 +84,7 @@ def interpolate(
     _check_views(config, data_config(after, protocol))
     checkpoint_config(before)  # whether it can be saved is known before long work
     near, far = _sets(data, protocol, shifted=False), _sets(shifted, protocol, shifted=True)
+    check_apart(near, far)
     with owned:
         folder = owned.path
         curve = interpolation_curve(

@@ -129,13 +129,7 @@ def interpolation_curve(
     Raises UserError as `relevit.evaluate` and `relevit.models.interpolation.interpolate` do, and for the arguments above.
     """
     chosen = check_line(alphas, budget)
-    twice = sorted(in_distribution.keys() & shifted.keys())
-    if not in_distribution or not shifted:
-        raise UserError("give at least one set in distribution and one that is shifted")
-    if twice:
-        raise UserError(
-            f"{twice[0]} is among both the sets in distribution and the shifted ones: give it as one of them"
-        )
+    check_apart(in_distribution, shifted)
     check_mixable(original, tuned)
     mixtures = {label(alpha): (interpolate(original, tuned, alpha), view) for alpha in chosen}
     report = evaluate(mixtures, {**in_distribution, **shifted}, **options)
@@ -150,6 +144,17 @@ def interpolation_curve(
         for alpha in chosen
     ]
     return Curve(points, budget, choose(points, budget))
+
+
+def check_apart(in_distribution: Mapping[str, Any], shifted: Mapping[str, Any]) -> None:
+    """Raises UserError for no sets of either kind, and for one in both."""
+    twice = sorted(in_distribution.keys() & shifted.keys())
+    if not in_distribution or not shifted:
+        raise UserError("give at least one set in distribution and one that is shifted")
+    if twice:
+        raise UserError(
+            f"{twice[0]} is among both the sets in distribution and the shifted ones: give it as one of them"
+        )
 
 
 def choose(points: Sequence[Point], budget: float) -> int:
