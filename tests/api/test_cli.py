@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 import relevit
+from command_line import fails
 from relevit import cli
 from relevit.api.types import arguments_of
 from relevit.models.loading import save_checkpoint
@@ -50,15 +51,6 @@ def data(tmp_path: Path) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(path)
     return tmp_path
-
-
-def fails(capsys: pytest.CaptureFixture[str], *arguments: object, lines: int = 1) -> str:
-    """What a user's error prints: one line, or as many as there are faults to list."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main([str(argument) for argument in arguments])
-    text = capsys.readouterr().err
-    assert stop.value.code == 2 and text.startswith("relevit: error: ") and text.count("\n") == lines
-    return text
 
 
 def test_an_option_of_several_values_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import timm
 import torch
 from PIL import Image
 
-from relevit import cli
+from command_line import call, fails
 from relevit.api.compose import compose
 from relevit.data.composition.shift_tests import SETS, Grid
 from relevit.models.loading import save_checkpoint
@@ -40,18 +40,6 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*arguments: object) -> None:
-    cli.main([str(argument) for argument in arguments])
-
-
-def fails(capsys: pytest.CaptureFixture[str], *arguments: object, lines: int = 1) -> str:
-    with pytest.raises(SystemExit) as stop:
-        run(*arguments)
-    text = capsys.readouterr().err
-    assert stop.value.code == 2 and text.startswith("relevit: error: ") and text.count("\n") == lines, text
-    return text
-
-
 def test_defaults_are_the_library_s() -> None:
     shown = Grid(*(signature(compose).parameters[name].default for name in Grid._fields))
     assert [list(values) for values in shown[:3]] == [list(values) for values in Grid()[:3]]
@@ -59,8 +47,8 @@ def test_defaults_are_the_library_s() -> None:
 
 
 def test_cut_outs_on_scenes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call = ["compose", "--images", data / "cutouts", "--backgrounds", data / "scenes", "--out", data / "out", *QUICK]
-    run(*call)
+    given = ["compose", "--images", data / "cutouts", "--backgrounds", data / "scenes", "--out", data / "out", *QUICK]
+    call(*given)
     text = capsys.readouterr().out
     assert "54 pictures in all" in text and "relevit evaluate MODEL --data" in text  # 6 x (4 + 2 + 2 + 1)
     rows = list(csv.DictReader((data / "out" / "manifest.csv").read_text(encoding="utf-8").splitlines()))
@@ -74,9 +62,9 @@ def test_cut_outs_on_scenes(data: Path, capsys: pytest.CaptureFixture[str]) -> N
         (data / "out" / row["set"] / kind / row["file"]).exists() for row in rows for kind in ("images", "masks")
     )
     (data / "out" / "size" / "masks" / rows[24]["file"]).unlink()
-    run(*call)
+    call(*given)
     assert "54 pictures in all; 53 are there already" in capsys.readouterr().out
-    assert "seed: 0 in the folder, 5 now" in fails(capsys, *call, "--seed", 5)
+    assert "seed: 0 in the folder, 5 now" in fails(capsys, *given, "--seed", 5)
 
 
 def test_whole_pictures_then_evaluate(
@@ -84,7 +72,7 @@ def test_whole_pictures_then_evaluate(
 ) -> None:
     monkeypatch.chdir(data)
     out = Path("out")
-    run(
+    call(
         "compose",
         "--images",
         data / "images",
@@ -105,7 +93,7 @@ def test_whole_pictures_then_evaluate(
     sizes = {"img_size": 24, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 3}
     save_checkpoint(data / "tiny", timm.create_model("vit_tiny_patch16_224", **sizes))
     figures = data / "figures.json"
-    run("evaluate", "tiny", "--data", out, "--out", figures, "--no-progress")
+    call("evaluate", "tiny", "--data", out, "--out", figures, "--no-progress")
     text = capsys.readouterr().out
     assert "background gap" in text and "5 objects" in text and "mixed_next" in text
     saved = json.loads(figures.read_text())
@@ -145,9 +133,9 @@ def test_wrong_input_is_one_line(
 def test_faults_are_listed_or_left_out(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "cutouts" / "1" / "0.png").write_bytes(b"no picture")
     (data / "scenes" / "2.jpg").write_bytes(b"no picture")
-    call = ["compose", "--images", data / "cutouts", "--backgrounds", data / "scenes", "--out", data / "out", *QUICK]
-    text = fails(capsys, *call, lines=4)
+    given = ["compose", "--images", data / "cutouts", "--backgrounds", data / "scenes", "--out", data / "out", *QUICK]
+    text = fails(capsys, *given, lines=4)
     assert "2 faults" in text and "1/0.png" in text and "2.jpg" in text and not (data / "out").exists()
-    run(*call, "--skip-bad")
+    call(*given, "--skip-bad")
     shown = capsys.readouterr()
     assert "45 pictures in all" in shown.out and shown.err.count("left out: unreadable image") == 2

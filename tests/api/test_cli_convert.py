@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from timm.data import ImageNetInfo
 
+import command_line
+from command_line import call
 from mask_trees import class_ids, imagenet_s, rectangle, save, wnids
-from relevit import cli
 from relevit.data.annotations import FORMATS, MERGED
 from relevit.data.manifest import read_manifest
 from relevit.models.loading import save_checkpoint
 from tiny_run import tiny_model
 
 FOLDERS = wnids(11)
-
-
-def call(*arguments: object) -> None:
-    cli.main([str(argument) for argument in arguments])
-
-
-def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    with pytest.raises(SystemExit) as stop:
-        call(*arguments)
-    text = capsys.readouterr().err
-    assert stop.value.code == 2 and text.startswith("relevit: error: ")
-    return text
+fails = partial(command_line.fails, lines=None)  # faults have a line each
 
 
 @pytest.fixture

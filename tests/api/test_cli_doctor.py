@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from command_line import exit_code
 from odd_files import save
-from relevit import cli
 from relevit.models.loading import save_checkpoint
 from tiny_run import tiny_model
 
@@ -29,13 +29,8 @@ def root(tmp_path: Path) -> Path:
 
 def run(root: Path, *more: object, model: str | None = None) -> int:
     """The exit code."""
-    call = ["doctor", "--images", root / "images", "--masks", root / "masks", "--model", model or root / "tiny", *more]
-    try:
-        cli.main([str(each) for each in call])
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-    return 0
+    given = ["--images", root / "images", "--masks", root / "masks", "--model", model or root / "tiny"]
+    return exit_code("doctor", *given, *more)
 
 
 def test_a_good_set_exits_with_zero(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import relevit.masking.make as automatic
-from relevit import cli
+from command_line import call, fails
 from relevit.images import read_mask
 from relevit.models.loading import save_checkpoint
 from tiny_masks import colour_features, tree
@@ -24,23 +24,16 @@ def model(tmp_path_factory):
     return str(folder)
 
 
-def masks(*arguments):
-    cli.main(["masks", *map(str, arguments), "--workers", "0", "--batch-size", "2"])
-
-
-def fails(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        masks(*arguments)
-    text = capsys.readouterr().err
-    assert stop.value.code == 2 and text.startswith("relevit: error: ") and text.count("\n") == 1
-    return text
+QUICK = ["--workers", "0", "--batch-size", "2"]
 
 
 def test_masks_of_a_tree(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(automatic, "patch_features", colour_features)
     images = tree(tmp_path / "images")
     (images / "0" / "broken.jpg").write_bytes(b"")
-    masks(images, "--out", tmp_path / "masks", "--model", model, "--min-pixels", "100", "--device", "cpu")
+    call(
+        "masks", images, "--out", tmp_path / "masks", "--model", model, "--min-pixels", "100", "--device", "cpu", *QUICK
+    )
     shown = capsys.readouterr()
     assert "1 images have no mask" in shown.out and "--skip-bad" in shown.out
     assert "object" in shown.out and "7 images, 7 done now" in shown.out and "images/s" in shown.out
@@ -48,7 +41,7 @@ def test_masks_of_a_tree(model, tmp_path, monkeypatch, capsys):
     assert (read_mask(tmp_path / "masks" / "1" / "2.png") > 0).sum() == 144
 
     (tmp_path / "excluded.txt").write_text("1/2.png\n")
-    masks(images, "--out", tmp_path / "masks", "--model", model, "--exclude", tmp_path / "excluded.txt")
+    call("masks", images, "--out", tmp_path / "masks", "--model", model, "--exclude", tmp_path / "excluded.txt", *QUICK)
     shown = capsys.readouterr()
     assert "0 done now" in shown.out and "too small" in shown.out and "excluded" in shown.out
 
@@ -56,12 +49,12 @@ def test_masks_of_a_tree(model, tmp_path, monkeypatch, capsys):
 def test_errors_are_one_line(model, tmp_path, capsys):
     images = tree(tmp_path / "images", classes=1, each=1)
     out = ["--out", tmp_path / "masks"]
-    assert "nothing" in fails(capsys, tmp_path / "nothing", *out, "--model", model)
-    assert "vit_base_patch16_224" in fails(capsys, images, *out, "--model", "vit_bas_patch16_224")
-    assert "--kind" in fails(capsys, images, *out, "--model", model, "--kind", "keys")
-    assert "--out" in fails(capsys, images)
-    assert "block" in fails(capsys, images, *out, "--model", model, "--block", "7")
-    assert "no global attention maps" in fails(capsys, images, *out, "--model", convolutions(tmp_path))
+    assert "nothing" in fails(capsys, "masks", tmp_path / "nothing", *out, "--model", model, *QUICK)
+    assert "vit_base_patch16_224" in fails(capsys, "masks", images, *out, "--model", "vit_bas_patch16_224", *QUICK)
+    assert "--kind" in fails(capsys, "masks", images, *out, "--model", model, "--kind", "keys", *QUICK)
+    assert "--out" in fails(capsys, "masks", images, *QUICK)
+    assert "block" in fails(capsys, "masks", images, *out, "--model", model, "--block", "7", *QUICK)
+    assert "no global attention maps" in fails(capsys, "masks", images, *out, "--model", convolutions(tmp_path), *QUICK)
     assert not (tmp_path / "masks").exists()
 
 

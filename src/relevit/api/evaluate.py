@@ -131,7 +131,7 @@ def _sets(data: Any, chosen: Sequence[str], protocol: str) -> Any:
     as it is."""
     from relevit.evaluation.sources import resolve
 
-    if not isinstance(data, list):
+    if not (isinstance(data, list) and all(isinstance(spec, str | Path) for spec in data)):
         return data
     openers: dict[str, Any] = {}
     for spec in data:

@@ -13,6 +13,7 @@ import torch
 
 from relevit.data.composition.compose import Backgrounds, as_picture, paste
 from relevit.errors import UserError
+from relevit.extensions import Table
 from relevit.training import input_gradients, label_free
 from relevit.training.input_gradients import InputGradient
 from relevit.training.losses import background_loss, confidence_loss, foreground_loss, label_loss
@@ -126,129 +127,132 @@ def _without(*names: str) -> dict[str, float]:
     return {name: value for name, value in PAPER.items() if name not in names}
 
 
-METHODS: dict[str, Method] = {
-    "relevance": Method(
-        "the paper's: relevance on the foreground, off the background, and confidence in the prediction (Eq. 5)",
-        relevance_with_confidence,
-        needs_maps=True,
-    ),
-    "relevance_label_free": Method(
-        "the paper's without labels: the map of the predicted class",
-        relevance_with_confidence,
-        needs_maps=True,
-        target="predicted",
-    ),
-    "control": Method(
-        "plain cross-entropy with the labels on the same samples and steps",
-        labels_alone,
-        needs_labels=True,
-        options={"temperature": 1.0},
-    ),
-    "background_swap": Method(
-        "cross-entropy with the labels, the object also on other samples' backgrounds",
-        labels_alone,
-        needs_labels=True,
-        alteration=swap_background,
-        options={"temperature": 1.0, "swap_probability": 0.5},
-    ),
-    "relevance+background_swap": Method(
-        "the paper's relevance terms and cross-entropy with the labels, the object also on other samples' backgrounds",
-        relevance_with_labels,
-        needs_maps=True,
-        needs_labels=True,
-        alteration=swap_background,
-        options={**PAPER, "swap_probability": 0.5},
-    ),
-    "gradmask": Method(
-        "the label's logit must not change with the background: GradMask, with the gradient's own graph",
-        input_gradients.gradmask,
-        needs_labels=True,
-        options=input_gradients.INPUT_GRADIENTS,
-        input_gradient=InputGradient(input_gradients.label_logit),
-    ),
-    "rrr": Method(
-        "the log-probabilities must not change with the background: RRR, with the gradient's own graph",
-        input_gradients.rrr,
-        needs_labels=True,
-        options=input_gradients.INPUT_GRADIENTS,
-        input_gradient=InputGradient(input_gradients.sum_of_log_probabilities),
-    ),
-    "gradmask_as_released": Method(
-        "GradMask as in the paper's setup: its term is a constant, the samples are not shuffled",
-        input_gradients.gradmask,
-        needs_labels=True,
-        options=input_gradients.INPUT_GRADIENTS,
-        input_gradient=InputGradient(input_gradients.label_logit, graph=False),
-        shuffle=False,
-    ),
-    "rrr_as_released": Method(
-        "RRR as in the paper's setup: its term is a constant, the samples are not shuffled",
-        input_gradients.rrr,
-        needs_labels=True,
-        options=input_gradients.INPUT_GRADIENTS,
-        input_gradient=InputGradient(input_gradients.sum_of_log_probabilities, graph=False),
-        shuffle=False,
-    ),
-    "without_classification": Method(
-        "ablation (Table 4): the paper's without its classification term",
-        keeping("background", "foreground"),
-        needs_maps=True,
-        options=_without("temperature", "lambda_classification"),
-    ),
-    "without_background": Method(
-        "ablation (Table 4): the paper's without its background term",
-        keeping("foreground", "confidence"),
-        needs_maps=True,
-        options=_without("lambda_bg"),
-    ),
-    "without_foreground": Method(
-        "ablation (Table 4): the paper's without its foreground term",
-        keeping("background", "confidence"),
-        needs_maps=True,
-        options=_without("lambda_fg"),
-    ),
-    "with_labels": Method(
-        "ablation (Table 4): the paper's with the labels in place of the model's own predictions",
-        relevance_with_labels,
-        needs_maps=True,
-        needs_labels=True,
-    ),
-    "only_background": Method(
-        "ablation (Table 4): the background term alone",
-        keeping("background"),
-        needs_maps=True,
-        options=_without("temperature", "lambda_fg", "lambda_classification"),
-    ),
-    "only_foreground": Method(
-        "ablation (Table 4): the foreground term alone",
-        keeping("foreground"),
-        needs_maps=True,
-        options=_without("temperature", "lambda_bg", "lambda_classification"),
-    ),
-    "relevance_share": Method(
-        "ours, label-free: minus the log of the share of raw relevance on the foreground, and confidence",
-        label_free.relevance_share,
-        needs_maps=True,
-        target="predicted",
-        options=label_free.SHARE,
-        second_order=True,
-    ),
-    "consistency": Method(
-        "ours, label-free: before another background the object gets the image's prediction, and confidence",
-        label_free.consistency,
-        target="predicted",
-        options=label_free.CONSISTENCY,
-        other=another_background,
-    ),
-    "distillation": Method(
-        "ours, label-free: before another background the object gets what the original model says of the image",
-        label_free.distillation,
-        target="predicted",
-        options=label_free.DISTILLATION,
-        other=another_background,
-        reference=True,
-    ),
-}
+METHODS = Table[Method](
+    "methods",
+    {
+        "relevance": Method(
+            "the paper's: relevance on the foreground, off the background, and confidence in the prediction (Eq. 5)",
+            relevance_with_confidence,
+            needs_maps=True,
+        ),
+        "relevance_label_free": Method(
+            "the paper's without labels: the map of the predicted class",
+            relevance_with_confidence,
+            needs_maps=True,
+            target="predicted",
+        ),
+        "control": Method(
+            "plain cross-entropy with the labels on the same samples and steps",
+            labels_alone,
+            needs_labels=True,
+            options={"temperature": 1.0},
+        ),
+        "background_swap": Method(
+            "cross-entropy with the labels, the object also on other samples' backgrounds",
+            labels_alone,
+            needs_labels=True,
+            alteration=swap_background,
+            options={"temperature": 1.0, "swap_probability": 0.5},
+        ),
+        "relevance+background_swap": Method(
+            "the paper's relevance terms and cross-entropy with the labels, the object also on other samples' backgrounds",
+            relevance_with_labels,
+            needs_maps=True,
+            needs_labels=True,
+            alteration=swap_background,
+            options={**PAPER, "swap_probability": 0.5},
+        ),
+        "gradmask": Method(
+            "the label's logit must not change with the background: GradMask, with the gradient's own graph",
+            input_gradients.gradmask,
+            needs_labels=True,
+            options=input_gradients.INPUT_GRADIENTS,
+            input_gradient=InputGradient(input_gradients.label_logit),
+        ),
+        "rrr": Method(
+            "the log-probabilities must not change with the background: RRR, with the gradient's own graph",
+            input_gradients.rrr,
+            needs_labels=True,
+            options=input_gradients.INPUT_GRADIENTS,
+            input_gradient=InputGradient(input_gradients.sum_of_log_probabilities),
+        ),
+        "gradmask_as_released": Method(
+            "GradMask as in the paper's setup: its term is a constant, the samples are not shuffled",
+            input_gradients.gradmask,
+            needs_labels=True,
+            options=input_gradients.INPUT_GRADIENTS,
+            input_gradient=InputGradient(input_gradients.label_logit, graph=False),
+            shuffle=False,
+        ),
+        "rrr_as_released": Method(
+            "RRR as in the paper's setup: its term is a constant, the samples are not shuffled",
+            input_gradients.rrr,
+            needs_labels=True,
+            options=input_gradients.INPUT_GRADIENTS,
+            input_gradient=InputGradient(input_gradients.sum_of_log_probabilities, graph=False),
+            shuffle=False,
+        ),
+        "without_classification": Method(
+            "ablation (Table 4): the paper's without its classification term",
+            keeping("background", "foreground"),
+            needs_maps=True,
+            options=_without("temperature", "lambda_classification"),
+        ),
+        "without_background": Method(
+            "ablation (Table 4): the paper's without its background term",
+            keeping("foreground", "confidence"),
+            needs_maps=True,
+            options=_without("lambda_bg"),
+        ),
+        "without_foreground": Method(
+            "ablation (Table 4): the paper's without its foreground term",
+            keeping("background", "confidence"),
+            needs_maps=True,
+            options=_without("lambda_fg"),
+        ),
+        "with_labels": Method(
+            "ablation (Table 4): the paper's with the labels in place of the model's own predictions",
+            relevance_with_labels,
+            needs_maps=True,
+            needs_labels=True,
+        ),
+        "only_background": Method(
+            "ablation (Table 4): the background term alone",
+            keeping("background"),
+            needs_maps=True,
+            options=_without("temperature", "lambda_fg", "lambda_classification"),
+        ),
+        "only_foreground": Method(
+            "ablation (Table 4): the foreground term alone",
+            keeping("foreground"),
+            needs_maps=True,
+            options=_without("temperature", "lambda_bg", "lambda_classification"),
+        ),
+        "relevance_share": Method(
+            "ours, label-free: minus the log of the share of raw relevance on the foreground, and confidence",
+            label_free.relevance_share,
+            needs_maps=True,
+            target="predicted",
+            options=label_free.SHARE,
+            second_order=True,
+        ),
+        "consistency": Method(
+            "ours, label-free: before another background the object gets the image's prediction, and confidence",
+            label_free.consistency,
+            target="predicted",
+            options=label_free.CONSISTENCY,
+            other=another_background,
+        ),
+        "distillation": Method(
+            "ours, label-free: before another background the object gets what the original model says of the image",
+            label_free.distillation,
+            target="predicted",
+            options=label_free.DISTILLATION,
+            other=another_background,
+            reference=True,
+        ),
+    },
+)
 
 
 def get_method(name: str) -> Method:
