@@ -83,15 +83,15 @@ def _propagate(blocks: list[FrugalBlock | Tensor], gradients: list[Tensor], layo
     last = _weights(blocks[-1])
     start = last.new_zeros(last.shape[0], last.shape[2])
     start[:, rows] = share
-    found = _carry(start, blocks.pop(), gradients.pop(), rows)
+    carried = _carry(start, blocks.pop(), gradients.pop(), rows)
     if layout.readout == "attention_pool":
         # over the keys of the pooling attention, (batch, heads, latents, keys), which may leave out the prefix tokens;
         # its latents are no tokens of the blocks
-        found = torch.nn.functional.pad(found, (layout.tokens - found.shape[1], 0))
-        start = torch.zeros_like(found)
+        carried = torch.nn.functional.pad(carried, (layout.tokens - carried.shape[1], 0))
+        start = torch.zeros_like(carried)
     while blocks:
-        found = found + _carry(start + found, blocks.pop(), gradients.pop())
-    return found
+        carried = carried + _carry(start + carried, blocks.pop(), gradients.pop())
+    return carried
 
 
 def _carry(row: Tensor, block: FrugalBlock | Tensor, gradient: Tensor, rows: slice | None = None) -> Tensor:

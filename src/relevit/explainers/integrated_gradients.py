@@ -32,7 +32,7 @@ def attributions(
     from captum.attr import IntegratedGradients
 
     with no_parameter_gradients(model):
-        found = IntegratedGradients(model).attribute(
+        signed = IntegratedGradients(model).attribute(
             images, target=target, n_steps=steps, internal_batch_size=max(_AT_ONCE, len(images))
         )
-    return found.detach().to(torch.promote_types(images.dtype, torch.float32))
+    return signed.detach().to(torch.promote_types(images.dtype, torch.float32))

@@ -121,8 +121,8 @@ def _layer_norm(
         scale = (wide.var(dim=dims, correction=0, keepdim=True) + eps).rsqrt()
 
     def linear(c: Callable[[Any], Any]) -> Tensor:
-        found = (source.linear - source.linear.mean(dim=dims, keepdim=True)) * c(scale)
-        return (found if weight is None else found * c(weight)).to(value.dtype)
+        scaled = (source.linear - source.linear.mean(dim=dims, keepdim=True)) * c(scale)
+        return (scaled if weight is None else scaled * c(weight)).to(value.dtype)
 
     return _rule(source, value, linear)
 
@@ -143,8 +143,8 @@ def _rms_norm(
         scale = (square + least).rsqrt()
 
     def linear(c: Callable[[Any], Any]) -> Tensor:
-        found = source.linear * c(scale)
-        return (found if weight is None else found * c(weight)).to(value.dtype)
+        scaled = source.linear * c(scale)
+        return (scaled if weight is None else scaled * c(weight)).to(value.dtype)
 
     return _rule(source, value, linear)
 

@@ -151,9 +151,9 @@ def _written(
             continue
         images = torch.stack(views).to(device)  # (batch, 3, height, width)
         with torch.no_grad():
-            logits, found = unscaled(model, images, target, explainer)
-        patches = on_patches(found, model, images)
-        maps = scale_to_unit(on_pixels(found, images))
+            logits, relevance = unscaled(model, images, target, explainer)
+        patches = on_patches(relevance, model, images)
+        maps = scale_to_unit(on_pixels(relevance, images))
         best = logits.float().softmax(dim=1).max(dim=1)
         for i, job in enumerate(batch):
             atomic_write(job.overlay, png(side_by_side(view.restore(images[i]), maps[i].float().cpu().numpy())))

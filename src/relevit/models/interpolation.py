@@ -30,19 +30,19 @@ def interpolate(first: nn.Module, second: nn.Module, alpha: float) -> nn.Module:
     mixed = copy.deepcopy(first)
     ours, theirs = mixed.state_dict(), second.state_dict()
     with torch.no_grad():
-        for name, one in ours.items():
-            one.copy_(_mix(one, theirs[name], alpha))
+        for name, tensor in ours.items():
+            tensor.copy_(_mix(tensor, theirs[name], alpha))
     return mixed
 
 
-def _mix(one: Tensor, other: Tensor, alpha: float) -> Tensor:
-    if alpha == 0.0 or not (one.is_floating_point() or one.is_complex()):
-        return one
+def _mix(tensor: Tensor, other: Tensor, alpha: float) -> Tensor:
+    if alpha == 0.0 or not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor
     if alpha == 1.0:
         return other
-    other = other.to(one.device)
-    wide = torch.promote_types(one.dtype, torch.float64)
-    return torch.lerp(one.to(wide), other.to(wide), alpha)
+    other = other.to(tensor.device)
+    wide = torch.promote_types(tensor.dtype, torch.float64)
+    return torch.lerp(tensor.to(wide), other.to(wide), alpha)
 
 
 def check_mixable(first: nn.Module, second: nn.Module) -> None:
@@ -54,19 +54,19 @@ def check_mixable(first: nn.Module, second: nn.Module) -> None:
             f"the models are of two architectures, {kinds[0]} and {kinds[1]}: only a model and one fine-tuned from it can be mixed"
         )
     ours, theirs = first.state_dict(), second.state_dict()
-    found = [f"{name} is in one of them alone" for name in sorted(ours.keys() ^ theirs.keys())]
+    differing = [f"{name} is in one of them alone" for name in sorted(ours.keys() ^ theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
         one, other = ours[name], theirs[name]
         if one.shape != other.shape:
-            found.append(f"{name} is {tuple(one.shape)} and {tuple(other.shape)}")
+            differing.append(f"{name} is {tuple(one.shape)} and {tuple(other.shape)}")
         elif one.dtype != other.dtype:
-            found.append(f"{name} is {one.dtype} and {other.dtype}")
+            differing.append(f"{name} is {one.dtype} and {other.dtype}")
         elif not (one.is_floating_point() or one.is_complex()) and not torch.equal(one, other.to(one.device)):
-            found.append(f"{name} holds other whole numbers")
-    if found:
-        more = f" and {len(found) - _NAMED} more differ" if len(found) > _NAMED else ""
+            differing.append(f"{name} holds other whole numbers")
+    if differing:
+        more = f" and {len(differing) - _NAMED} more differ" if len(differing) > _NAMED else ""
         raise UserError(
-            f"the weights of the models cannot be mixed: {'; '.join(found[:_NAMED])}{more}. "
+            f"the weights of the models cannot be mixed: {'; '.join(differing[:_NAMED])}{more}. "
             "Give a model and one fine-tuned from it, with the same classes and image size."
         )
 

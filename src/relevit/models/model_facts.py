@@ -24,9 +24,9 @@ _READOUTS = {
 
 def class_name(model: nn.Module, index: int) -> str:
     """A class with its index, for people: from the model's own labels, or timm's lists of ImageNet's classes."""
-    own = _own_labels(model)
-    if own is not None:
-        return f"{own[index]} ({index})" if own[index] != str(index) else str(index)
+    labels = _own_labels(model)
+    if labels is not None:
+        return f"{labels[index]} ({index})" if labels[index] != str(index) else str(index)
     known = _imagenet(model)
     if known is not None:
         return f"{known.index_to_description(index).split(',')[0]} ({known.index_to_label_name(index)}, {index})"
@@ -39,24 +39,24 @@ def class_number(model: nn.Module, name: str) -> int:
     Raises UserError for a name that is no class of the model, or that several classes bear.
     """
     classes = int(getattr(model, "num_classes", 0))
-    own, known = _own_labels(model), _imagenet(model)
-    if own is not None and name in own:
-        return own.index(name)
+    labels, known = _own_labels(model), _imagenet(model)
+    if labels is not None and name in labels:
+        return labels.index(name)
     if name.isdecimal():
         if int(name) >= classes:
             raise UserError(f"class {name} is outside the model's classes 0 to {classes - 1}")
         return int(name)
     if known is not None:
-        found = [
+        named = [
             i
             for i in range(classes)
             if name == known.index_to_label_name(i)
             or name.lower() in [word.strip().lower() for word in known.index_to_description(i).split(",")]
         ]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UserError(f"{name!r} names several classes ({', '.join(map(str, found))}): give the index of one")
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise UserError(f"{name!r} names several classes ({', '.join(map(str, named))}): give the index of one")
     raise UserError(
         f"{name!r} is no class of the model: give a class index from 0 to {classes - 1}, or a label of the model"
     )

@@ -175,8 +175,8 @@ class Items(Dataset):
         if self.alter is not None:
             sample = self.alter(sample, index, generator)
         if self.other is not None:
-            own = torch.Generator().manual_seed(seed_from(self.seed, epoch, index, 1))
-            changed = self.other(sample, index, own)
+            chance = torch.Generator().manual_seed(seed_from(self.seed, epoch, index, 1))
+            changed = self.other(sample, index, chance)
             state = generator.get_state()
             second = self.view(changed.image, changed.mask, changed.ignore, generator)[0]
             generator.set_state(state)
@@ -237,8 +237,8 @@ class Plan:
             keys = [(epoch, index) for index in order[number * self.group : (number + 1) * self.group]]
             parts, counts = [], []
             for first in range(0, len(keys), self.batch_size * self.processes):
-                own = first + self.rank * self.batch_size
-                part = keys[own : own + self.batch_size]
+                mine = first + self.rank * self.batch_size
+                part = keys[mine : mine + self.batch_size]
                 parts.append(part or keys[:1])
                 counts.append(len(part))
             yield StepBatches(parts, counts, len(keys))

@@ -39,7 +39,7 @@ def choose_rate(original: Mapping[str, float], trials: Mapping[float, Mapping[st
     `classification_loss` does not rise. If no rate meets both, accuracy decides alone; if none meets that either, it is
     the lowest of the grid."""
     start = original["classification_loss"]
-    accurate = [rate for rate, own in trials.items() if original["accuracy"] - own["accuracy"] <= ACCURACY_MAY_FALL]
+    accurate = [rate for rate, trial in trials.items() if original["accuracy"] - trial["accuracy"] <= ACCURACY_MAY_FALL]
     both = [rate for rate in accurate if trials[rate]["classification_loss"] <= start]
     return max(both or accurate, default=min(trials))
 
@@ -123,7 +123,7 @@ def _best_of_trials(trials: _Trials, grid: list[float]) -> Any:
         raise UserError(f"the loss became infinite at every rate of {grid}: give lower ones (rates)")
     metrics = {rate: result.metrics for rate, result in trials.results.items()}
     original = _figures(next(iter(metrics.values()))["before"])
-    figures = {rate: _figures(found["after"]) for rate, found in metrics.items()}
+    figures = {rate: _figures(trial["after"]) for rate, trial in metrics.items()}
     chosen = choose_rate(original, figures)
     told = {"lr": chosen, "rates": grid, "trials": table(original, figures, chosen, trials.failed)}
     trials.say(f"Learning rate {chosen:g}, by the rule on the validation samples")
@@ -148,13 +148,13 @@ def table(
     """A row for each rate, lowest first: lr, accuracy (percent) and classification loss at the best epoch, how much they
     changed, whether the rule allows both, whether it is the chosen one; for a trial that failed, why."""
     rows: list[dict[str, Any]] = [{"lr": rate, "failed": why, "chosen": False} for rate, why in (failed or {}).items()]
-    for rate, own in trials.items():
-        change = {f"{name}_change": own[name] - original[name] for name in original}
+    for rate, trial in trials.items():
+        change = {f"{name}_change": trial[name] - original[name] for name in original}
         allowed = {
             "keeps_accuracy": change["accuracy_change"] >= -ACCURACY_MAY_FALL,
             "loss_does_not_rise": change["classification_loss_change"] <= 0,
         }
-        rows.append({"lr": rate, **own, **change, **allowed, "chosen": rate == chosen})
+        rows.append({"lr": rate, **trial, **change, **allowed, "chosen": rate == chosen})
     return sorted(rows, key=lambda row: row["lr"])
 
 

@@ -117,5 +117,5 @@ def agreement_loss(
     Both are divided by the temperature. p is a constant: gradients reach the weights through q alone.
     """
     expected = F.log_softmax(at_least_single(reference.detach()) / temperature, dim=1)
-    found = F.log_softmax(at_least_single(logits) / temperature, dim=1)
-    return F.kl_div(found, expected, reduction="batchmean", log_target=True)
+    actual = F.log_softmax(at_least_single(logits) / temperature, dim=1)
+    return F.kl_div(actual, expected, reduction="batchmean", log_target=True)

@@ -123,11 +123,30 @@ def another_background(
     return swap_background(sample, index, backgrounds, generator, {"swap_probability": 1.0})
 
 
-def _without(*names: str) -> dict[str, float]:
-    return {name: value for name, value in PAPER.items() if name not in names}
+_NUMBERS_OF_TERMS = {
+    "background": {"lambda_bg"},
+    "foreground": {"lambda_fg"},
+    "confidence": {"temperature", "lambda_classification"},
+}
 
 
-METHODS = Table[Method](
+def _ablation(what: str, *terms: str) -> Method:
+    """The paper's method with the terms of these names alone, and the numbers that they use."""
+    unused = set().union(*(numbers for term, numbers in _NUMBERS_OF_TERMS.items() if term not in terms))
+    options = {name: value for name, value in PAPER.items() if name not in unused}
+    return Method(f"ablation (Table 4): {what}", keeping(*terms), needs_maps=True, options=options)
+
+
+def _by_input_gradient(
+    description: str, loss: Callable[..., dict[str, Term]], score: Callable[..., torch.Tensor], *, correct: bool
+) -> Method:
+    """A baseline of the images' gradient: correct, with the gradient's own graph, or as in the paper's setup, without."""
+    gradient = InputGradient(score, graph=correct)
+    options = input_gradients.INPUT_GRADIENTS
+    return Method(description, loss, needs_labels=True, options=options, input_gradient=gradient, shuffle=correct)
+
+
+METHODS: Table[Method] = Table(
     "methods",
     {
         "relevance": Method(
@@ -162,72 +181,41 @@ METHODS = Table[Method](
             alteration=swap_background,
             options={**PAPER, "swap_probability": 0.5},
         ),
-        "gradmask": Method(
+        "gradmask": _by_input_gradient(
             "the label's logit must not change with the background: GradMask, with the gradient's own graph",
             input_gradients.gradmask,
-            needs_labels=True,
-            options=input_gradients.INPUT_GRADIENTS,
-            input_gradient=InputGradient(input_gradients.label_logit),
+            input_gradients.label_logit,
+            correct=True,
         ),
-        "rrr": Method(
+        "rrr": _by_input_gradient(
             "the log-probabilities must not change with the background: RRR, with the gradient's own graph",
             input_gradients.rrr,
-            needs_labels=True,
-            options=input_gradients.INPUT_GRADIENTS,
-            input_gradient=InputGradient(input_gradients.sum_of_log_probabilities),
+            input_gradients.sum_of_log_probabilities,
+            correct=True,
         ),
-        "gradmask_as_released": Method(
+        "gradmask_as_released": _by_input_gradient(
             "GradMask as in the paper's setup: its term is a constant, the samples are not shuffled",
             input_gradients.gradmask,
-            needs_labels=True,
-            options=input_gradients.INPUT_GRADIENTS,
-            input_gradient=InputGradient(input_gradients.label_logit, graph=False),
-            shuffle=False,
+            input_gradients.label_logit,
+            correct=False,
         ),
-        "rrr_as_released": Method(
+        "rrr_as_released": _by_input_gradient(
             "RRR as in the paper's setup: its term is a constant, the samples are not shuffled",
             input_gradients.rrr,
-            needs_labels=True,
-            options=input_gradients.INPUT_GRADIENTS,
-            input_gradient=InputGradient(input_gradients.sum_of_log_probabilities, graph=False),
-            shuffle=False,
+            input_gradients.sum_of_log_probabilities,
+            correct=False,
         ),
-        "without_classification": Method(
-            "ablation (Table 4): the paper's without its classification term",
-            keeping("background", "foreground"),
-            needs_maps=True,
-            options=_without("temperature", "lambda_classification"),
-        ),
-        "without_background": Method(
-            "ablation (Table 4): the paper's without its background term",
-            keeping("foreground", "confidence"),
-            needs_maps=True,
-            options=_without("lambda_bg"),
-        ),
-        "without_foreground": Method(
-            "ablation (Table 4): the paper's without its foreground term",
-            keeping("background", "confidence"),
-            needs_maps=True,
-            options=_without("lambda_fg"),
-        ),
+        "without_classification": _ablation("the paper's without its classification term", "background", "foreground"),
+        "without_background": _ablation("the paper's without its background term", "foreground", "confidence"),
+        "without_foreground": _ablation("the paper's without its foreground term", "background", "confidence"),
         "with_labels": Method(
             "ablation (Table 4): the paper's with the labels in place of the model's own predictions",
             relevance_with_labels,
             needs_maps=True,
             needs_labels=True,
         ),
-        "only_background": Method(
-            "ablation (Table 4): the background term alone",
-            keeping("background"),
-            needs_maps=True,
-            options=_without("temperature", "lambda_fg", "lambda_classification"),
-        ),
-        "only_foreground": Method(
-            "ablation (Table 4): the foreground term alone",
-            keeping("foreground"),
-            needs_maps=True,
-            options=_without("temperature", "lambda_bg", "lambda_classification"),
-        ),
+        "only_background": _ablation("the background term alone", "background"),
+        "only_foreground": _ablation("the foreground term alone", "foreground"),
         "relevance_share": Method(
             "ours, label-free: minus the log of the share of raw relevance on the foreground, and confidence",
             label_free.relevance_share,

@@ -59,12 +59,12 @@ def _chosen(model: nn.Module, kind: str, number: int) -> list[nn.Parameter]:
 def _linears(model: nn.Module) -> list[tuple[str, nn.Module, str, nn.Linear]]:
     """The linear layers of the attention modules: full name, parent, name there, layer."""
     inside = {id(module) for attention in attention_modules(model, readout=False) for module in attention.modules()}
-    found = []
+    linears = []
     for name, module in model.named_modules():
         if id(module) in inside and isinstance(module, nn.Linear):
-            parent, _, own = name.rpartition(".")
-            found.append((name, model.get_submodule(parent), own, module))
-    return found
+            parent, _, last = name.rpartition(".")
+            linears.append((name, model.get_submodule(parent), last, module))
+    return linears
 
 
 def check_trainable(model: nn.Module, trainable: str) -> None:
@@ -132,7 +132,7 @@ class TrainableWeights:
             torch.manual_seed(seed)
             peft.inject_adapter_in_model(config, self.model)
         self._undo.callback(self._put_back)
-        self.layers = [_Layer(parent, own, plain, getattr(parent, own)) for _, parent, own, plain in linears]
+        self.layers = [_Layer(parent, name, plain, getattr(parent, name)) for _, parent, name, plain in linears]
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
 
     def _put_back(self) -> None:
