@@ -12,7 +12,7 @@ from relevit.report.page import render
 from relevit.report.panels import Panel
 from relevit.report.plots import accuracy_svg, glyph
 from relevit.report.results import Results
-from relevit.report.table import Cell, Kind, Table
+from relevit.report.table import Cell, Kind, Row, Table
 from relevit.report.words import DASH, number, signed
 from relevit.statistics.estimate import Estimate
 
@@ -69,8 +69,8 @@ def render_audit(
 def accuracy_table(models: Models, words: Mapping[str, str], results: Results) -> Table:
     """A column a model: accuracy in every condition, and what the class of the background does."""
     first = results.original
-    columns = [Cell("pictures", hidden=True), *(Cell(name, icon=glyph(results, name)) for name in models)]
-    rows: list[list[Cell | str]] = []
+    columns: Row = [Cell("pictures", hidden=True), *(Cell(name, icon=glyph(results, name)) for name in models)]
+    rows: list[Row] = []
     for key, text in words.items():
         good = key != "object_removed"  # without the object, fewer right answers are better
         cells = [
@@ -111,7 +111,7 @@ def share_table(models: Models) -> Table:
     ]
     area = [_figure(each["area_of_background"]) for each in models.values()]
     more = [_figure(each["relevance_minus_area"], sign=True) for each in models.values()]
-    rows = [
+    rows: list[Row] = [
         ["relevance on the background", *relevance],
         ["area of the background", *area],
         ["relevance minus area", *more],
@@ -122,7 +122,7 @@ def share_table(models: Models) -> Table:
 def class_table(name: str, classes: Sequence[Mapping[str, Any]], conditions: Mapping[str, tuple[str, str]]) -> Table:
     """A row a class: its fall, accuracy in every condition, relevance and area of the background."""
     heads = [Cell(brief, title=f"accuracy, {long}") for long, brief in conditions.values()]
-    columns = [
+    columns: Row = [
         "class",
         "pictures",
         "fall, own to other",
@@ -130,7 +130,7 @@ def class_table(name: str, classes: Sequence[Mapping[str, Any]], conditions: Map
         Cell("relevance", title="share of the relevance that lies on the background"),
         Cell("area", title="share of the picture that is background"),
     ]
-    rows = [
+    rows: list[Row] = [
         [
             each["class"],
             str(each["pictures"]),
@@ -179,4 +179,5 @@ def _few(models: Models) -> str:
 
 
 def _accuracy(found: Mapping[str, Any]) -> Estimate:
-    return Estimate(found["percent"], *found["interval"], found["pictures"], "images")
+    low, high = found["interval"]
+    return Estimate(found["percent"], low, high, found["pictures"], "images")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from relevit.report.page import render
 from relevit.report.panels import RULES, Panel
 from relevit.report.plots import COLOURS, INK, LINE, SOFT, calm, inline_svg
-from relevit.report.table import Cell, Table
+from relevit.report.table import Cell, Kind, Table
 from relevit.report.words import number, signed
 
 BEFORE, AFTER, CHANCE = COLOURS[2], COLOURS[0], INK
@@ -69,7 +69,9 @@ def class_table(content: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -
 def _row(effect: Mapping[str, Any]) -> list[Cell | str]:
     change = effect["change"]
     low, high = map(number, change["interval"])
-    kind = ("better" if change["points"] > 0 else "worse") if effect["settled"] else "open"
+    kind: Kind = "open"
+    if effect["settled"]:
+        kind = "better" if change["points"] > 0 else "worse"
     return [
         effect["class"],
         str(effect["images"]),

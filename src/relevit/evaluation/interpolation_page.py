@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from relevit.files import atomic_write
 from relevit.report.page import refuse_existing, render
 from relevit.report.plots import BAND, COLOURS, INK, LINE, SOFT, calm, inline_svg
-from relevit.report.table import Cell, Table
+from relevit.report.table import Cell, Row, Table
 from relevit.report.words import number
 
 
@@ -52,7 +52,8 @@ def curve_table(content: Mapping[str, Any]) -> Table:
     """A row a model: its weight, the means over sets, and every set."""
     points: Sequence[Mapping[str, Any]] = content["points"]
     sets = [*points[0]["in_distribution"], *points[0]["shifted"]]
-    rows, chosen = [], []
+    rows: list[Row] = []
+    chosen = []
     for place, point in enumerate(points):
         alpha = str(point["alpha"])
         if point["alpha"] == content["chosen_alpha"]:

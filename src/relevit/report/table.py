@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 Kind = Literal["better", "worse", "open"]
+Row = Sequence["Cell | str"]
 _COLOURS: dict[str, str] = {"better": "blue", "worse": "yellow", "open": "dim"}
 
 
@@ -88,8 +89,8 @@ class Table:
     """
 
     title: str
-    columns: Sequence[Cell | str]
-    rows: Sequence[Sequence[Cell | str]]
+    columns: Row
+    rows: Sequence[Row]
     marked: Iterable[int] = ()
     mark: str = "original"
     classes: str = ""
