@@ -10,6 +10,7 @@ from relevit import terminal
 from relevit.api import types
 from relevit.api.types import public
 from relevit.errors import UserError
+from relevit.versions import libraries
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -158,7 +159,7 @@ def _as_text(measured: Measured, about: Mapping[str, Any]) -> str:
     content = {
         **about,
         "models": {name: _as_json(measured, name) for name in measured.results},
-        "versions": _versions(),
+        "versions": libraries(),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -230,10 +231,3 @@ def _short(value: float, sign: str) -> str:
 
 def _rounded(value: float) -> float | None:
     return round(value, 6) if value == value and abs(value) != float("inf") else None
-
-
-def _versions() -> dict[str, str]:
-    import timm
-    import torch
-
-    return {"torch": torch.__version__, "timm": timm.__version__}

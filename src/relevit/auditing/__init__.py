@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
-import torch
 from torch import nn
 
 from relevit.auditing.conditions import CONDITIONS, ORIGINAL, OTHER, OWN, Donors, draw_donors
@@ -29,6 +27,7 @@ from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
 from relevit.statistics import paired
 from relevit.statistics.estimate import Estimate
+from relevit.versions import libraries
 
 __all__ = ["Audit", "audit_models", "find_size"]
 
@@ -71,7 +70,7 @@ class Audit:
             "conditions": {key: each.description for key, each in CONDITIONS.items()},
             "rule": RULE,
             "models": models,
-            "versions": {"torch": torch.__version__, "timm": timm.__version__},
+            "versions": libraries(),
         }
 
     def _model(self, name: str) -> dict[str, Any]:

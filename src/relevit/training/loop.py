@@ -224,19 +224,19 @@ def _started(setup: Setup, folder: RunFolder | None, saved: dict[str, Any] | Non
         logged = state.epoch if state.before is not None else -1
         logs = Logs(path, display, step=state.step, epoch=logged, tensorboard=settings.tensorboard)
         run = Run(
-            setup,
-            replace(setup.step, reference=reference),
-            state,
-            weights,
-            accelerator.prepare(optimizer),
-            folder,
-            stack.enter_context(logs),
-            Previews(path and path / "previews", held_out, settings.previews, setup.view, setup.step.target),
-            stack.enter_context(Interruption()),
-            items,
-            held_out,
-            steps,
-            time.monotonic(),
+            setup=setup,
+            step=replace(setup.step, reference=reference),
+            state=state,
+            weights=weights,
+            optimizer=accelerator.prepare(optimizer),
+            folder=folder,
+            logs=stack.enter_context(logs),
+            previews=Previews(path and path / "previews", held_out, settings.previews, setup.view, setup.step.target),
+            interruption=stack.enter_context(Interruption()),
+            items=items,
+            held_out=held_out,
+            steps=steps,
+            clock=time.monotonic(),
         )
         if saved is not None:
             run.load_state(saved)

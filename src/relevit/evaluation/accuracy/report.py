@@ -20,6 +20,7 @@ from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.files import atomic_write
 from relevit.statistics.estimate import Estimate
+from relevit.versions import libraries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,8 +75,6 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Writes protocol, `to_dict()` and the versions that it was computed with as JSON, atomically."""
-        import timm
-        import torch
 
         gaps = {
             name: {model: gap.to_dict("background_gap") for model, gap in models.items()}
@@ -88,7 +87,7 @@ class Report:
             "benchmarks": self.to_dict(),
             **({"background_gap": gaps} if gaps else {}),
             **({"imagenet-c": corruption} if corruption else {}),
-            "versions": {"torch": torch.__version__, "timm": timm.__version__},
+            "versions": libraries(),
         }
         atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
