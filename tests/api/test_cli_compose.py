@@ -112,14 +112,14 @@ def test_whole_pictures_then_evaluate(
         (["--out", "out", "--sets", "mixed_rand"], "mixed_rand needs whole pictures"),
         (["--out", "out", "--sets", "size"], "--backgrounds"),
         (["--out", "out", "--sets", "rotations"], "rotations"),
-        (["--out", "out", "--areas", "0.5", "1.5"], "areas are shares"),
+        (["--out", "out", "--areas", "0.5", "1.5"], "--areas must be from 0 to 1, not 1.5"),
         (["--out", "out", "--areas", "large"], "--areas"),
         (["--out", "out", "--format", "gif"], "--format"),
         (["--out", "masks"], "not empty"),
         (["--out", "cutouts/new"], "lies in the folder of images cutouts"),
         (["--out", "masks/new", "--masks", "masks"], "lies in the folder of masks masks"),
         (["--out", "scenes/new", "--backgrounds", "scenes"], "lies in the folder of backgrounds scenes"),
-        ([], "required: --out"),
+        ([], "--out is required"),
     ],
 )
 def test_wrong_input_is_one_line(

@@ -99,10 +99,10 @@ def test_a_local_file_of_weights(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(automatic, "patch_features", features)
     images = tree(tmp_path / "images", classes=1, each=1)
-    call = [images, "--checkpoint", tmp_path / "weights.pth", "--device", "cpu"]
-    masks(*call, "--out", tmp_path / "masks", "--model", "vit_tiny_patch16_224")
+    given = ["masks", images, "--checkpoint", tmp_path / "weights.pth", "--device", "cpu"]
+    call(*given, "--out", tmp_path / "masks", "--model", "vit_tiny_patch16_224", *QUICK)
     assert seen and all(torch.equal(each, model.blocks[0].attn.qkv.weight) for each in seen)
     capsys.readouterr()
     assert "vit_small_patch16_224" in fails(
-        capsys, *call, "--out", tmp_path / "more", "--model", "vit_small_patch16_224"
+        capsys, *given, "--out", tmp_path / "more", "--model", "vit_small_patch16_224"
     )

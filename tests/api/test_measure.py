@@ -251,10 +251,10 @@ def test_a_table_row_for_each_figure_and_model() -> None:
     table = _table(
         "test on data", Measured(found, ends, {"one": {}, "two": {"a": Estimate(2.5, -1.0, 3.0, 7, "images")}}, "")
     )
-    columns = [list(column.cells) for column in table.columns]
-    assert columns[0] == ["a", "", "b", ""] and columns[1] == ["one", "two"] * 2
-    assert columns[2] == ["1 (0 to 2)", "3.5 (3 to 4)", "2", "nan"]
-    assert columns[3] == ["", "+2.5 (-1 to +3)", "", ""]
+    columns = list(zip(*filter(None, table.rows), strict=True))
+    assert columns[0] == ("a", "", "b", "") and columns[1] == ("one", "two") * 2
+    assert columns[2] == ("1 (0 to 2)", "3.5 (3 to 4)", "2", "nan")
+    assert columns[3] == ("", "+2.5 (-1 to +3)", "", "")
     assert (
         _cell(82.41666, Estimate(82.41666, 80.4249, 100.0, 7, "images")) == "82.42 (80.42 to 100)"
         and _cell(0.27512, Estimate(0.27512, -0.001, 0.0, 7, "images"), "+") == "+0.28 (+0 to +0)"

@@ -12,10 +12,10 @@ from relevit.api.types import command_line, public
 from relevit.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from relevit.auditing import Audit
     from relevit.auditing.pictures import AuditPictures
+    from relevit.report.table import Table
+    from relevit.statistics.estimate import Estimate
 
 _SHOWN = 5  # classes and images named on the terminal
 
@@ -197,24 +197,17 @@ def show(result: Audit, given: Mapping[str, Any]) -> None:
 
 
 def _table(result: Audit) -> Table:
-    from rich.table import Table
-
     from relevit.auditing.conditions import CONDITIONS
+    from relevit.report.table import Table
 
-    table = Table(title="Accuracy in percent (95% interval)", title_justify="left")
-    table.add_column("pictures", overflow="fold")
-    for name in result.figures:
-        table.add_column(name, justify="right", overflow="fold")
+    def told(figure: Estimate | None) -> str:
+        return "-" if figure is None else f"{figure.value:.1f} ({figure.low:.1f} to {figure.high:.1f})"
+
+    figures = result.figures.values()
+    rows: list[tuple[str, ...] | None] = []
     for key, condition in CONDITIONS.items():
-        cells = []
-        for figures in result.figures.values():
-            accuracy = figures.accuracy[key]
-            low, high = accuracy.r1_interval.ends
-            cells.append(f"{accuracy.r1:.1f} ({low:.1f} to {high:.1f})" if len(accuracy) else "-")
-        table.add_row(condition.words, *cells)
-    table.add_section()
-    shares = [figures.share for figures in result.figures.values()]
-    cells = ["-" if share is None else f"{share.value:.1f} ({share.low:.1f} to {share.high:.1f})" for share in shares]
-    table.add_row("relevance on background", *cells)
-    table.add_row("area of background", *(f"{figures.area.value:.1f}" for figures in result.figures.values()))
-    return table
+        accuracies = [each.accuracy[key] for each in figures]
+        rows.append((condition.words, *(told(each.r1_interval if len(each) else None) for each in accuracies)))
+    rows += [None, ("relevance on background", *(told(each.share) for each in figures))]
+    rows.append(("area of background", *(f"{each.area.value:.1f}" for each in figures)))
+    return Table("Accuracy in percent (95% interval)", ("pictures", *result.figures), rows)

@@ -114,19 +114,19 @@ def effects(
 
 def show(result: Effects, given: Mapping[str, Any]) -> None:
     """The classes that changed most, the summary, and where the page lies."""
-    from rich.table import Table
-
     from relevit.class_effects.effects import FIGURES, PAGE
+    from relevit.report.table import Table
 
-    table = Table(title="Classes that changed most", title_justify="left")
-    for column in ("class", "images", result.before, result.after, "change", "adjusted p"):
-        table.add_column(column, overflow="fold", justify="left" if column == "class" else "right")
+    rows: list[tuple[str, ...] | None] = []
     for part in (result.classes.most_helped(5), list(reversed(result.classes.most_harmed(5)))):
         for row in part:
             rates = (f"{row.before:.1f}", f"{row.after:.1f}", _signed(row.change.value), f"{row.adjusted:.3f}")
-            table.add_row(row.name, str(row.images), *rates)
-        table.add_section()
-    terminal.show(*([table] if table.row_count else []), *result.content["summary"])
+            rows.append((row.name, str(row.images), *rates))
+        rows.append(None)
+    if any(rows):
+        columns = ("class", "images", result.before, result.after, "change", "adjusted p")
+        terminal.show(Table("Classes that changed most", columns, rows))
+    terminal.show(*result.content["summary"])
     place = Path(given["out"])
     terminal.show(f"page: {place / PAGE}", f"figures: {place / FIGURES}")
     if result.content["unreadable"]:

@@ -13,8 +13,7 @@ from relevit.errors import UserError
 from relevit.versions import libraries
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from relevit.report.table import Table
     from relevit.statistics.estimate import Estimate
 
 _SHOWN = 5  # images that do not count, named on the terminal
@@ -195,28 +194,22 @@ def show(measured: Measured, given: Mapping[str, Any]) -> None:
 
 def _table(title: str, measured: Measured) -> Table:
     """A row for each figure and model."""
-    from rich.table import Table
+    from relevit.report.table import Table
 
     first, *others = measured.results
-    table = Table(title=title, title_justify="left")
-    table.add_column("figure")
-    table.add_column("model", overflow="fold")
-    table.add_column("value", justify="right")
-    if others:
-        table.add_column(f"minus {first}", justify="right")
     values = {name: dict(result) for name, result in measured.results.items()}
+    rows: list[tuple[str, ...] | None] = []
     for figure in values[first]:
         for number, name in enumerate(values):
             if figure not in values[name]:
                 continue
-            difference = measured.differences[name].get(figure)
-            cells = [_cell(values[name][figure], measured.intervals[name].get(figure))]
-            if others:
-                cells.append("" if difference is None else _cell(difference.value, difference, "+"))
-            table.add_row(figure if number == 0 else "", name, *cells)
-        if others:
-            table.add_section()
-    return table
+            change = measured.differences[name].get(figure)
+            apart = ["" if change is None else _cell(change.value, change, "+")] if others else []
+            value = _cell(values[name][figure], measured.intervals[name].get(figure))
+            rows.append((figure if number == 0 else "", name, value, *apart))
+        rows += [None] if others else []
+    columns = ("figure", "model", "value", *([f"minus {first}"] if others else []))
+    return Table(title, columns, rows, left=(0, 1))
 
 
 def _cell(value: float, interval: Estimate | None, sign: str = "") -> str:

@@ -82,7 +82,7 @@ class Table:
     Attributes:
         title: above the table on a terminal, its name for readers of screens on a page.
         columns: the heads.
-        rows: as many cells each.
+        rows: as many cells each; None is a rule between rows on a terminal.
         marked: numbers of rows that are set apart; on a page they are of the class `mark`.
         classes: of the table on a page.
         left: numbers of the columns of words, which are set to the left; figures are set to the right.
@@ -90,7 +90,7 @@ class Table:
 
     title: str
     columns: Row
-    rows: Sequence[Row]
+    rows: Sequence[Row | None]
     marked: Iterable[int] = ()
     mark: str = "original"
     classes: str = ""
@@ -98,19 +98,19 @@ class Table:
 
     def turned(self) -> Table:
         """The same with rows as columns."""
-        grid = list(zip(self.columns, *self.rows, strict=True))
+        grid = list(zip(self.columns, *filter(None, self.rows), strict=True))
         return replace(self, columns=grid[0], rows=grid[1:])
 
     def markdown(self) -> str:
         """Figures to the right, heads of rows to the left."""
-        lines = [[_cell(cell).markdown() for cell in row] for row in (self.columns, *self.rows)]
+        lines = [[_cell(cell).markdown() for cell in row] for row in (self.columns, *filter(None, self.rows))]
         text = ["| " + " | ".join(cells) + " |" for cells in lines]
         return "\n".join([text[0], "| --- |" + " ---: |" * (len(self.columns) - 1), *text[1:]]) + "\n"
 
     def terminal(self) -> RichTable:
         """For `rich`, which prints the table by itself; rows are ruled where a cell has lines below, and heads without text
         are left out."""
-        lines = any(_cell(cell).below for row in self.rows for cell in row)
+        lines = any(_cell(cell).below for row in filter(None, self.rows) for cell in row)
         table = RichTable(
             title=Text(self.title) if self.title else None,
             title_justify="left",
@@ -123,6 +123,9 @@ class Table:
             text = Text("" if head.hidden else head.text)
             table.add_column(text, justify="left" if number in self.left else "right", overflow="fold")
         for number, row in enumerate(self.rows):
+            if row is None:
+                table.add_section()
+                continue
             table.add_row(*(_cell(cell).terminal() for cell in row), style="dim" if number in set(self.marked) else "")
         return table
 
@@ -137,7 +140,7 @@ class Table:
             + _cell(row[0]).html("th", "row")
             + Markup().join(_cell(cell).html() for cell in row[1:])
             + Markup("</tr>")
-            for number, row in enumerate(self.rows)
+            for number, row in enumerate(filter(None, self.rows))
         )
         classes = Markup(' class="{}"').format(self.classes) if self.classes else Markup()
         return Markup(

@@ -19,12 +19,12 @@ from relevit.evaluation.accuracy.comparison import Comparison, compare
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.files import atomic_write
+from relevit.report.table import Table
 from relevit.statistics.estimate import Estimate
 from relevit.versions import libraries
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.table import Table
 
 ByModel = Mapping[str, Predictions]
 
@@ -94,31 +94,26 @@ class Report:
     def table(self) -> Table:
         """A row per benchmark and model for a terminal: R@1 and R@5 in percent with their 95% intervals, expected calibration
         error, and R@1 against the first model with a paired interval and McNemar's p."""
-        from rich.table import Table
-
-        title = f"Accuracy in percent (95% interval), protocol: {self.protocol}"
-        table = Table(title=title, title_justify="left")
-        table.add_column("benchmark", overflow="fold")
-        table.add_column("model", overflow="fold")
         columns = ["images", "R@1", "R@5"]
         columns += ["set A R@1", "rest R@1"] if self.set_a else []
         columns += ["ECE"] if self.calibrations else []
         columns += ["R@1 against the first", "p", "corrected, ruined"] if any(self.comparisons.values()) else []
-        for name in columns:
-            table.add_column(name, justify="right")
+        rows: list[tuple[str, ...] | None] = []
         for name, models in self.accuracies.items():
             for model in models:
                 cells = self._cells(name, model)
-                table.add_row(name, model, *(cells.get(column, "") for column in columns))
-            table.add_section()
+                rows.append((name, model, *(cells.get(column, "") for column in columns)))
+            rows.append(None)
+        blank = ("",) * len(columns)
         for name, gaps in self.gaps.items():
             for model, gap in gaps.items():
-                cell = _cell(gap)
-                table.add_row(f"{name}: background gap", model, f"{gap.count:,} objects", cell)
-            table.add_section()
+                cells_of_gap = (f"{gap.count:,} objects", _cell(gap), *blank[2:])
+                rows.append((f"{name}: background gap", model, *cells_of_gap))
+            rows.append(None)
         for model, errors in self.corruption.items():
-            table.add_row(f"{IMAGENET_C}: mean corruption error", model, "", f"{errors.mean:.1f}")
-        return table
+            rows.append((f"{IMAGENET_C}: mean corruption error", model, "", f"{errors.mean:.1f}", *blank[2:]))
+        title = f"Accuracy in percent (95% interval), protocol: {self.protocol}"
+        return Table(title, ("benchmark", "model", *columns), rows, left=(0, 1))
 
     def _figures(self, benchmark: str, model: str) -> dict[str, Any]:
         figures = self.accuracies[benchmark][model].to_dict()
