@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from relevit import terminal
 from relevit.errors import UserError
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
@@ -109,9 +110,7 @@ class _Trials:
     def say(self, text: str) -> None:
         """Tell the user, once and not in every process."""
         if self.setup.settings.progress and self.setup.accelerator.is_main_process:
-            from rich.console import Console
-
-            Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+            terminal.remark(text)
 
 
 def _best_of_trials(trials: _Trials, grid: list[float]) -> Any:
