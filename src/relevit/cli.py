@@ -125,7 +125,7 @@ def build_parser(command: str) -> ArgumentParser:
 def _settings(argument: Argument) -> dict[str, Any]:
     """How the parser reads one argument that is no flag."""
     settings: dict[str, Any] = {"type": argument.kind}
-    if get_origin(argument.kind) is list:
+    if argument.several:
         settings = {"type": get_args(argument.kind)[0], "nargs": "+"}
     elif get_origin(argument.kind) is tuple:
         settings = {"type": get_args(argument.kind)[0], "nargs": len(get_args(argument.kind))}
@@ -163,7 +163,7 @@ def _refuse(function: Callable[..., Any], typed: Sequence[str]) -> None:
             new = new_name(function, name)
             _fail(f"{word} is now called --{new}" if new else f"there is no option {word}{_meant(word, known)}")
     for option, argument in expected.items():
-        if get_origin(argument.kind) is list and given.count(option) > 1:
+        if argument.several and given.count(option) > 1:
             _fail(f"{option} is given {given.count(option)} times: give all its values after one, {option} A B")
 
 

@@ -116,11 +116,12 @@ def show(result: Effects, given: Mapping[str, Any]) -> None:
     """The classes that changed most, the summary, and where the page lies."""
     from relevit.class_effects.effects import FIGURES, PAGE
     from relevit.report.table import Table
+    from relevit.report.words import signed
 
     rows: list[tuple[str, ...] | None] = []
     for part in (result.classes.most_helped(5), list(reversed(result.classes.most_harmed(5)))):
         for row in part:
-            rates = (f"{row.before:.1f}", f"{row.after:.1f}", _signed(row.change.value), f"{row.adjusted:.3f}")
+            rates = (f"{row.before:.1f}", f"{row.after:.1f}", signed(row.change.value), f"{row.adjusted:.3f}")
             rows.append((row.name, str(row.images), *rates))
         rows.append(None)
     if any(rows):
@@ -132,11 +133,6 @@ def show(result: Effects, given: Mapping[str, Any]) -> None:
     if result.content["unreadable"]:
         count = len(result.content["unreadable"])
         terminal.remark(f"{count} images could not be read and do not count, see {place / FIGURES}")
-
-
-def _signed(points: float) -> str:
-    text = f"{abs(points):.1f}"
-    return text if text == "0.0" else ("+" if points > 0 else "\u2212") + text
 
 
 def _one_set(data: str, wanted: str | None, protocol: str) -> tuple[str, Any]:

@@ -61,7 +61,7 @@ class Bounds:
     high: float = math.inf
 
     def check(self, name: str, value: Any) -> None:
-        """Raises ArgumentError for a number that is outside, or not a number at all."""
+        """Raises ArgumentError for a number that is outside; what is no number is not looked at."""
         if isinstance(value, int | float) and not self.low <= value <= self.high:
             wanted = f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
             raise ArgumentError(name, f"must be {wanted}, not {value}")
