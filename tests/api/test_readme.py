@@ -1,10 +1,13 @@
 """README.md keeps its word: its links lead somewhere, its example and its line for plain timm run."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import timm
+
+from relevit.cli import build_parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,6 +24,21 @@ def test_every_command_is_named() -> None:
 
     for command in COMMANDS:
         assert re.search(rf"^relevit {command}\b", README, re.M), command
+
+
+def test_every_command_line_is_one() -> None:
+    """The commands of README, docs and recipes are parsed: options that are no more would end them."""
+    given = []
+    for file in (ROOT / "README.md", ROOT / "docs" / "reproduce.md", *(ROOT / "recipes").glob("*.yaml")):
+        for line in re.findall(
+            r"^(?:# ?)?(?:torchrun .* -m )?relevit ([a-z]+ .*(?:\\\n.*)*)", file.read_text("utf-8"), re.M
+        ):
+            words = re.sub(r"\s+#.*", "", line.replace("\\\n", " "))
+            if "..." not in words:
+                given.append(shlex.split(words))
+    assert len(given) > 40
+    for command, *words in given:
+        build_parser(command).parse_args(words)
 
 
 @pytest.mark.slow
