@@ -37,7 +37,7 @@ from relevit.data.builtin.digits import (
 )
 from relevit.data.builtin.shapes import SHAPES, draw_shape
 from relevit.data.builtin.textures import SEEN_FAMILIES, Texture, random_texture
-from relevit.experiments.builtin import measure, to_tensor
+from relevit.experiments.sources.builtin_work import hits_of, to_tensor
 
 ARCHITECTURE = "vit_tiny_patch16_224"
 MODEL_ARGS: dict[str, Any] = {
@@ -113,7 +113,7 @@ def accuracies(model: nn.Module, sets: tuple[str, ...], split: str) -> dict[str,
     result = {}
     for name in sets:
         pictures = test_set(name, split)
-        hits = measure(model, pictures).hits
+        hits = hits_of(model, pictures)
         result[name] = round(100 * float(hits.mean()), 2)
     return result
 

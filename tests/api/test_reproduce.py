@@ -6,21 +6,24 @@ import csv
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from relevit import cli
 from relevit.errors import UserError
-from relevit.experiments import reproduce as module
-from relevit.experiments import table
-from relevit.experiments.filled import MEASURED, Data, Filled, Finding, Row
-from relevit.experiments.jobs import Job, Outcome
-from relevit.experiments.real.models import PAPER_MODELS, chosen_models
-from relevit.experiments.records import locked
-from relevit.experiments.reproduce import command_for, plan, reproduce
-from relevit.experiments.table import Experiment, chosen
-from relevit.report.results import MINUS
+from relevit.experiments.claims import Finding
+from relevit.experiments.jobs import Job, Outcome, own_folder
+from relevit.experiments.paper import Experiment
+from relevit.experiments.plan import Data, Plan
+from relevit.experiments.reproduce import plan, reproduce
+from relevit.experiments.results import MEASURED, Cell, Results, Value
+from relevit.experiments.sources.models import PAPER_MODELS, chosen_models
+from relevit.experiments.table import EXPERIMENTS, chosen
+from relevit.experiments.tables import command_for
+from relevit.report.words import MINUS
+from relevit.statistics.estimate import Estimate
 
 BUILTIN = Data("builtin")
 
@@ -39,45 +42,39 @@ class Sums:
             Job(f"bad-{n}", "job_functions:refuse", needs=self.needs, after=("shared",)),
         ]
 
-    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
-        n, rows = self.number, []
+    def results(self, outcomes: Mapping[str, Outcome], data: Data, out: Path) -> Results:
+        n, cells = self.number, []
         for key in ("shared", f"sum-{n}", f"bad-{n}"):
             outcome = outcomes[key]
             if outcome.state == "done":
                 value = float(outcome.result)
-                rows.append(
-                    Row(
-                        key,
-                        "column_a",
-                        ours=value,
-                        low=value - 1,
-                        high=value + 1,
-                        seeds=3,
-                        published=40.5,
-                        state=MEASURED,
-                    )
-                )
+                ours = Estimate(value, value - 1, value + 1, 3, "seeds")
+                cells.append(Cell(key, "column_a", ours=ours, published=40.5, state=MEASURED))
             else:
-                rows.append(Row(key, "column_a", published=41.5, state=outcome.reason.splitlines()[-1]))
-        finding = Finding(f"claim <{n}>", "a less b", -1.26, -2.0, -0.5, 3, "does not hold", 0.02 * n, f"of {n}")
-        runs = [{"row": "shared", "seed": 0, "set": "column_a", "figure": "r1", "value": 2.0}]
-        return Filled(rows, [finding], ["a note & more"], "a protocol", runs)
+                cells.append(Cell(key, "column_a", published=41.5, state=outcome.reason.splitlines()[-1]))
+        found = Estimate(-1.26, -2.0, -0.5, 3, "seeds")
+        finding = Finding(f"claim <{n}>", "a less b", found, 3, "does not hold", 0.02 * n, f"of {n}")
+        values = [Value("shared", "column_a", seed=0, estimate=alone(2.0))]
+        return Results(cells, [finding], ["a note & more"], "a protocol", values)
+
+
+def alone(value: float) -> Estimate:
+    return Estimate(value, value, value, 1, "seeds")
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    experiments = {
-        "one": Experiment("the first", "Table 8", Sums(1)),
+    declared = {
         "two": Experiment("the second", "Table 9", Sums(2, ("imagenet-a",))),
+        "one": Experiment("the first", "Table 8", Sums(1)),
         "none": Experiment("no plan", "nowhere"),
     }
-    for place in (table, module):
-        monkeypatch.setattr(place, "EXPERIMENTS", experiments)
-    from relevit.experiments import page
+    monkeypatch.setattr(EXPERIMENTS, "builtin", declared)
 
-    monkeypatch.setattr(page, "EXPERIMENTS", experiments)
-    monkeypatch.setattr(table, "ORDER", ("two", "one"))
-    monkeypatch.setattr(table, "REAL", {}, raising=False)
+
+def set_real(name: str, own: Plan) -> None:
+    """An experiment is done by this plan on real data."""
+    EXPERIMENTS[name] = replace(EXPERIMENTS[name], real=own)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -126,13 +123,12 @@ class Chain:
             Job("apart", "job_functions:add", {"a": 1, "b": 4}, needs=("imagenet-c",)),
         ]
 
-    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
+    def results(self, outcomes: Mapping[str, Outcome], data: Data, out: Path) -> Results:
         raise NotImplementedError
 
 
 def test_what_follows_a_run_without_data_lacks_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for place in (table, module):
-        monkeypatch.setattr(place, "EXPERIMENTS", {"one": Experiment("the first", "Table 8", Chain())})
+    monkeypatch.setattr(EXPERIMENTS, "builtin", {"one": Experiment("the first", "Table 8", Chain())})
     absent = Data("builtin", missing={"imagenet-a": "no such folder", "imagenet-r": "none either"})
     assert [entry.state for entry in plan(["one"], absent, tmp_path)] == [
         "no data: imagenet-a",
@@ -150,10 +146,10 @@ class Ends(Sums):
 
 
 def test_what_is_shown_is_run_though_another_reader_lacks_data(tiny: None, tmp_path: Path) -> None:
-    module.EXPERIMENTS["one"] = Experiment("the first", "Table 8", Ends(1))
+    EXPERIMENTS["one"] = Experiment("the first", "Table 8", Ends(1))
     absent = Data("builtin", missing={"imagenet-a": "no such folder"})
     assert {entry.job.key: entry.state for entry in plan(["one", "two"], absent, tmp_path)}["shared"] == "to do"
-    module.EXPERIMENTS["one"].builtin.fill = lambda outcomes, data: Filled([])  # type: ignore[union-attr, method-assign]
+    EXPERIMENTS["one"].builtin.results = lambda *_: Results([])  # type: ignore[union-attr, method-assign]
     reproduce(["two"], absent, tmp_path, say=lambda _: None, workers=1)
     assert not (tmp_path / "jobs" / "shared.json").exists()
     reproduce(["one", "two"], absent, tmp_path, say=lambda _: None, workers=1)
@@ -237,28 +233,28 @@ def test_verdicts_are_corrected_over_all_claims_of_the_page(
     assert found == [(0.02, True, "one")] and ">also after Holm<" in page and ">not after Holm<" not in page
     assert "<td>0.020</td> <td>0.020</td>" in page and "but not after" not in said
     assert "Claims of the report: 1. 1 comparison was tested: 1 settled by the 95% interval alone" in said
-    module.EXPERIMENTS["two"] = Experiment("the second", "Table 9", Sums(3))
+    EXPERIMENTS["two"] = Experiment("the second", "Table 9", Sums(3))
     found, page, said = called("two")
     assert found == [(0.06, False, "two"), (0.04, True, "one")]
     assert page.count(">also after Holm<") == page.count(">not after Holm<") == 1 and "<td>0.060</td>" in page
     assert "claim <3>: does not hold -1.3 (-2.0 to -0.5), but not after Holm's correction" in said
     assert "2 settled by the 95% interval alone, 1 of these also after Holm's correction over all 2." in said
-    module.EXPERIMENTS["two"] = Experiment("the second", "Table 9", Sums(1))  # the same claim again, first on the page
+    EXPERIMENTS["two"] = Experiment("the second", "Table 9", Sums(1))  # the same claim again, first on the page
     found, page, _ = called("two")
     assert found == [(0.02, True, "two"), (0.02, True, "two")] and page.count("counted in Table 9") == 1
 
 
 def test_folders_of_something_else_are_refused(tiny: None, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="is not empty and was not begun by relevit reproduce"):
         reproduce(["one"], BUILTIN, tmp_path, say=lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_other_data_in_the_same_folder_are_refused(tiny: None, tmp_path: Path) -> None:
     reproduce(["one"], BUILTIN, tmp_path, say=lambda _: None, workers=1)
-    table.REAL["one"] = Sums(1)  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match="holds results on builtin"):
+    set_real("one", Sums(1))
+    with pytest.raises(UserError, match="data: 'builtin' in the folder"):
         reproduce(["one"], Data(str(tmp_path / "data")), tmp_path, say=lambda _: None)
 
 
@@ -269,14 +265,14 @@ class Protocols(Sums):
         value = {"paper": 1, "standard": 2}[data.protocol]
         return [Job(f"sum-{self.number}", "job_functions:add", {"a": value, "b": 1})]
 
-    def fill(self, outcomes: Mapping[str, Outcome], data: Data) -> Filled:
-        ours = outcomes[f"sum-{self.number}"].result
-        return Filled([Row("sum", "column_a", ours=ours, low=ours, high=ours, state=MEASURED)], [], [], "", [])
+    def results(self, outcomes: Mapping[str, Outcome], data: Data, out: Path) -> Results:
+        ours = alone(outcomes[f"sum-{self.number}"].result)
+        return Results([Cell("sum", "column_a", ours=ours, state=MEASURED)])
 
 
 def test_settings_other_than_the_folders_are_refused_at_first(tiny: None, tmp_path: Path) -> None:
     for number, name in enumerate(("one", "two")):
-        table.REAL[name] = Protocols(number)  # type: ignore[attr-defined]
+        set_real(name, Protocols(number))
     root, out = str(tmp_path / "data"), tmp_path / "out"
     reproduce(["one"], Data(root, protocol="paper"), out, say=lambda _: None, workers=1)
     page = (out / "report.html").read_bytes()
@@ -286,10 +282,10 @@ def test_settings_other_than_the_folders_are_refused_at_first(tiny: None, tmp_pa
 
 
 def test_a_program_that_is_at_work_keeps_its_places(tiny: None, tmp_path: Path) -> None:
-    table.REAL["one"] = Protocols(1)  # type: ignore[attr-defined]
+    set_real("one", Protocols(1))
     first, second = (Data("/data", found={"imagenet-a": place}, protocol="paper") for place in ("/here", "/there"))
     reproduce(["one"], first, tmp_path, say=lambda _: None, workers=1)
-    with locked(tmp_path), pytest.raises(UserError, match="another program"):
+    with own_folder(tmp_path, data="/data"), pytest.raises(UserError, match="in use by another"):
         reproduce(["one"], second, tmp_path, say=lambda _: None, workers=1)
     assert json.loads((tmp_path / "places.json").read_text())["data"] == {"imagenet-a": "/here"}
 
@@ -322,5 +318,8 @@ def test_an_experiment_from_end_to_end_on_the_built_in_benchmark(
         raise SystemExit(0)
     assert not ended.value.code, capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 1 and "Background shuffled, unchanged" in page
+    link = "effects/background_shuffled-relevance-3-seed-0/effects.html"
+    assert f'href="{link}"' in page and "relevance, background shuffled" in page
+    linked = (tmp_path / "out" / link).read_text()
+    assert linked.count("data:image/") >= 1 and "unchanged" in linked.lower()
     assert (tmp_path / "out" / "models" / "relevance-3-seed-0" / "config.json").exists()

@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from relevit.data.benchmarks.builtin import of_pictures
 from relevit.data.builtin import digits as bench
 from relevit.demonstration import run as quick
 from relevit.demonstration.demo import demo
 from relevit.demonstration.text import LEAD, verdict
 from relevit.errors import UserError
-from relevit.experiments import builtin
+from relevit.evaluation import evaluate
+from relevit.experiments.experiment import RATES
+from relevit.experiments.sources import builtin_work
+from relevit.folders import OwnedFolder
 from relevit.models.loading import load
 from relevit.report.results import Results
 from relevit.statistics.estimate import Estimate
@@ -27,11 +31,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(name: str, split: str = "test", views: int = 3) -> bench.Pictures:
         return whole(name, split, 1).subset(np.arange(5, 800, 35))
 
-    for module in (quick, builtin):
+    for module in (quick, builtin_work):
         monkeypatch.setattr(module, "test_set", few)
+    monkeypatch.setattr(quick, "builtin_set", lambda name, views: of_pictures(few(name)))
+    monkeypatch.setattr(quick, "OBJECTS", 23)
     monkeypatch.setattr(quick, "PER_CLASS", 1)
-    monkeypatch.setattr(builtin, "EPOCHS", 1)
-    rates = {f"{method}-1": 1e-4 for method in builtin.METHODS}
+    monkeypatch.setattr(builtin_work, "EPOCHS", 1)
+    rates = {f"{method}-1": 1e-4 for method in quick.METHODS}
     monkeypatch.setattr(quick, "read_rates", lambda: rates)
 
 
@@ -39,7 +45,7 @@ def test_demo_writes_figures_and_a_report_once(small: None, tmp_path: Path, caps
     out = tmp_path / "runs" / "demo"
     report = demo(out)
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics["models"]) == ["original", *builtin.METHODS]
+    assert list(metrics["models"]) == ["original", *quick.METHODS]
     for row in metrics["models"].values():
         assert list(row) == list(bench.TEST_SETS)
         assert all(0 <= figure <= 100 for figure in row.values())
@@ -57,21 +63,22 @@ def test_demo_writes_figures_and_a_report_once(small: None, tmp_path: Path, caps
 
 def test_demo_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="other files"):
+    with pytest.raises(UserError, match="is not empty and was not begun by relevit demo"):
         demo(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_demo_refuses_to_go_on_with_another_seed(tmp_path: Path) -> None:
-    (tmp_path / "demo.json").write_text(json.dumps({"full": False, "seed": 1}) + "\n")
-    with pytest.raises(UserError, match="other settings"):
+    with OwnedFolder(tmp_path, "relevit demo", {"full": False, "seed": 1}):
+        pass
+    with pytest.raises(UserError, match="seed: 1 in the folder, 2 now"):
         demo(tmp_path, seed=2)
 
 
 def test_the_rates_are_there_for_every_method() -> None:
     rates = quick.read_rates()
-    assert set(rates) == {f"{m}-{quick.PER_CLASS}" for m in builtin.METHODS}
-    assert set(rates.values()) <= set(builtin.RATES)
+    assert set(rates) == {f"{m}-{quick.PER_CLASS}" for m in quick.METHODS}
+    assert set(rates.values()) <= set(RATES[1:])
     assert f"{LEAD}-{quick.PER_CLASS}" in rates
 
 
@@ -81,7 +88,10 @@ def test_cases_are_what_their_names_say() -> None:
     other.head.weight.data = other.head.weight.data.roll(1, 0)  # says the next class where the original says one
     other.head.bias.data = other.head.bias.data.roll(1, 0)
     pictures = bench.test_set("background_shuffled", "test", 1).subset(np.arange(0, 800, 7))
-    cases = quick.choose_cases(original, other, pictures)
+    view, shown = load("builtin")[1], of_pictures(pictures)
+    models = {"original": original, "other": other}
+    rows = evaluate({name: (model, view) for name, model in models.items()}, {"shown": shown}).predictions["shown"]
+    cases = quick.choose_cases(rows, models, pictures)
     assert len(cases["ruined"]) > 0
     for case in cases["ruined"]:
         assert case.prediction_before == case.label != case.prediction_after
@@ -97,13 +107,13 @@ def test_the_verdict_names_the_figures() -> None:
     def alone(mean: float) -> Estimate:
         return Estimate(mean, mean, mean, 1, "seeds")
 
-    models = ["original", *builtin.METHODS]
+    models = ["original", *quick.METHODS]
     values = {m: {s: alone(10.0 * i + j) for j, s in enumerate(bench.TEST_SETS)} for i, m in enumerate(models)}
     share = {m: alone(31.0 + i) for i, m in enumerate(models)}
     text = " ".join(verdict(Results(models, list(bench.TEST_SETS), values, "original", {}, share)))
     lead = values[LEAD]["background_shuffled"].value
     assert f"{lead:.1f}%" in text
-    assert f"+{lead - values['original']['background_shuffled'].mean:.1f}" in text
+    assert f"+{lead - values['original']['background_shuffled'].value:.1f}" in text
     assert "31% before" in text and "32% after relevance alone" in text
 
 
@@ -111,7 +121,7 @@ def test_the_shipped_model_is_what_the_benchmark_says() -> None:
     """Right on most of the usual pictures, clearly worse before another class's background (a few hundred pictures)."""
     model, _ = load("builtin")
     usual, shuffled = (
-        builtin.measure(model, bench.test_set(name, "test", 1).subset(np.arange(0, 800, 2))).hits.mean()
+        builtin_work.hits_of(model, bench.test_set(name, "test", 1).subset(np.arange(0, 800, 2))).mean()
         for name in ("in_distribution", "background_shuffled")
     )
     assert usual > 0.88

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from relevit.experiments.experiment import Arm, Design
+from relevit.experiments.plan import Data
+from relevit.experiments.results import Value, cells_of, point, with_changes
+from relevit.experiments.table import plan_for
+from relevit.experiments.tables import RUN_COLUMNS, _cell, markdown, read_runs, table, values_of
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FOLDER = BENCHMARKS / "builtin"
 T_4 = 2.7764451051977987  # the 97.5 % quantile of Student's t with 4 degrees of freedom
@@ -22,14 +28,14 @@ def tables():
     return module
 
 
-def test_the_committed_tables_are_made_of_the_committed_rows(tables):
-    rows = tables.read(FOLDER / "results.csv")
-    assert (FOLDER / "TABLES.md").read_text() == tables.document(tables.values_of(rows.values()))
+def test_the_committed_tables_are_made_of_the_committed_rows():
+    rows = read_runs(FOLDER / "results.csv")
+    assert (FOLDER / "TABLES.md").read_text() == markdown(values_of(rows))
 
 
-def test_a_claim_is_a_paired_difference_over_seeds(tables):
+def test_a_claim_is_a_paired_difference_over_seeds():
     """Against sums by hand."""
-    rows = list(tables.read(FOLDER / "results.csv").values())
+    rows = read_runs(FOLDER / "results.csv")
 
     def shifted(row):
         return {
@@ -41,10 +47,10 @@ def test_a_claim_is_a_paired_difference_over_seeds(tables):
     ours, theirs = shifted("relevance"), shifted("gradmask")
     differences = [ours[seed] - theirs[seed] for seed in range(5)]
     half = T_4 * statistics.stdev(differences) / math.sqrt(5)
-    found = tables.findings("table1", tables.values_of(rows)["table1"])[1]
-    assert found.says == "ours does better than GradMask" and found.seeds == 5
+    found = plan_for("table1", "builtin").of_values(values_of(rows)["table1"], Data("builtin")).findings[1]
+    assert found.says == "ours does better than GradMask" and found.count == 5
     wanted = [statistics.fmean(differences) + sign * half for sign in (0, -1, 1)]
-    assert [found.mean, found.low, found.high] == pytest.approx(wanted, rel=1e-9)
+    assert [found.difference.value, *found.difference.ends] == pytest.approx(wanted, rel=1e-9)
     assert found.verdict == ("holds" if wanted[1] > 0 else "not settled")
 
 
@@ -56,7 +62,7 @@ def small(tables, tmp_path, value="61.5"):
     rows = [{**row, "row": "original", "seed": "", "rate": "", "value": "60"}]
     rows += [{**row, "seed": str(seed), "value": value if seed else "63.25"} for seed in range(2)]
     path = tmp_path / "runs.csv"
-    path.write_text(tables.table(rows, tables.RUN_COLUMNS))
+    path.write_text(table(rows, RUN_COLUMNS))
     return path
 
 
@@ -82,8 +88,16 @@ def test_rows_of_another_run_replace_their_like(tables, tmp_path, monkeypatch, c
         run(tables, monkeypatch, "--folder", tmp_path, "--runs", FOLDER / "TABLES.md")
 
 
-def test_changes_are_bold_where_their_interval_excludes_zero(tables):
-    assert tables._cell([61.0, 62.0, 63.0], 59.0) == "**62.0 +3.0**"  # 62 -+ 2.48
-    assert tables._cell([61.0, 62.0, 63.0], 60.0) == "62.0 +2.0"
-    assert tables._cell([62.0], 50.0) == "62.0 +12.0"  # a single seed has no interval
-    assert tables._cell([62.0], None) == "62.0"
+def test_changes_are_bold_where_their_interval_excludes_zero():
+    design = Design((Arm("a"),), ("s",), seeds=3)
+
+    def cell(own, start):
+        values = [Value("a", "s", seed=seed, estimate=point(value)) for seed, value in enumerate(own)]
+        values += [] if start is None else [Value("original", "s", estimate=point(start))]
+        (found,) = (found for found in cells_of(design, with_changes(values)) if found.row == "a")
+        return _cell(found)
+
+    assert cell([61.0, 62.0, 63.0], 59.0) == "**62.0 +3.0**"  # 62 -+ 2.48
+    assert cell([61.0, 62.0, 63.0], 60.0) == "62.0 +2.0"
+    assert cell([62.0], 50.0) == "62.0 +12.0"  # a single seed has no interval
+    assert cell([62.0], None) == "62.0"

@@ -17,8 +17,8 @@ import pytest
 import job_functions
 from relevit.errors import UserError
 from relevit.experiments.engines import make_engine
-from relevit.experiments.jobs import Job, Lack, ends, in_order, lacks, run_jobs
-from relevit.experiments.records import locked, read_record
+from relevit.experiments.jobs import Job, Lack, ends, in_order, lacks, own_folder, run_jobs
+from relevit.experiments.records import read_record
 
 HERE = "job_functions"
 
@@ -106,7 +106,7 @@ def test_a_job_of_other_results_is_not_taken_for_done(tmp_path: Path) -> None:
 
 
 def test_two_programs_do_not_share_a_folder(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(UserError, match="another program is running jobs"):
+    with own_folder(tmp_path), pytest.raises(UserError, match="is in use by another relevit command"):
         run([Job("a", f"{HERE}:note", {"name": "a"})], tmp_path)
     assert not (tmp_path / "notes").exists()
     assert run([Job("a", f"{HERE}:note", {"name": "a"})], tmp_path)["a"].state == "done"
@@ -136,22 +136,22 @@ def chain() -> list[Job]:
     ]
 
 
-def test_what_only_jobs_without_data_read_is_idle() -> None:
+def test_what_only_jobs_without_data_read_is_not_needed() -> None:
     jobs = chain()
     assert ends(jobs) == {"tuned-b", "changed-a"}
     assert lacks(jobs, {}, {}) == {}
     assert lacks(jobs, {}, {"a": "no"}) == {key: Lack(("a",)) for key in ("original-a", "tuned-a", "changed-a")}
     both = lacks(jobs, {}, {"b": "no", "a": "no"})
-    assert both["masks"] == both["tuned"] == Lack(("a", "b"), idle=True) and both["tuned-b"] == Lack(("b",))
+    assert both["masks"] == both["tuned"] == Lack(("a", "b"), not_needed=True) and both["tuned-b"] == Lack(("b",))
     # The tuned model lacks its own: the original on "a" is of use to the picture alone, unless it is wanted for itself.
     jobs[1] = Job("tuned", f"{HERE}:note", {"name": "tuned"}, ("weights",), ("masks",))
     without = lacks(jobs, {}, {"weights": "no"})
-    assert {key for key, lack in without.items() if lack.idle} == {"masks", "original-a"}
+    assert {key for key, lack in without.items() if lack.not_needed} == {"masks", "original-a"}
     assert without["tuned-b"] == without["changed-a"] == Lack(("weights",))
     assert "original-a" not in lacks(jobs, {}, {"weights": "no"}, {*ends(jobs), "original-a"})
 
 
-def test_idle_jobs_are_skipped_and_what_is_done_stays_done(tmp_path: Path) -> None:
+def test_jobs_not_needed_are_skipped_and_what_is_done_stays(tmp_path: Path) -> None:
     jobs, both = chain(), {"a": "no folder a", "b": "no folder b"}
     found = run(jobs, tmp_path, missing=both)
     assert all(outcome.state == "skipped" for outcome in found.values()) and not (tmp_path / "notes").exists()
@@ -209,13 +209,14 @@ def test_engines_and_numbers_of_workers_are_checked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 1"):
         run([Job("a", "m:f")], tmp_path, workers=0)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="is a file: choose a folder"):
         run([Job("a", "m:f")], tmp_path / "file")
 
 
 def test_a_record_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "a.json").write_text("{}")
+    with own_folder(tmp_path):
+        (tmp_path / "jobs").mkdir()
+        (tmp_path / "jobs" / "a.json").write_text("{}")
     with pytest.raises(UserError, match=r"a\.json is no record of a job"):
         run([Job("a", f"{HERE}:threads")], tmp_path)
 

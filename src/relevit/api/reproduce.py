@@ -116,7 +116,7 @@ def reproduce(
         command=command_line(reproduce, given),
         say=terminal.tell,
     )
-    rows = [row for experiment in filled.values() for row in experiment.rows]
+    rows = [row for experiment in filled.values() for row in experiment.cells]
     written = json.loads((Path(out) / "results.json").read_text())
     written["experiments"] = {name: written["experiments"][name] for name in filled}
     return Reproduced(written, sum(row.state == "measured" for row in rows), len(rows))
@@ -139,9 +139,9 @@ def _data(given: Mapping[str, Any]) -> Any:
     """The data sets below a folder and the models, or the built-in benchmark."""
     from dataclasses import replace
 
-    from relevit.experiments.filled import Data
-    from relevit.experiments.real.models import chosen_models
-    from relevit.experiments.real.places import find_places
+    from relevit.experiments.plan import Data
+    from relevit.experiments.sources.models import chosen_models
+    from relevit.experiments.sources.places import find_places
 
     root, seeds, weights = given["data"], given["seeds"], given["weights"]
     settings = {name: given[name] for name in ("epochs", "classes", "limit", "mask_model")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from relevit.data.benchmarks.builtin import builtin_set
 from relevit.data.builtin.digits import CLASSES, RELIABILITY, SET_A, TEST_SETS, Pictures, test_set
 from relevit.demonstration.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
-from relevit.experiments.builtin import (
+from relevit.evaluation import Predictions, evaluate
+from relevit.experiments.sources.builtin_work import (
     EPOCHS,
-    METHODS,
-    fine_tune,
+    OBJECTS,
     maps_of,
-    measure,
     share_on_foreground,
     share_pictures,
+    train,
 )
 from relevit.files import atomic_write
 from relevit.models.loading import is_checkpoint, load, save_checkpoint
@@ -34,10 +35,12 @@ from relevit.report.results import Results, Values, terminal_table
 from relevit.statistics import interval, paired
 from relevit.statistics.estimate import Estimate
 
+METHODS = ("relevance", "control", "background_swap", "relevance+background_swap")
 PER_CLASS = 3
-VIEWS = 1  # of the three pictures of each object in the test sets
+VIEWS, ALL_VIEWS = 1, 3  # pictures of each object of the test sets that are measured, and that there are
 CASES_SET, CASES_EACH = "background_shuffled", 4
 ROW = ("original", *METHODS)
+GROUPS = {"set_a": "Classes seen in fine-tuning", "rest": "Classes held out"}
 
 
 def run_one(folder: Path, seed: int, console: Console) -> Path:
@@ -46,8 +49,8 @@ def run_one(folder: Path, seed: int, console: Console) -> Path:
     original, _ = load("builtin")
     console.print(
         f"[bold]relevit demo[/bold]: a small vision transformer that reads the background is fine-tuned in "
-        f"{len(METHODS)} ways,\neach on the same {PER_CLASS * len(SET_A)} samples, then measured on "
-        f"{len(TEST_SETS)} test sets. Seed {seed}."
+        f"{len(METHODS)} ways,\neach on the same {PER_CLASS * len(SET_A)} samples, then measured on a third of each of "
+        f"{len(TEST_SETS)} test sets\n({VIEWS * OBJECTS} of {ALL_VIEWS * OBJECTS:,} pictures). Seed {seed}."
     )
     models: dict[str, nn.Module] = {"original": original}
     for number, method in enumerate(METHODS, 1):
@@ -55,17 +58,20 @@ def run_one(folder: Path, seed: int, console: Console) -> Path:
         seconds = time.monotonic() - began
         text = f"[{number}/{len(METHODS)}] {seconds:4.0f} s  {method}, learning rate {rate:g}, {EPOCHS} epochs"
         console.print(text, markup=False, highlight=False)
-        models[method] = _fine_tuned(original, method, seed, rate, folder / "models" / method)
+        models[method] = _fine_tuned(method, seed, rate, folder / "models" / method)
     console.print("Measuring ...")
-    results = measure_all(models)
-    cases = choose_cases(original, models[LEAD], test_set(CASES_SET, "test", VIEWS))
+    predictions = predict(models)
+    results = as_results(predictions, shares(models))
+    cases = choose_cases(
+        predictions[CASES_SET], {"original": original, LEAD: models[LEAD]}, test_set(CASES_SET, "test", VIEWS)
+    )
     seconds = time.monotonic() - began
     setup = {
         "command": f"relevit demo --seed {seed}",
         "model": "timm VisionTransformer, 48 x 48 pixels, 8 x 8 patches, 6 blocks of 128",
         "fine-tuning": f"{PER_CLASS} samples of each of {len(SET_A)} classes, {EPOCHS} epochs, batches of 8, AdamW",
         "learning rates": ", ".join(f"{m}: {rates[f'{m}-{PER_CLASS}']:g}" for m in METHODS),
-        "test pictures": f"{len(test_set(TEST_SETS[0], 'test', VIEWS))} of each set (a fixed third of it)",
+        "test pictures": f"{len(predictions[TEST_SETS[0]]['original'])} of each set (a fixed third of it)",
         "seed": str(seed),
         "versions": versions(),
         "seconds": f"{seconds:.0f}",
@@ -94,7 +100,7 @@ def run_one(folder: Path, seed: int, console: Console) -> Path:
     return report
 
 
-def _fine_tuned(original: nn.Module, method: str, seed: int, rate: float, folder: Path) -> nn.Module:
+def _fine_tuned(method: str, seed: int, rate: float, folder: Path) -> nn.Module:
     """The fine-tuned model, also as a checkpoint in `folder`; read from there if an interrupted demo made it before.
 
     On one thread: at this size a second one gains little, and the result is the same on any number of cores.
@@ -104,7 +110,7 @@ def _fine_tuned(original: nn.Module, method: str, seed: int, rate: float, folder
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = fine_tune(original, method, PER_CLASS, seed, rate).model
+        model = train(method, seed, rate, per_class=PER_CLASS)
     finally:
         torch.set_num_threads(threads)
     save_checkpoint(folder, model)
@@ -123,42 +129,54 @@ def versions() -> str:
     return f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
 
 
-def measure_all(models: dict[str, nn.Module]) -> Results:
-    """Every model on every test set, with intervals clustered by object and paired differences from the original."""
-    values: Values = {name: {} for name in models}
-    groups: dict[str, Values] = {
-        "Classes seen in fine-tuning": {name: {} for name in models},
-        "Classes held out": {name: {} for name in models},
-    }
-    differences: Values = {name: {} for name in models if name != "original"}
-    for set_name in TEST_SETS:
-        pictures = test_set(set_name, "test", VIEWS)
-        in_a = np.isin(pictures.labels, SET_A)
-        hits = {name: measure(model, pictures).hits for name, model in models.items()}
-        for name, own in hits.items():
-            values[name][set_name] = _share(own, pictures.objects)
-            for title, chosen in zip(groups, (in_a, ~in_a), strict=True):
-                groups[title][name][set_name] = _share(own[chosen], pictures.objects[chosen])
-            if name != "original":
-                change = paired.difference_of_images(hits["original"], own, pictures.objects)
-                differences[name][set_name] = change.percent
+def predict(models: Mapping[str, nn.Module]) -> dict[str, dict[str, Predictions]]:
+    """What every model answers to the pictures of every test set: set to model to predictions."""
+    view = load("builtin")[1]
+    sets = {name: builtin_set(name, VIEWS) for name in TEST_SETS}
+    found = evaluate({name: (model, view) for name, model in models.items()}, sets).predictions
+    return {set_name: {name: found[set_name][name] for name in models} for set_name in sets}
+
+
+def shares(models: Mapping[str, nn.Module]) -> dict[str, Estimate]:
+    """The share of each model's relevance that lies on the object, in percent."""
     pictures = share_pictures(VIEWS)
-    share = {name: _share(share_on_foreground(model, pictures), pictures.objects) for name, model in models.items()}
-    return Results(list(models), list(TEST_SETS), values, "original", groups, share, differences)
+    return {
+        name: interval.mean(share_on_foreground(model, pictures), pictures.objects, (0.0, 1.0)).percent
+        for name, model in models.items()
+    }
 
 
-def _share(values: np.ndarray, objects: np.ndarray) -> Estimate:
-    return interval.mean(values, objects, bounds=(0.0, 1.0)).percent
+def as_results(predictions: Mapping[str, Mapping[str, Predictions]], share: Mapping[str, Estimate]) -> Results:
+    """Accuracies with intervals clustered by object, and paired differences from the original."""
+    models = list(share)
+    values: Values = {name: {} for name in models}
+    groups: dict[str, Values] = {title: {name: {} for name in models} for title in GROUPS.values()}
+    differences: Values = {name: {} for name in models if name != "original"}
+    seen = [CLASSES[number] for number in SET_A]
+    for set_name, by_model in predictions.items():
+        start = by_model["original"].hit1
+        for name, rows in by_model.items():
+            in_a = np.isin(rows.groups, seen)
+            values[name][set_name] = interval.share(rows.hit1, rows.objects).percent
+            for title, chosen in zip(GROUPS.values(), (in_a, ~in_a), strict=True):
+                part = rows.only(chosen)
+                groups[title][name][set_name] = interval.share(part.hit1, part.objects).percent
+            if name != "original":
+                change = paired.difference_of_images(start, rows.hit1, rows.objects)
+                differences[name][set_name] = change.percent
+    return Results(models, list(predictions), values, "original", groups, dict(share), differences)
 
 
-def choose_cases(before: nn.Module, after: nn.Module, pictures: Pictures) -> dict[str, list[Case]]:
-    """Corrected, unchanged and ruined pictures by a fixed rule: the set in an order shuffled once, the first four of
-    each kind, no class twice."""
-    first, second = measure(before, pictures), measure(after, pictures)
+def choose_cases(
+    predictions: Mapping[str, Predictions], models: Mapping[str, nn.Module], pictures: Pictures
+) -> dict[str, list[Case]]:
+    """Corrected, unchanged and ruined pictures of two models, before and after, by a fixed rule: the set in an order shuffled once,
+    the first four of each kind, no class twice."""
+    before, after = (predictions[name] for name in models)
     kinds = {
-        "corrected": ~first.hits & second.hits,
-        "unchanged": first.predicted == second.predicted,
-        "ruined": first.hits & ~second.hits,
+        "corrected": ~before.hit1 & after.hit1,
+        "unchanged": before.top5[:, 0] == after.top5[:, 0],
+        "ruined": before.hit1 & ~after.hit1,
     }
     order = np.random.default_rng(0).permutation(len(pictures))
     cases: dict[str, list[Case]] = {}
@@ -167,15 +185,15 @@ def choose_cases(before: nn.Module, after: nn.Module, pictures: Pictures) -> dic
         for i in order[members[order]]:
             if len(chosen) < CASES_EACH and pictures.labels[i] not in pictures.labels[chosen]:
                 chosen.append(int(i))
-        cases[kind] = [] if not chosen else _cases(before, after, first, second, pictures, chosen)
+        cases[kind] = _cases(before, after, list(models.values()), pictures, chosen) if chosen else []
     return cases
 
 
 def _cases(
-    before: nn.Module, after: nn.Module, first: Any, second: Any, pictures: Pictures, chosen: list[int]
+    before: Predictions, after: Predictions, models: Sequence[nn.Module], pictures: Pictures, chosen: list[int]
 ) -> list[Case]:
     some = pictures.subset(np.array(chosen))
-    maps_before, maps_after = maps_of(before, some).numpy(), maps_of(after, some).numpy()
+    maps_before, maps_after = (maps_of(model, some).numpy() for model in models)
     return [
         Case(
             some.images[k],
@@ -183,10 +201,10 @@ def _cases(
             maps_before[k],
             maps_after[k],
             CLASSES[pictures.labels[i]],
-            CLASSES[first.predicted[i]],
-            min(1.0, float(first.confidence[i])),
-            CLASSES[second.predicted[i]],
-            min(1.0, float(second.confidence[i])),
+            CLASSES[before.top5[i, 0]],
+            min(1.0, float(before.confidence[i])),
+            CLASSES[after.top5[i, 0]],
+            min(1.0, float(after.confidence[i])),
             pictures.name,
         )
         for k, i in enumerate(chosen)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from relevit.data.builtin.digits import RELIABILITY
-from relevit.report.results import Results, readable, signed
+from relevit.report.results import Results
+from relevit.report.words import readable, signed
 
 LEAD = "relevance+background_swap"  # the recipe that the demo leads with
 

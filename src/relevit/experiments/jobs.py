@@ -11,13 +11,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from relevit.errors import UserError
-from relevit.experiments.engines import make_engine
-from relevit.experiments.records import Record, differences, locked, read_record, write_record
+from relevit.experiments.engines import Engine, make_engine
+from relevit.experiments.records import Record, differences, read_record, record_file, write_record
+from relevit.folders import OwnedFolder
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9+=._-]{0,150}")
 
@@ -54,27 +56,27 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Lack:
-    """Why a job is not run for want of data. names: of the data that it, or a job before it, reads and that are not there. idle: it
-    could be run, but nothing that would read its result can; the names are of the data that those lack."""
+    """Why a job is not run for want of data. names: of the data that it, or a job before it, reads and that are not there. not_needed:
+    it could be run, but nothing that would read its result can; the names are of the data that those lack."""
 
     names: tuple[str, ...]
-    idle: bool = False
+    not_needed: bool = False
 
     @property
     def state(self) -> str:
         """In short."""
         listed = ", ".join(self.names)
-        return f"not needed: nothing that reads it has its data ({listed})" if self.idle else f"no data: {listed}"
+        return f"not needed: nothing that reads it has its data ({listed})" if self.not_needed else f"no data: {listed}"
 
     def reason(self, missing: Mapping[str, str]) -> str:
         """With the reason for each of the names."""
         listed = "; ".join(f"no data: {name} ({missing[name]})" for name in self.names)
-        return f"not needed, nothing that reads it has its data: {listed}" if self.idle else listed
+        return f"not needed, nothing that reads it has its data: {listed}" if self.not_needed else listed
 
 
 def run_jobs(
     jobs: Sequence[Job],
-    out: str | Path,
+    out: str | Path | OwnedFolder,
     engine: str = "local",
     workers: int | None = None,
     say: Callable[[str], object] = print,
@@ -85,61 +87,111 @@ def run_jobs(
 ) -> dict[str, Outcome]:
     """Do all jobs that are not done yet, earlier ones first, and return what became of each.
 
-    out: the folder; results are OUT/jobs/KEY.json. engine: "local" (worker processes of this machine, one thread each),
-    "ray" or "slurm"; options: the engine's own, see engines/. workers: how many run at a time; None lets the engine
-    decide. say: is told of every job that ends. missing: names of data that are not there, with the reason; jobs that
-    need them are skipped, and so are those whose results would only be read by such (`lacks`). wanted: as for `lacks`.
+    Args:
+        jobs: in any order; each is done when those that it is `after` are done.
+        out: the folder, or one that the caller holds; results are OUT/jobs/KEY.json.
+        engine: "local" (worker processes of this machine, one thread each), "ray" or "slurm"; options: its own, see engines/.
+        workers: how many run at a time; None lets the engine decide.
+        say: is told of every job that ends.
+        missing: names of data that are not there, with the reason; jobs that need them are skipped, and so are those whose
+            results would only be read by such (`lacks`). wanted: as for `lacks`.
 
-    Raises UserError, before anything runs, if a job was done there with other arguments (the differences are listed),
-    if another program is running jobs in the same folder, or if the engine cannot be had.
+    Raises:
+        UserError: before anything runs, if a job was done there with other arguments (the differences are listed), if another
+            program is at work in the folder, or if the engine cannot be had.
     """
-    folder, outcomes = Path(out), dict[str, Outcome]()
     ordered = in_order(jobs)
-    with locked(folder):
-        records = read_records(folder, ordered)
-        lacking = lacks(ordered, records, missing or {}, wanted)
-        waiting, running = list(ordered), dict[str, tuple[Job, float]]()
-        todo = sum(1 for job in ordered if _done(records.get(job.key)) is None)
-        ended, said = 0, len(str(todo))
+    folder = out if isinstance(out, OwnedFolder) else own_folder(out)
+    with nullcontext() if folder is out else folder:
+        work = _Work(folder.path, ordered, missing or {}, wanted, say)
+        with make_engine(engine, workers, folder.path, options or {}) as pool:
+            work.all_jobs(pool)
+    return {job.key: work.outcomes[job.key] for job in jobs}
 
-        def settle(job: Job, outcome: Outcome) -> None:
-            nonlocal ended
-            outcomes[job.key] = outcome
-            if outcome.record is None or outcome.record is not records.get(job.key):
-                ended += 1
-                took = f"{outcome.record.seconds:.0f} s" if outcome.record else ""
-                text = outcome.reason.splitlines()[-1] if outcome.reason else took
-                state = "" if outcome.state == "done" else f"{outcome.state}: "
-                say(f"[{ended:{said}}/{todo}] {job.key}: {state}{text}")
 
-        with make_engine(engine, workers, folder, options or {}) as pool:
-            while waiting or running:
-                later = []
-                for job in waiting:
-                    if job.key in lacking:
-                        settle(job, Outcome("skipped", None, lacking[job.key].reason(missing or {})))
-                        continue
-                    decided = _without_running(job, records.get(job.key), outcomes, folder)
-                    if decided is not None:
-                        settle(job, decided)
-                    elif pool.free > 0 and all(key in outcomes for key in job.after):
-                        after = {key: outcomes[key].result for key in job.after}
-                        request = {"function": job.function, "arguments": dict(job.arguments), "after": after}
-                        pool.submit(job.key, {**request, "folder": str(folder.absolute())})
-                        running[job.key] = job, time.time()
-                    else:
-                        later.append(job)
-                waiting = later
-                if running:
-                    for key, reply in pool.wait():
-                        job, began = running.pop(key)
-                        after = {key: outcomes[key].result for key in job.after}
-                        record = write_record(folder, job, after, began, reply)
-                        if record.state == "done":
-                            settle(job, Outcome("done", record.result, "", record))
-                        else:
-                            settle(job, Outcome("failed", None, record.error, None))
-    return {job.key: outcomes[job.key] for job in jobs}
+def own_folder(out: str | Path, **settings: Any) -> OwnedFolder:
+    """The folder for the results of jobs."""
+    return OwnedFolder(out, "relevit reproduce", settings)
+
+
+class _Work:
+    """What is done of some jobs, and what is to be done."""
+
+    def __init__(
+        self,
+        folder: Path,
+        jobs: Sequence[Job],
+        missing: Mapping[str, str],
+        wanted: Collection[str] | None,
+        say: Callable[[str], object],
+    ) -> None:
+        self.folder, self.missing, self.say = folder, missing, say
+        self.records = read_records(folder, jobs)
+        self.lacking = lacks(jobs, self.records, missing, wanted)
+        self.waiting, self.running = list(jobs), dict[str, tuple[Job, float]]()
+        self.outcomes: dict[str, Outcome] = {}
+        self.todo = sum(1 for job in jobs if _done(self.records.get(job.key)) is None)
+        self.ended = 0
+
+    def all_jobs(self, pool: Engine) -> None:
+        """Start what can be started and take what has ended, until nothing is left."""
+        while self.waiting or self.running:
+            self.waiting = [job for job in self.waiting if not self._settled(job) and not self._started(job, pool)]
+            if self.running:
+                for key, reply in pool.wait():
+                    job, began = self.running.pop(key)
+                    record = write_record(self.folder, job, self._results_before(job), began, reply)
+                    done = record.state == "done"
+                    self._settle(job, Outcome("done", record.result, "", record) if done else _failure(record.error))
+
+    def _settled(self, job: Job) -> bool:
+        """Whether it is known what becomes of a job without running it: done before, or to be skipped."""
+        if job.key in self.lacking:
+            outcome: Outcome | None = Outcome("skipped", None, self.lacking[job.key].reason(self.missing))
+        else:
+            outcome = self._without_running(job)
+        if outcome is not None:
+            self._settle(job, outcome)
+        return outcome is not None
+
+    def _without_running(self, job: Job) -> Outcome | None:
+        done = _done(self.records.get(job.key))
+        before = {key: self.outcomes[key] for key in job.after if key in self.outcomes}
+        for key, outcome in before.items():
+            if outcome.state != "done":
+                return Outcome("skipped", None, f"{key} {outcome.state}: {outcome.reason.strip().splitlines()[-1]}")
+        if done is None or len(before) < len(job.after):
+            return None
+        changed = done.made_of_others(self._results_before(job))
+        if changed:
+            file = record_file(self.folder, job.key)
+            return _failure(f"it was done with other results of {', '.join(changed)}: remove {file} to do it again")
+        return Outcome("done", done.result, "", done)
+
+    def _started(self, job: Job, pool: Engine) -> bool:
+        if pool.free <= 0 or not all(key in self.outcomes for key in job.after):
+            return False
+        request = {"function": job.function, "arguments": dict(job.arguments), "after": self._results_before(job)}
+        pool.submit(job.key, {**request, "folder": str(self.folder.absolute())})
+        self.running[job.key] = job, time.time()
+        return True
+
+    def _results_before(self, job: Job) -> dict[str, Any]:
+        return {key: self.outcomes[key].result for key in job.after}
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        """Note what became of a job, and tell of it unless it was done before."""
+        self.outcomes[job.key] = outcome
+        if outcome.record is None or outcome.record is not self.records.get(job.key):
+            self.ended += 1
+            took = f"{outcome.record.seconds:.0f} s" if outcome.record else ""
+            text = outcome.reason.splitlines()[-1] if outcome.reason else took
+            state = "" if outcome.state == "done" else f"{outcome.state}: "
+            self.say(f"[{self.ended:{len(str(self.todo))}}/{self.todo}] {job.key}: {state}{text}")
+
+
+def _failure(reason: str) -> Outcome:
+    return Outcome("failed", None, reason)
 
 
 def in_order(jobs: Iterable[Job]) -> list[Job]:
@@ -182,28 +234,29 @@ def lacks(
     wanted: Collection[str] | None = None,
 ) -> dict[str, Lack]:
     """The jobs that are not to be run for want of data, by key: those that read data that are not there, those after them, and
-    those that are idle since every job that would read their result is one of these.
+    those that are not needed since every job that would read their result is one of these.
 
     jobs: in order, each behind those it is `after`. records: one that is done lacks nothing, and goes on wanting the jobs before
     it. wanted: keys of jobs that are wanted for their own sake, whatever comes after them; None for those that no other is after.
     """
-    found: dict[str, Lack] = {}
+    lacking: dict[str, Lack] = {}
     done = {job.key for job in jobs if _done(records.get(job.key)) is not None}
     for job in jobs:
-        needs = [*job.needs, *(name for key in job.after if key in found for name in found[key].names)]
+        needs = [*job.needs, *(name for key in job.after if key in lacking for name in lacking[key].names)]
         absent = tuple(dict.fromkeys(name for name in needs if name in missing))
         if absent and job.key not in done:
-            found[job.key] = Lack(absent)
+            lacking[job.key] = Lack(absent)
     kept = ends(jobs) if wanted is None else wanted
     readers: dict[str, list[str]] = {}
     for job in reversed(jobs):  # those that read a job's result come before it
-        own = readers.get(job.key, [])[::-1]
-        settled = job.key in found or job.key in done or job.key in kept
-        if own and not settled and all(key in found for key in own):
-            found[job.key] = Lack(tuple(dict.fromkeys(name for key in own for name in found[key].names)), idle=True)
+        its_readers = readers.get(job.key, [])[::-1]
+        settled = job.key in lacking or job.key in done or job.key in kept
+        if its_readers and not settled and all(key in lacking for key in its_readers):
+            names = (name for key in its_readers for name in lacking[key].names)
+            lacking[job.key] = Lack(tuple(dict.fromkeys(names)), not_needed=True)
         for key in job.after:
             readers.setdefault(key, []).append(job.key)
-    return found
+    return lacking
 
 
 def read_records(folder: str | Path, jobs: Iterable[Job]) -> dict[str, Record]:
@@ -227,21 +280,3 @@ def read_records(folder: str | Path, jobs: Iterable[Job]) -> dict[str, Record]:
 
 def _done(record: Record | None) -> Record | None:
     return record if record is not None and record.state == "done" else None
-
-
-def _without_running(job: Job, record: Record | None, outcomes: Mapping[str, Outcome], folder: Path) -> Outcome | None:
-    """What is known of a job that has its data without running it: done before, or to be skipped; None where it is to run, or to
-    wait."""
-    done = _done(record)
-    before = {key: outcomes[key] for key in job.after if key in outcomes}
-    for key, outcome in before.items():
-        if outcome.state != "done":
-            return Outcome("skipped", None, f"{key} {outcome.state}: {outcome.reason.strip().splitlines()[-1]}")
-    if done is not None and len(before) == len(job.after):
-        changed = done.made_of_others({key: outcome.result for key, outcome in before.items()})
-        if changed:
-            file = folder / "jobs" / f"{job.key}.json"
-            reason = f"it was done with other results of {', '.join(changed)}: remove {file} to do it again"
-            return Outcome("failed", None, reason)
-        return Outcome("done", done.result, "", done)
-    return None

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from relevit.experiments.filled import Finding
+from relevit.experiments.claims import Finding
 from relevit.statistics.multiple_testing import holm
-
-if TYPE_CHECKING:
-    from relevit.experiments.grids import Contrast
 
 LEVEL = 0.05
 SETTLED = ("holds", "does not hold")
 
 
 @dataclass(frozen=True)
-class Standing:
+class AfterHolm:
     """A claim in its family. p: Holm's, of its comparison; None where it was not tested. stays: whether its verdict is settled after
     the correction, too; None where it is not settled before. counted: the experiment where its comparison counts; "" for itself."""
 
@@ -31,7 +27,7 @@ class Family:
     """standings: of each experiment's claims, in their order. stated: how many claims; different: how many comparisons they are;
     tested: how many of these have a p; settled: by their own intervals; stay: after the correction."""
 
-    standings: Mapping[str, Sequence[Standing]]
+    standings: Mapping[str, Sequence[AfterHolm]]
     stated: int
     different: int
     tested: int
@@ -54,12 +50,6 @@ class Family:
         )
 
 
-def hypothesis(test: str, claim: Contrast) -> str:
-    """What a declared claim tests, so that the same comparison is known again in other experiments."""
-    expects = f"same within {claim.margin:g}" if claim.expects == "same" else claim.expects
-    return f"{test}: {claim.arm} less {claim.against}, {claim.on}, {claim.group}, {claim.figure}, {expects}"
-
-
 def family(findings: Mapping[str, Sequence[Finding]]) -> Family:
     """All claims of a page, by experiment.
 
@@ -68,34 +58,35 @@ def family(findings: Mapping[str, Sequence[Finding]]) -> Family:
     that is below 0.05 and its verdict is the same. Claims that were not tested are not in the family.
     """
     alike: dict[object, list[tuple[str, Finding]]] = {}
-    for name, own in findings.items():
-        for finding in own:
-            alike.setdefault(_identity(finding), []).append((name, finding))
-    counts: dict[object, tuple[str, Finding]] = {}
-    for key, several in alike.items():
-        tested = [each for each in several if each[1].p is not None]
+    for name, several in findings.items():
+        for finding in several:
+            alike.setdefault(_comparison(finding), []).append((name, finding))
+    counting: dict[object, tuple[str, Finding]] = {}
+    for comparison, repeats in alike.items():
+        tested = [(name, finding) for name, finding in repeats if finding.p is not None]
         if tested:
-            counts[key] = max(tested, key=lambda each: each[1].seeds)  # of equals the first
-    adjusted = dict(zip(counts, holm([found.p or 0.0 for _, found in counts.values()]), strict=True))
+            counting[comparison] = max(tested, key=lambda repeat: repeat[1].count)  # of equals the first
+    adjusted = dict(zip(counting, holm([finding.p or 0.0 for _, finding in counting.values()]), strict=True))
 
-    def standing(finding: Finding) -> Standing:
-        key = _identity(finding)
-        if key not in counts or finding.p is None:
-            return Standing()
-        where, first = counts[key]
-        stays = adjusted[key] < LEVEL and finding.verdict == first.verdict if finding.verdict in SETTLED else None
-        return Standing(adjusted[key], stays, "" if first is finding else where)
+    def after_holm(finding: Finding) -> AfterHolm:
+        comparison = _comparison(finding)
+        if comparison not in counting or finding.p is None:
+            return AfterHolm()
+        where, first = counting[comparison]
+        same = adjusted[comparison] < LEVEL and finding.verdict == first.verdict
+        stays = same if finding.verdict in SETTLED else None
+        return AfterHolm(adjusted[comparison], stays, "" if first is finding else where)
 
-    settled = [key for key, (_, finding) in counts.items() if finding.verdict in SETTLED]
+    settled = [comparison for comparison, (_, finding) in counting.items() if finding.verdict in SETTLED]
     return Family(
-        {name: [standing(finding) for finding in own] for name, own in findings.items()},
-        stated=sum(len(own) for own in findings.values()),
+        {name: [after_holm(finding) for finding in several] for name, several in findings.items()},
+        stated=sum(len(several) for several in findings.values()),
         different=len(alike),
-        tested=len(counts),
+        tested=len(counting),
         settled=len(settled),
-        stay=sum(adjusted[key] < LEVEL for key in settled),
+        stay=sum(adjusted[comparison] < LEVEL for comparison in settled),
     )
 
 
-def _identity(finding: Finding) -> object:
+def _comparison(finding: Finding) -> object:
     return finding.hypothesis or (finding.says, finding.compared)

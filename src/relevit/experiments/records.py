@@ -8,8 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -92,33 +91,6 @@ def differences(record: Record, job: Job) -> list[str]:
 
 def _digest(result: Any) -> str:
     return hashlib.blake2b(json.dumps(result, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """A context in which no other program runs jobs in `folder`. The system lifts the lock of a program that was killed.
-    Where there is no flock(2) (Windows), nothing is locked."""
-    file = folder / "jobs" / ".lock"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(f"{file.parent} cannot be written ({error.strerror}): name another output folder") from error
-    try:
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another program is running jobs in {folder}: wait until it ends, or name another output folder"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from relevit.data.builtin.digits import CLASSES, TEST_SETS, test_set
+from relevit.data.builtin.digits import CLASSES, TEST_SETS, Pictures, test_set
 from relevit.data.listing import Column
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
@@ -30,14 +30,18 @@ def builtin_sets(spec: str) -> dict[str, Callable[[], ImageSet]] | None:
     return {f"{BUILTIN}/{name}": partial(builtin_set, name) for name in ([wanted] if wanted else TEST_SETS)}
 
 
-def builtin_set(name: str) -> ImageSet:
-    """A test set of the built-in benchmark, masks included: one picture of each test object (800)."""
-    pictures = test_set(name, "test", 1)
+def builtin_set(name: str, views: int = 1) -> ImageSet:
+    """A test set of the built-in benchmark, masks included: `views` (1 to 3) pictures of each test object (800)."""
+    return of_pictures(test_set(name, "test", views))
+
+
+def of_pictures(pictures: Pictures) -> ImageSet:
+    """Drawn pictures with the names of their classes."""
     labels = [int(label) for label in pictures.labels]
     return ImageSet(
-        f"{BUILTIN}/{name}",
+        f"{BUILTIN}/{pictures.name}",
         pictures.__getitem__,
-        [f"{name}/{number:05d}" for number in range(len(pictures))],
+        [f"{pictures.name}/{number:05d}" for number in range(len(pictures))],
         groups=Column(CLASSES, labels),
         labels=labels,
         objects=[str(number) for number in pictures.objects],

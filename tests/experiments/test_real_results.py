@@ -3,94 +3,123 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from hit_rows import write_hits
 from real_tree import TRAINING
-from relevit.experiments.filled import MEASURED, Data, Filled, Row
+from relevit.experiments.arms import BASELINES, OURS, REAL_ABLATION
+from relevit.experiments.experiment import Claim, Design, Run
 from relevit.experiments.jobs import Outcome
-from relevit.experiments.page import column, kind, title
+from relevit.experiments.page import kind
+from relevit.experiments.paper import PAPER
+from relevit.experiments.plan import Data, DesignPlan
 from relevit.experiments.published import FOLDER
-from relevit.experiments.real.declared import ABLATION, BASELINES, OURS, REAL
-from relevit.experiments.real.measured_tables import MeasurementPlan
-from relevit.experiments.real.models import PAPER_MODELS, chosen_models
-from relevit.experiments.real.places import GTSEGS, IMAGENET_S
-from relevit.experiments.real.tables import AccuracyPlan
-from relevit.experiments.real.variants import default_split, evaluation_key, measurement_key
+from relevit.experiments.results import MEASURED, Cell, Results
+from relevit.experiments.sources.models import PAPER_MODELS, PaperModel, chosen_models
+from relevit.experiments.sources.places import GTSEGS, IMAGENET_S
+from relevit.experiments.sources.real import USUAL, Real, evaluation_key, measurement_key, split_key
+from relevit.experiments.words import column, title
+from relevit.statistics.estimate import Estimate
 
+REAL = {name: row.real for name, row in PAPER.items() if isinstance(row.real, DesignPlan)}
+TUNED = Run(OURS, 0)
 HITS = {  # of 7 images: 3 of n01443537, 2 of n01498041, 2 of n03445777
     "before": ("1001000", "1111000"),
     "after": ("1011001", "1111011"),
     "other": ("0001110", "0011110"),
 }
-BY_WNID = [["n01443537", [1], 3], ["n01498041", [6], 2], ["n03445777", [574], 2]]
-BY_INDEX = [["goldfish", [1], 3], ["ray", [6, 7], 2], ["ball", [574], 2]]
+Classes = list[tuple[str, tuple[int, ...], int]]  # name, right classes, images
+BY_WNID: Classes = [("n01443537", (1,), 3), ("n01498041", (6,), 2), ("n03445777", (574,), 2)]
+BY_INDEX: Classes = [("goldfish", (1,), 3), ("ray", (6, 7), 2), ("ball", (574,), 2)]
 MODELS = chosen_models(["ViT-B", "DeiT-B"])
 
 
-def bits(text: str) -> str:
-    return "".join(f"{int(text[i : i + 8].ljust(8, '0'), 2):02x}" for i in range(0, len(text), 8))
+class Made:
+    """Evaluations that a test makes up, and their outcomes by key."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.outcomes = out, dict[str, Outcome]()
+
+    def add(self, model: PaperModel, run: Run | None, benchmark: str, which: str, classes: Classes = BY_WNID) -> None:
+        key = evaluation_key(model, run, benchmark)
+        hit1, hit5 = ([digit == "1" for digit in text] for text in HITS[which])
+        names = [name for name, _, count in classes for _ in range(count)]
+        right = [own for _, own, count in classes for _ in range(count)]
+        write_hits(self.out, key, benchmark, hit1, hit5, names, right)
+        self.outcomes[key] = Outcome("done", {"images": 7})
 
 
-def done(which: str, classes: list[Any] = BY_WNID) -> Outcome:
-    first, five = HITS[which]
-    return Outcome("done", {"images": 7, "hits": {"r1": bits(first), "r5": bits(five)}, "classes": classes})
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path)
+
+
+def plan_of(design: Design) -> DesignPlan:
+    return DesignPlan(design, Real())
 
 
 def share(which: str, figure: int = 0, images: range = range(7)) -> float:
     return 100 * sum(HITS[which][figure][i] == "1" for i in images) / len(images)
 
 
-def filled(
-    own: AccuracyPlan, data: Data, given: Mapping[str, Outcome], set_a: tuple[str, ...] = TRAINING[:1]
-) -> Filled:
+def filled(own: DesignPlan, data: Data, made: Made, set_a: tuple[str, ...] = TRAINING[:1]) -> Results:
     """Everything that is not given was not run."""
     outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)}
-    outcomes[default_split(data)] = Outcome("done", {"set_a": list(set_a)})
-    assert set(given) <= set(outcomes)
-    return own.fill(outcomes | dict(given), data)
+    outcomes[split_key(USUAL, data)] = Outcome("done", {"set_a": list(set_a)})
+    assert set(made.outcomes) <= set(outcomes)
+    return own.results(outcomes | made.outcomes, data, made.out)
 
 
-def by_name(found: Filled, figure: str = "r1", group: str = "all", col: str = "imagenet") -> dict[str, Row]:
-    return {row.row: row for row in found.rows if (row.figure, row.group, row.column) == (figure, group, col)}
+def by_name(found: Results, figure: str = "r1", group: str = "all", col: str = "imagenet") -> dict[str, Cell]:
+    return {cell.row: cell for cell in found.cells if (cell.figure, cell.group, cell.column) == (figure, group, col)}
 
 
-def test_accuracies_and_changes_by_hand() -> None:
-    own = AccuracyPlan((OURS,), ("imagenet", "imagenet-a"), ("r1", "r5"), table=1, averages=True)
+def ours(cell: Cell) -> float:
+    assert cell.ours is not None
+    return cell.ours.value
+
+
+def moved(cell: Cell) -> float:
+    assert cell.change is not None
+    return cell.change.value
+
+
+def test_accuracies_and_changes_by_hand(made: Made) -> None:
+    claim = Claim("ours gains on imagenet-a, averaged over the models", "ours", "original", "imagenet-a", margin=0.0)
+    sets, figures = ("imagenet", "imagenet-a"), ("r1", "r5")
+    own = plan_of(Design((OURS,), sets, (claim,), figures=figures, table=1, averages=True))
     data = Data("/data", models=MODELS)
     vit, deit = MODELS
-    given = {
-        evaluation_key(vit, None, "imagenet"): done("before"),
-        evaluation_key(vit, OURS, "imagenet"): done("after"),
-        evaluation_key(deit, None, "imagenet"): done("before"),
-        evaluation_key(deit, OURS, "imagenet"): done("other"),
-        evaluation_key(vit, None, "imagenet-a"): done("other"),
-        evaluation_key(vit, OURS, "imagenet-a"): done("before"),
-        evaluation_key(deit, None, "imagenet-a"): done("other"),
-    }
-    found = filled(own, data, given)
+    made.add(vit, None, "imagenet", "before")
+    made.add(vit, TUNED, "imagenet", "after")
+    made.add(deit, None, "imagenet", "before")
+    made.add(deit, TUNED, "imagenet", "other")
+    made.add(vit, None, "imagenet-a", "other")
+    made.add(vit, TUNED, "imagenet-a", "before")
+    made.add(deit, None, "imagenet-a", "other")
+    found = filled(own, data, made)
     for figure, number in (("r1", 0), ("r5", 1)):
-        rows = by_name(found, figure)
-        assert rows["ViT-B original"].ours == pytest.approx(share("before", number))
-        assert rows["ViT-B original"].change is None
-        assert rows["ViT-B ours"].ours == pytest.approx(share("after", number))
+        cells = by_name(found, figure)
+        assert ours(cells["ViT-B original"]) == pytest.approx(share("before", number))
+        assert cells["ViT-B original"].change is None
+        assert ours(cells["ViT-B ours"]) == pytest.approx(share("after", number))
         moves = [share(which, number) - share("before", number) for which in ("after", "other")]
-        assert rows["ViT-B ours"].change == pytest.approx(moves[0])
-        assert rows["DeiT-B ours"].change == pytest.approx(moves[1])
-        low, high = rows["ViT-B ours"].change_low, rows["ViT-B ours"].change_high
-        assert low is not None and high is not None and low <= moves[0] <= high
-        mean = rows["average change, ours"]
-        assert mean.ours == pytest.approx(sum(moves) / 2)
-    assert rows["ViT-B ours"].low < rows["ViT-B ours"].ours < rows["ViT-B ours"].high  # type: ignore[operator]
+        assert moved(cells["ViT-B ours"]) == pytest.approx(moves[0])
+        assert moved(cells["DeiT-B ours"]) == pytest.approx(moves[1])
+        change = cells["ViT-B ours"].change
+        assert change is not None and change.low <= moves[0] <= change.high and change.low < change.high
+        assert ours(cells["average change, ours"]) == pytest.approx(sum(moves) / 2)
+    estimate = cells["ViT-B ours"].ours
+    assert estimate is not None and estimate.low < estimate.value < estimate.high
 
     # Of one model alone: no claim, and the published average is that model's.
     only = by_name(found, col="imagenet-a")
-    assert only["average change, ours"].ours == pytest.approx(share("before") - share("other"))
+    assert ours(only["average change, ours"]) == pytest.approx(share("before") - share("other"))
     assert only["average change, ours"].published == pytest.approx(24.1 - 16.0)
     assert only["DeiT-B ours"].state == "not run" and only["DeiT-B ours"].ours is None
     assert only["DeiT-B ours"].published == 17.2
@@ -99,34 +128,30 @@ def test_accuracies_and_changes_by_hand() -> None:
     assert by_name(found)["average change, ours"].published == pytest.approx(((80.3 - 81.5) + (80.5 - 80.8)) / 2)
 
 
-def test_nothing_published_gets_into_what_was_measured() -> None:
+def test_nothing_published_gets_into_what_was_measured(tmp_path: Path) -> None:
     for name in ("table1", "table2", "table3", "table4", "appendix_j"):
         data = Data("/data", models=PAPER_MODELS, found={IMAGENET_S: "/s"})
         outcomes = {job.key: Outcome("failed", reason="Traceback\nit broke") for job in REAL[name].jobs(data)}
-        found = REAL[name].fill(outcomes, data)
-        assert any(row.published is not None for row in found.rows)
-        assert all(row.ours is row.low is row.change is None for row in found.rows)
-        assert {row.state for row in found.rows} == {"it broke"}
-        assert all(finding.verdict == "not run" and finding.mean is None for finding in found.findings)
-        assert not found.runs
+        found = REAL[name].results(outcomes, data, tmp_path)
+        assert any(cell.published is not None for cell in found.cells)
+        assert all(cell.ours is cell.change is None for cell in found.cells)
+        assert {cell.state for cell in found.cells} == {"it broke"}
+        assert all(finding.verdict == "not run" and finding.difference is None for finding in found.findings)
+        assert all(value.estimate is None for value in found.values)
         own = Data("/data", models=chosen_models(["mine=vit_tiny_patch16_224"]), found={IMAGENET_S: "/s"})
         outcomes = {job.key: Outcome("skipped", reason="no") for job in REAL[name].jobs(own)}
-        assert all(row.published is None for row in REAL[name].fill(outcomes, own).rows)
+        assert all(cell.published is None for cell in REAL[name].results(outcomes, own, tmp_path).cells)
 
 
 @pytest.mark.parametrize(("table", "columns"), [(1, 12), (2, 6), (3, 3), (4, 9)])
-def test_every_published_cell_stands_beside_its_row(table: int, columns: int) -> None:
+def test_every_published_cell_stands_beside_its_row(table: int, columns: int, tmp_path: Path) -> None:
     """From the CSV itself: rows by the words of our tables."""
-    words = {
-        (variant.published[0], variant.published[1]): variant.name
-        for variant in (*BASELINES, *ABLATION)
-        if variant.published
-    }
+    words = {(arm.published[0], arm.published[1]): arm.name for arm in (*BASELINES, *REAL_ABLATION) if arm.published}
     words[("original", "none")] = "original"
     own = REAL[f"table{table}"]
     data = Data("/data", models=PAPER_MODELS, found={IMAGENET_S: "/s"})
     outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)}
-    rows = {(row.row, row.column, row.figure): row for row in own.fill(outcomes, data).rows}
+    rows = {(row.row, row.column, row.figure): row for row in own.results(outcomes, data, tmp_path).cells}
     beside = {key: row.published for key, row in rows.items() if "average" not in key[0]}
     seen = 0
     with open(FOLDER / f"table{table}.csv", newline="") as file:
@@ -144,101 +169,103 @@ def test_every_published_cell_stands_beside_its_row(table: int, columns: int) ->
     assert all(value is None for value in beside.values()), "published figures that the paper does not have"
 
 
-OWN_CLASS = [["n01443537", [574], 3], ["n01498041", [6, 574], 2], ["n03445777", [1, 574], 2]]  # others are right, too
+OWN_CLASS: Classes = [
+    ("n01443537", (574,), 3),
+    ("n01498041", (6, 574), 2),
+    ("n03445777", (1, 574), 2),
+]  # others are right, too
 
 
 @pytest.mark.parametrize("classes", [BY_WNID, BY_INDEX, OWN_CLASS])
-def test_classes_of_the_samples_against_the_rest(classes: list[Any]) -> None:
+def test_classes_of_the_samples_against_the_rest(classes: Classes, made: Made) -> None:
     """Of 7 images the first 3 and the next 2 are of set A; by name, or by the index of the first right class."""
-    own = AccuracyPlan((OURS,), ("imagenet",), ("r1",), ("all", "set_a", "rest"))
+    own = plan_of(Design((OURS,), ("imagenet",), groups=("all", "set_a", "rest")))
     (model,) = chosen_models(["ViT-B"])
     data = Data("/data", models=(model,))
-    given = {
-        evaluation_key(model, None, "imagenet"): done("before", classes),
-        evaluation_key(model, OURS, "imagenet"): done("after", classes),
-    }
-    found = filled(own, data, given, ("n01443537", "n01498041"))
+    made.add(model, None, "imagenet", "before", classes)
+    made.add(model, TUNED, "imagenet", "after", classes)
+    found = filled(own, data, made, ("n01443537", "n01498041"))
     for group, images in (("all", range(7)), ("set_a", range(5)), ("rest", range(5, 7))):
-        row = by_name(found, group=group)["ViT-B ours"]
-        assert row.ours == pytest.approx(share("after", 0, images))
-        assert row.change == pytest.approx(share("after", 0, images) - share("before", 0, images))
-    none = filled(own, data, given, ("n02123045",))
+        cell = by_name(found, group=group)["ViT-B ours"]
+        assert ours(cell) == pytest.approx(share("after", 0, images))
+        assert moved(cell) == pytest.approx(share("after", 0, images) - share("before", 0, images))
+    none = filled(own, data, made, ("n02123045",))
     assert by_name(none, group="set_a")["ViT-B ours"].state == "no image of these classes"
-    outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)} | given
-    unknown = own.fill(outcomes, data)  # the choice of samples was not made
+    outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)} | made.outcomes
+    unknown = own.results(outcomes, data, made.out)  # the choice of samples was not made
     assert by_name(unknown, group="rest")["ViT-B ours"].state == "the classes of set A are not known"
 
 
-def test_a_spread_is_over_runs() -> None:
+def test_a_spread_is_over_runs(made: Made) -> None:
     own = REAL["appendix_f"]
-    assert isinstance(own, AccuracyPlan)
     (model,) = chosen_models(["ViT-B"])
     data = Data("/data", models=(model,))
-    names = own.spread["ours, over choices of classes"] if own.spread else ()
-    variants = [variant for name in names for variant in own.variants if variant.name == name]
     which = ("after", "other", "before")
-    given = {evaluation_key(model, v, "imagenet"): done(w) for v, w in zip(variants, which, strict=True)}
-    given[evaluation_key(model, None, "imagenet")] = done("before")
-    found = filled(own, data, given)
-    row = by_name(found)["ViT-B ours, over choices of classes"]
+    for run, name in zip(own.design.runs()["ours, over choices of classes"], which, strict=True):
+        made.add(model, run, "imagenet", name)
+    made.add(model, None, "imagenet", "before")
+    found = filled(own, data, made)
+    cell = by_name(found)["ViT-B ours, over choices of classes"]
     values = [share(name) for name in which]
     mean = sum(values) / 3
     half = 4.302652729911275 * (sum((v - mean) ** 2 for v in values) / 2) ** 0.5 / 3**0.5  # t of 2 degrees of freedom
-    assert row.seeds == 3 and row.ours == pytest.approx(mean)
-    assert (row.low, row.high) == (pytest.approx(mean - half), pytest.approx(mean + half))
-    assert row.change == pytest.approx(mean - share("before"))
-    assert [run["value"] for run in found.runs if run["set"] == "imagenet"] == [pytest.approx(v) for v in values]
+    assert cell.seeds == 3 and ours(cell) == pytest.approx(mean) and cell.ours is not None
+    assert (cell.ours.low, cell.ours.high) == (pytest.approx(mean - half), pytest.approx(mean + half))
+    assert moved(cell) == pytest.approx(mean - share("before"))
+    runs = [v.estimate.value for v in found.values if v.set == "imagenet" and v.row != "original" and v.estimate]
+    assert runs == [pytest.approx(v) for v in values]
     assert by_name(found)["ViT-B ours, over samples and seeds"].state == "not run"
 
 
-def test_a_spread_is_over_as_many_runs_as_are_asked_for() -> None:
+def test_a_spread_is_over_as_many_runs_as_are_asked_for(made: Made) -> None:
     own = REAL["appendix_f"]
     models = chosen_models(["ViT-B"])
     for seeds, expected in ((None, 3), (2, 2), (7, 3)):
         data = Data("/data", models=models, seeds=seeds, found={IMAGENET_S: "/s"})
         trained = [job.key for job in own.jobs(data) if job.function.endswith(":train")]
         assert len(trained) == 2 * expected  # of samples and seeds, and of choices of classes
-        rows = filled(own, data, {}).rows
-        assert {row.row for row in rows} == {"ViT-B original", *(f"ViT-B {name}" for name in own.spread)}  # type: ignore[attr-defined]
+        cells = filled(own, data, made).cells
+        assert {cell.row for cell in cells} == {"ViT-B original", *(f"ViT-B {name}" for name in own.design.runs())}
     only = replace(data, seeds=1)
-    given = {job.key: done("after") for job in own.jobs(only) if job.key.endswith("-on-imagenet")}
-    assert len(given) == 3
-    assert by_name(filled(own, only, given))["ViT-B ours, over choices of classes"].ours == pytest.approx(
-        share("after")
-    )
+    for run in (None, *(runs[0] for runs in own.design.runs().values())):
+        made.add(models[0], run, "imagenet", "after")
+    assert len([job for job in own.jobs(only) if job.key.endswith("-on-imagenet")]) == 3 == len(made.outcomes)
+    cell = by_name(filled(own, only, made))["ViT-B ours, over choices of classes"]
+    assert ours(cell) == pytest.approx(share("after"))
 
 
-def test_figures_of_tests() -> None:
+def test_figures_of_tests(tmp_path: Path) -> None:
     own = REAL["table3"]
-    assert isinstance(own, MeasurementPlan)
     (model,) = chosen_models(["AR-S"])
     data = Data("/data", models=(model,))
+    assert own.design.sets == (GTSEGS,)
     outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)}
-    before, after = (measurement_key(model, variant, "segmentation", GTSEGS) for variant in (None, OURS))
+    before, after = (measurement_key(own.design, model, run) for run in (None, TUNED))
     outcomes[before] = Outcome("done", {"pixel_accuracy": 70.0, "miou": 50.5})
     outcomes[after] = Outcome("done", {"pixel_accuracy": 81.5, "miou": 66.0, "map": 87.0})
-    rows = {(row.row, row.column): row for row in own.fill(outcomes, data).rows}
-    assert rows["AR-S ours", "miou"].ours == 66.0 and rows["AR-S ours", "miou"].change == 15.5
-    assert rows["AR-S ours", "miou"].published == 67.7 and rows["AR-S original", "miou"].published == 57.7
-    assert rows["AR-S original", "map"].state == "segmentation gave no number here"
-    assert rows["AR-S ours", "map"].ours == 87.0 and rows["AR-S ours", "map"].change is None
+    cells = {(cell.row, cell.column): cell for cell in own.results(outcomes, data, tmp_path).cells}
+    assert ours(cells["AR-S ours", "miou"]) == 66.0 and moved(cells["AR-S ours", "miou"]) == 15.5
+    assert cells["AR-S ours", "miou"].published == 67.7 and cells["AR-S original", "miou"].published == 57.7
+    assert cells["AR-S original", "map"].state == "segmentation gave no number here"
+    assert ours(cells["AR-S ours", "map"]) == 87.0 and cells["AR-S ours", "map"].change is None
 
 
-def test_claims_of_two_groups_of_classes() -> None:
+def test_claims_of_two_groups_of_classes(made: Made) -> None:
     """Figure 4 over two models: a claim for each group, with the t test's p over the models."""
     own = REAL["figure4"]
-    assert isinstance(own, AccuracyPlan)
     data = Data("/data", models=MODELS)
     which = {MODELS[0]: ("before", "after"), MODELS[1]: ("other", "before")}
-    given = {evaluation_key(model, None, "objectnet"): done(before) for model, (before, _) in which.items()}
-    given |= {evaluation_key(model, OURS, "objectnet"): done(after) for model, (_, after) in which.items()}
-    found = filled(own, data, given, ("n01443537", "n01498041"))
+    for model, (before, after) in which.items():
+        made.add(model, None, "objectnet", before)
+        made.add(model, TUNED, "objectnet", after)
+    found = filled(own, data, made, ("n01443537", "n01498041"))
     assert len(found.findings) == 2 * 7  # of nine sets, ImageNet and -v2 are none that it should gain on
     claims = {finding.says: finding for finding in found.findings if finding.verdict != "not run"}
     for says, images in (("classes of set A", range(5)), ("other classes", range(5, 7))):
         claim = claims.pop(f"ours gains on objectnet, averaged over the models, {says}")
         moves = [share(after, 0, images) - share(before, 0, images) for before, after in which.values()]
-        assert claim.mean == pytest.approx(np.mean(moves)) and claim.seeds == 2
+        assert claim.difference is not None
+        assert claim.difference.value == pytest.approx(np.mean(moves)) and claim.count == 2
         assert claim.p == pytest.approx(stats.ttest_1samp(moves, 0.0).pvalue)
         assert claim.compared == f"ours less original, objectnet, R@1, {says}"
         assert claim.hypothesis.endswith("over DeiT-B, ViT-B")
@@ -246,15 +273,14 @@ def test_claims_of_two_groups_of_classes() -> None:
     assert len({finding.hypothesis for finding in found.findings}) == 14
     # A cell without a figure says what lacks; where all was measured, that no image is of these classes.
     assert by_name(found, group="rest", col="imagenet")["average change, ours"].state == "not run"
-    none = filled(own, data, given, ("n02123045",))
-    row = by_name(none, group="set_a", col="objectnet")["average change, ours"]
-    assert row.state == "no model was measured before and after"
+    none = filled(own, data, made, ("n02123045",))
+    cell = by_name(none, group="set_a", col="objectnet")["average change, ours"]
+    assert cell.state == "no model was measured before and after"
 
 
 def protocol(name: str, *models: str) -> str:
     data = Data("/data", models=chosen_models(models), found={IMAGENET_S: "/s"})
-    outcomes = {job.key: Outcome("skipped", reason="not run") for job in REAL[name].jobs(data)}
-    return REAL[name].fill(outcomes, data).protocol
+    return REAL[name].of_values([], data).protocol
 
 
 def test_tables_say_what_their_intervals_are_of() -> None:
@@ -299,8 +325,9 @@ def test_words_of_the_page() -> None:
 
 
 def test_colours_of_changes() -> None:
-    def row(low: float, high: float, seeds: int) -> Row:
-        return Row("a", "b", ours=1.0, state=MEASURED, change=1.0, change_low=low, change_high=high, seeds=seeds)
+    def row(low: float, high: float, seeds: int) -> Cell:
+        change = Estimate(1.0, low, high, seeds or 7, "seeds" if seeds else "images")
+        return Cell("a", "b", ours=Estimate(1.0, 1.0, 1.0, 1, "seeds"), state=MEASURED, change=change)
 
     assert kind(row(0.5, 2, 0)) == "better" and kind(row(-2, -1, 0)) == "worse"  # over images
     assert kind(row(-1, 2, 0)) == "open" and kind(row(0.5, 2, 3)) == "better"

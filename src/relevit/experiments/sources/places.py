@@ -8,7 +8,7 @@ from pathlib import Path
 
 from relevit.data.benchmarks import BENCHMARKS, find_benchmarks
 from relevit.errors import UserError
-from relevit.experiments.real.models import PaperModel, files_of
+from relevit.experiments.sources.models import PaperModel, files_of
 from relevit.files import atomic_write
 
 IMAGENET_S, TRAIN, GTSEGS, PUBLISHED_MASKS, NEIGHBOURS = (

@@ -15,13 +15,14 @@ from relevit import cli
 from relevit.errors import UserError
 from relevit.evaluation import read_predictions
 from relevit.experiments.engines import resolve
-from relevit.experiments.filled import MEASURED, Data
 from relevit.experiments.jobs import Job, in_order
-from relevit.experiments.real.declared import REAL
-from relevit.experiments.real.models import PAPER_MODELS, chosen_models
-from relevit.experiments.real.places import GTSEGS, IMAGENET_S, NEIGHBOURS, PUBLISHED_MASKS, TRAIN, find_places
-from relevit.experiments.table import EXPERIMENTS
+from relevit.experiments.paper import PAPER
+from relevit.experiments.plan import Data
+from relevit.experiments.results import MEASURED
+from relevit.experiments.sources.models import PAPER_MODELS, chosen_models
+from relevit.experiments.sources.places import GTSEGS, IMAGENET_S, NEIGHBOURS, PUBLISHED_MASKS, TRAIN, find_places
 
+REAL = {name: row.real for name, row in PAPER.items() if row.real is not None}
 RECIPES = Path(__file__).parents[2] / "recipes"
 LARGE_WEIGHTS = "jx_vit_large_p16_224-4ee7a4dc.pth"
 
@@ -137,8 +138,7 @@ def test_jobs_fit_together(found: Mapping[str, str]) -> None:
             assert job.seconds > 0 and json.loads(json.dumps(job.arguments)) == job.arguments
             assert callable(resolve(job.function))
             assert all(need in sets or need.startswith("weights of ViT-L") for need in job.needs), job
-    assert set(REAL) <= set(EXPERIMENTS)
-    assert all(name in REAL for name in EXPERIMENTS if EXPERIMENTS[name].where != "not in the paper")
+    assert all(name in REAL for name in PAPER if PAPER[name].where != "not in the paper")
 
 
 def find_names() -> set[str]:

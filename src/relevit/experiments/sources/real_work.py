@@ -3,13 +3,22 @@ interrupted job goes on where it was."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isfinite
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import nn
+
+from relevit.data.annotations.convert import convert_masks
+from relevit.data.manifest import TRAINING, write_manifest
+from relevit.data.splits import paper_split
 from relevit.errors import UserError
-from relevit.experiments.real.places import (
+from relevit.evaluation.frozen.linear_probe import train_linear_probe
+from relevit.evaluation.measurements import measurement
+from relevit.evaluation.open_measured import open_data
+from relevit.experiments.sources import work
+from relevit.experiments.sources.places import (
     GTSEGS,
     IMAGENET_S,
     NEIGHBOURS,
@@ -20,16 +29,18 @@ from relevit.experiments.real.places import (
     open_set,
     weights_path,
 )
-
-if TYPE_CHECKING:
-    from torch import nn
+from relevit.files import atomic_folder
+from relevit.images import list_images
+from relevit.masking.run.mask_run import make_masks
+from relevit.models.loading import data_config, is_checkpoint, load
+from relevit.models.view import evaluation_view
+from relevit.training.loop import finetune
 
 CANDIDATES = 10  # pictures of each class that get automatic masks, where there are no annotated ones to go by
 
 
 def annotated_masks(protocol: str, folder: Path) -> dict[str, Any]:
     """ImageNet-S in our own layout, in OUT/masks/annotated. In the protocol `paper` ignored pixels count as background."""
-    from relevit.data.annotations.convert import convert_masks
 
     out = folder / "masks" / "annotated"
     if not out.exists():  # written in one step
@@ -43,9 +54,6 @@ def annotated_masks(protocol: str, folder: Path) -> dict[str, Any]:
 def automatic_masks(backbone: str, size: int | None, folder: Path) -> dict[str, Any]:
     """TokenCut's masks in OUT/masks/automatic: those as published where they are there, else made by the backbone of the protocol,
     of the pictures that have annotated masks, or of the first pictures of each class."""
-    from relevit.data.annotations.convert import convert_masks
-    from relevit.masking.run.mask_run import make_masks
-    from relevit.models.loading import load
 
     out = folder / "masks" / "automatic"
     if has(folder, PUBLISHED_MASKS):
@@ -75,8 +83,6 @@ def samples(
     folder: Path,
 ) -> dict[str, Any]:
     """The paper's split of the masks, or another choice by seed, in OUT/splits/NAME.csv."""
-    from relevit.data.manifest import TRAINING, write_manifest
-    from relevit.data.splits import paper_split
 
     root = folder / "masks" / masks
     least = 520 if masks == "automatic" else None
@@ -115,7 +121,6 @@ def train(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One fine-tuning, in OUT/runs/NAME; its best checkpoint is what is measured."""
-    from relevit.training.loop import finetune
 
     root = folder / "masks" / masks
     ignore = root / "ignore"
@@ -147,39 +152,11 @@ def train(
 
 
 def evaluate(
-    name: str,
-    model: Mapping[str, Any],
-    run: str | None,
-    benchmark: str,
-    protocol: str,
-    folder: Path,
-    settings: Mapping[str, Any] | None = None,
+    name: str, model: Mapping[str, Any], run: str | None, benchmark: str, protocol: str, folder: Path
 ) -> dict[str, Any]:
     """R@1 and R@5 of a run's model, or of the original for run None, on a benchmark; every image's row is in OUT/evaluations/NAME."""
-    import numpy as np
-
-    from relevit.evaluation import evaluate as measure
-    from relevit.models.loading import data_config
-
-    net = _model(model, run, protocol, folder)
-    from relevit.models.view import evaluation_view
-
-    view = evaluation_view(data_config(net, protocol))
-    report = measure(
-        {"model": (net, view)},
-        {benchmark: open_set(folder, benchmark, protocol)},
-        protocol=protocol,  # type: ignore[arg-type]
-        out=folder / "evaluations" / name,
-        **dict(settings or {}),
-    )
-    rows = report.predictions[benchmark]["model"]
-    bits = {figure: np.packbits(hits).tobytes().hex() for figure, hits in (("r1", rows.hit1), ("r5", rows.hit5))}
-    return {
-        "images": len(rows.keys),
-        "unreadable": len(report.unreadable[benchmark]),
-        "hits": bits,
-        "classes": _runs_of([str(group) for group in rows.groups], rows.answers),
-    }
+    loaded = _with_view(model, run, protocol, folder)
+    return work.evaluate(loaded, {benchmark: open_set(folder, benchmark, protocol)}, name, folder, protocol)[benchmark]
 
 
 def measure(
@@ -193,45 +170,52 @@ def measure(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A test of relevit.evaluation.measurements of a run's model, or of the original: its figures by name."""
-    from relevit.data.sets import of_dataset
-    from relevit.evaluation.measurements import measure as run_test
-    from relevit.evaluation.measurements import measurement
-    from relevit.evaluation.open_measured import open_data
-    from relevit.models.loading import data_config
-    from relevit.models.view import evaluation_view
 
-    net = _model(model, run, protocol, folder)
-    view = evaluation_view(data_config(net, protocol))
-    row = measurement(test, options)
-    more: dict[str, Any] = {}
+    loaded = _with_view(model, run, protocol, folder)
+    row, more = measurement(test, options), dict[str, Any]()
     if data == GTSEGS:
-        pictures, more = open_data(row, str(data_path(folder, GTSEGS)), model=net)
+        images, more = open_data(row, str(data_path(folder, GTSEGS)), model=loaded[0])
     elif data == NEIGHBOURS:
         place = data_path(folder, NEIGHBOURS)
-        pictures, more = open_data(row, str(place / "test"), train=str(place / "train"))
+        images, more = open_data(row, str(place / "test"), train=str(place / "train"))
     else:
-        pictures = open_set(folder, data, protocol)
-    result = run_test(test, net, view, of_dataset(pictures).limited(limit), **{**(options or {}), **more})
-    return {str(figure): float(value) for figure, value in result if isinstance(value, int | float) and isfinite(value)}
+        images = open_set(folder, data, protocol)
+    return work.measure(test, loaded, images, limit, options, more)
+
+
+def effects(
+    model: Mapping[str, Any],
+    run: str,
+    variant: str,
+    benchmark: str,
+    rows_before: str,
+    rows_after: str,
+    protocol: str,
+    name: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """The page of what a fine-tuning changed on a benchmark, class by class and image by image."""
+    before, after = f"{model['name']} original", f"{model['name']} {variant}"
+    loaded = {
+        before: _with_view(model, None, protocol, folder),
+        after: _with_view(model, run, protocol, folder),
+    }
+    keys = {before: rows_before, after: rows_after}
+    return work.effects(loaded, keys, benchmark, open_set(folder, benchmark, protocol), name, folder, protocol)
 
 
 def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> dict[str, Any]:
     """A linear head for a self-supervised backbone, on ImageNet's training pictures (appendix L), in OUT/probes/NAME."""
-    from relevit.evaluation.frozen.linear_probe import train_linear_probe
-    from relevit.models.loading import data_config, is_checkpoint
-    from relevit.models.view import evaluation_view
 
     out = folder / "probes" / name
     if is_checkpoint(out):
         return {"checkpoint": True}
-    net = _on_device(_loaded(model, protocol, folder))
-    view = evaluation_view(data_config(net, protocol))
+    net, view = _viewed(_loaded(model, protocol, folder), protocol)
     return train_linear_probe(net, view, str(data_path(folder, TRAIN)), out).to_dict()
 
 
 def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
     """A model before fine-tuning."""
-    from relevit.models.loading import load
 
     if model.get("probe"):
         return load(str(folder / "probes" / model["name"]), protocol=protocol)[0]
@@ -240,7 +224,6 @@ def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module
 
 def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
     """By timm's name with its weights, with a file of weights, or from a checkpoint folder."""
-    from relevit.models.loading import load
 
     file = weights_path(folder, model["name"])
     if file is not None and Path(file).is_dir():
@@ -248,24 +231,22 @@ def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
     return load(model["architecture"], checkpoint=file, protocol=protocol)[0]
 
 
-def _model(model: Mapping[str, Any], run: str | None, protocol: str, folder: Path) -> nn.Module:
-    """The best checkpoint of a run, or the original; on the GPU if there is one."""
-    from relevit.models.loading import load
+def _with_view(model: Mapping[str, Any], run: str | None, protocol: str, folder: Path) -> tuple[nn.Module, Any]:
+    """The best checkpoint of a run, or the original, with its preprocessing."""
 
     if run is None:
-        net = original(model, protocol, folder)
-    else:
-        place = folder / "runs" / run / "best"
-        if not place.is_dir():
-            raise UserError(f"{place} is gone: remove {folder / 'jobs' / run}.json to have it made again")
-        net = load(str(place))[0]
-    return _on_device(net)
+        return _viewed(original(model, protocol, folder), protocol)
+    place = folder / "runs" / run / "best"
+    if not place.is_dir():
+        raise UserError(f"{place} is gone: remove {folder / 'jobs' / run}.json to have it made again")
+    return _viewed(load(str(place))[0], protocol)
 
 
-def _on_device(net: nn.Module) -> nn.Module:
-    import torch
+def _viewed(net: nn.Module, protocol: str) -> tuple[nn.Module, Any]:
+    """A model on the GPU if there is one, with its preprocessing."""
 
-    return net.to("cuda" if torch.cuda.is_available() else "cpu")
+    net = net.to("cuda" if torch.cuda.is_available() else "cpu")
+    return net, evaluation_view(data_config(net, protocol))  # type: ignore[arg-type]
 
 
 def _candidates(folder: Path) -> Path:
@@ -280,8 +261,6 @@ def _candidates(folder: Path) -> Path:
 
 def _first_of_each(train: Path, out: Path) -> Path:
     """Links to the first pictures of each class, by name."""
-    from relevit.files import atomic_folder
-    from relevit.images import list_images
 
     if not out.exists():
         with atomic_folder(out) as made:
@@ -294,17 +273,5 @@ def _first_of_each(train: Path, out: Path) -> Path:
 
 
 def _count(folder: Path) -> int:
-    from relevit.images import list_images
 
     return len(list_images(folder)) if folder.is_dir() else 0
-
-
-def _runs_of(groups: Sequence[str], answers: Sequence[tuple[int, ...]]) -> list[list[Any]]:
-    """[[class name, right classes, count], ...]: how many images of one kind follow one another; they are sorted by class, mostly."""
-    found: list[list[Any]] = []
-    for name, right in zip(groups, answers, strict=True):
-        if found and found[-1][:2] == [name, list(right)]:
-            found[-1][2] += 1
-        else:
-            found.append([name, list(right), 1])
-    return found

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from relevit.experiments.figures import p_value, verdict
-from relevit.experiments.filled import Finding
-from relevit.experiments.grids import GRIDS, Contrast
-from relevit.experiments.multiple_testing import Standing, family, hypothesis
-from relevit.statistics import over_seeds
+from relevit.experiments.claims import Finding, hypothesis, p_value, verdict
+from relevit.experiments.experiment import Claim
+from relevit.experiments.multiple_testing import AfterHolm, family
+from relevit.experiments.paper import PAPER
+from relevit.experiments.plan import DesignPlan
 from relevit.statistics.estimate import Estimate
+from relevit.statistics.over_seeds import mean as over_seeds
 
 # p-values.
 
@@ -21,7 +22,7 @@ def test_p_of_a_direction_is_the_t_tests(seed: int) -> None:
     values = np.random.default_rng(seed).normal(0.7, 1.3, 5).tolist()
     expected = float(stats.ttest_1samp(values, 0.0).pvalue)
     for expects in ("higher", "lower"):
-        assert p_value(expects, 1.0, over_seeds.mean(values)) == pytest.approx(expected, rel=1e-9)
+        assert p_value(expects, 1.0, over_seeds(values)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_p_of_sameness_by_hand() -> None:
@@ -34,7 +35,7 @@ def test_p_of_sameness_by_hand() -> None:
         x = t / np.sqrt(3)
         return 0.5 - (x / (1 + x * x) + np.arctan(x)) / np.pi
 
-    found = over_seeds.mean(values)
+    found = over_seeds(values)
     assert p_value("same", 1.0, found) == pytest.approx(2 * above(2.0))
     assert p_value("same", 0.1, found) == pytest.approx(2 * above(1.0))
     # Inside the margin: twice the larger of the two one-sided tests.
@@ -42,7 +43,7 @@ def test_p_of_sameness_by_hand() -> None:
         stats.ttest_1samp(values, end, alternative=way).pvalue for end, way in ((1.0, "less"), (-1.0, "greater"))
     )
     assert p_value("same", 1.0, found) == pytest.approx(2 * max(one, other))
-    assert p_value("same", 1.0, over_seeds.mean([-value for value in values])) == pytest.approx(2 * above(2.0))
+    assert p_value("same", 1.0, over_seeds([-value for value in values])) == pytest.approx(2 * above(2.0))
 
 
 @pytest.mark.parametrize("expects", ["higher", "lower", "same"])
@@ -51,7 +52,7 @@ def test_a_verdict_is_settled_where_p_is_below_a_twentieth(expects: str) -> None
     seen = {word: 0 for word in ("holds", "does not hold", "not settled")}
     for _ in range(1500):
         values = draws.normal(draws.normal(0, 1.5), draws.uniform(0.05, 1.5), draws.integers(2, 7)).tolist()
-        found = over_seeds.mean(values)
+        found = over_seeds(values)
         judged, p = verdict(expects, 1.0, found), p_value(expects, 1.0, found)
         assert p is not None and (p < 0.05) == (judged != "not settled"), found
         seen[judged] += 1
@@ -66,11 +67,31 @@ def test_p_without_variance_or_without_seeds() -> None:
     assert verdict("same", 1.0, still[1.0]) == "holds"
 
 
+@pytest.mark.parametrize(
+    ("expects", "low", "high", "seeds", "says"),
+    [
+        ("higher", 0.1, 2.0, 5, "holds"),
+        ("higher", -0.1, 2.0, 5, "not settled"),
+        ("higher", -2.0, -0.1, 5, "does not hold"),
+        ("lower", -2.0, -0.1, 5, "holds"),
+        ("lower", 0.1, 2.0, 5, "does not hold"),
+        ("same", -0.9, 0.9, 5, "holds"),
+        ("same", 0.2, 0.9, 5, "holds"),
+        ("same", -0.9, 1.1, 5, "not settled"),
+        ("same", 1.1, 3.0, 5, "does not hold"),
+        ("same", -3.0, -1.1, 5, "does not hold"),
+        ("higher", 3.0, 3.0, 1, "not settled"),
+    ],
+)
+def test_verdicts(expects: str, low: float, high: float, seeds: int, says: str) -> None:
+    assert verdict(expects, 1.0, Estimate((low + high) / 2, low, high, seeds, "seeds")) == says
+
+
 # Holm's correction.
 
 
 def found(hypothesis: str, p: float | None, says: str = "holds", seeds: int = 5) -> Finding:
-    return Finding("a claim", "a less b", 1.0, 0.5, 1.5, seeds, says, p, hypothesis)
+    return Finding("a claim", "a less b", Estimate(1.0, 0.5, 1.5, seeds, "seeds"), seeds, says, p, hypothesis)
 
 
 def test_a_page_of_claims() -> None:
@@ -90,17 +111,19 @@ def test_a_page_of_claims() -> None:
     assert (own.stated, own.different, own.tested, own.settled, own.stay) == (8, 5, 4, 3, 3)
     one, two = own.standings["one"], own.standings["two"]
     # "x" counts with its most seeds, the first of them: not with its smallest p.
-    assert two[0] == Standing(pytest.approx(0.004), True) and one[0] == Standing(pytest.approx(0.004), True, "two")  # type: ignore[arg-type]
-    assert two[2] == Standing(pytest.approx(0.004), True, "two")  # type: ignore[arg-type]
-    assert one[1] == Standing(pytest.approx(0.045), True)  # type: ignore[arg-type]
+    assert two[0] == AfterHolm(pytest.approx(0.004), True) and one[0] == AfterHolm(pytest.approx(0.004), True, "two")  # type: ignore[arg-type]
+    assert two[2] == AfterHolm(pytest.approx(0.004), True, "two")  # type: ignore[arg-type]
+    assert one[1] == AfterHolm(pytest.approx(0.045), True)  # type: ignore[arg-type]
     assert two[1].stays is False and two[1].counted == "one"  # the other verdict
-    assert one[2] == Standing(pytest.approx(0.3), None) and two[4] == Standing()  # type: ignore[arg-type]
+    assert one[2] == AfterHolm(pytest.approx(0.3), None) and two[4] == AfterHolm()  # type: ignore[arg-type]
     assert two[3].stays is True
     assert own.sentence == (
         "4 different comparisons were tested (one that several experiments show counts once, where it has the most seeds): 3 "
         "settled by the 95% interval alone, 3 of these also after Holm's correction over all 4."
     )
-    less = family({"one": [found("", 0.03), Finding("another", "a less b", 1, 0, 2, 5, "holds", 0.04)]})
+    less = family(
+        {"one": [found("", 0.03), Finding("another", "a less b", Estimate(1, 0, 2, 5, "seeds"), 5, "holds", 0.04)]}
+    )
     assert (less.different, less.settled, less.stay) == (2, 2, 0)  # of hypotheses without a name each is one of its own
     assert [standing.stays for standing in less.standings["one"]] == [False, False] and "(" not in less.sentence
     assert "2 settled by the 95% interval alone, none of these also after Holm's correction over all 2" in less.sentence
@@ -110,9 +133,14 @@ def test_a_page_of_claims() -> None:
 
 
 def test_hypotheses_are_told_apart() -> None:
-    claim = Contrast("says", "a", "b", "on", "rest", "same", 2.5, "r5")
+    claim = Claim("says", "a", "b", "on", "rest", "same", 2.5, "r5")
     assert hypothesis("accuracy", claim) == "accuracy: a less b, on, rest, r5, same within 2.5"
-    grids = {name: [hypothesis("accuracy", c) for c in grid.contrasts] for name, grid in GRIDS.items()}
+    plans = {name: row.builtin for name, row in PAPER.items() if isinstance(row.builtin, DesignPlan)}
+    grids = {
+        name: [hypothesis("accuracy", claim) for claim in plan.design.claims]
+        for name, plan in plans.items()
+        if plan.design.test == "accuracy"
+    }
     assert all(len(set(own)) == len(own) for own in grids.values())  # within an experiment all are different
     assert grids["figure4"] == grids["appendix_i"] and grids["table1"][0] in grids["appendix_f"]
     # Only in one direction: two claims of opposite directions would be one comparison.

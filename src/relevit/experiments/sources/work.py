@@ -1,0 +1,60 @@
+"""What jobs do with a model, wherever its data come from: evaluate, measure, and tell what changed, each into the output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from relevit.class_effects.effects import PAGE, write_effects
+from relevit.data.sets import of_dataset
+from relevit.evaluation import evaluate as run
+from relevit.evaluation import read_predictions
+from relevit.evaluation.measurements import measure as run_test
+from relevit.experiments.hits import rows_folder
+
+
+def evaluate(loaded: tuple[Any, Any], sets: Mapping[str, Any], key: str, folder: Path, protocol: Any) -> dict[str, Any]:
+    """Accuracy of a model (with its view) on sets; a row for every image is in OUT/evaluations/KEY."""
+    report = run({"model": loaded}, dict(sets), protocol=protocol, out=folder / "evaluations" / key)
+    found = {}
+    for name in sets:
+        rows = report.predictions[name]["model"]
+        unreadable = len(report.unreadable[name])
+        right = {"r1": 100 * float(rows.hit1.mean()), "r5": 100 * float(rows.hit5.mean())}
+        found[name] = {"images": len(rows.keys), "unreadable": unreadable, **right}
+    return found
+
+
+def measure(
+    test: str,
+    loaded: tuple[Any, Any],
+    data: Any,
+    limit: int | None,
+    options: Mapping[str, Any] | None,
+    more: Mapping[str, Any],
+) -> dict[str, float]:
+    """A test of relevit.evaluation.measurements on at most `limit` images, drawn once: its figures by name. more: what the test
+    reads beside the data."""
+    result = run_test(test, *loaded, of_dataset(data).limited(limit), **{**(options or {}), **more})
+    return {str(figure): float(value) for figure, value in result if isinstance(value, int | float) and isfinite(value)}
+
+
+def effects(
+    loaded: Mapping[str, tuple[Any, Any]],
+    keys: Mapping[str, str],
+    name: str,
+    data: Any,
+    key: str,
+    folder: Path,
+    protocol: Any,
+) -> dict[str, Any]:
+    """The page OUT/effects/KEY/effects.html of what changed between two models (label to model and view) on a set, from the rows of
+    their evaluations (label to key); how many images and classes changed."""
+    rows = {label: read_predictions(rows_folder(folder, keys[label], name)) for label in loaded}
+    place = folder / "effects" / key
+    found, content = write_effects(place, dict(loaded), name, data, rows, protocol=protocol)
+    images = {kind: count for kind, count in content["images"].items() if kind != "all"}
+    moved = {"classes that gain": found.count(1), "classes that lose": found.count(-1)}
+    return {"page": f"effects/{key}/{PAGE}", "counts": {**images, **moved}}
