@@ -26,7 +26,6 @@ LONG_FUNCTIONS: set[str] = {
     "src/relevit/experiments/builtin_plan.py:fill",
     "src/relevit/experiments/jobs.py:run_jobs",
     "src/relevit/masking/run/mask_run.py:make_masks",
-    "src/relevit/report/readme.py:render_readme_picture",
 }
 MANY_PARAMETERS: set[str] = {
     "src/relevit/data/composition/composed_sets.py:prepare",

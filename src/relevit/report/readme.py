@@ -18,6 +18,25 @@ from relevit.report.plots import COLOURS, INK, SOFT, accuracy_plot, marker, seri
 from relevit.report.results import Results
 from relevit.report.words import readable
 
+WIDTH, TILE, GAP, TOP, LEFT = 14.0, 1.4, 0.15, 0.62, 0.3  # inches
+
+
+class _Sheet:
+    """A figure on which things are placed by inches from the left and from the top."""
+
+    def __init__(self, height: float) -> None:
+        self.figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor="white")
+        self.canvas, self.height = FigureCanvasAgg(self.figure), height
+
+    def place(self, x: float, y: float, wide: float, tall: float) -> Axes:
+        """Axes of this size."""
+        return self.figure.add_axes((x / WIDTH, 1.0 - (y + tall) / self.height, wide / WIDTH, tall / self.height))
+
+    def write(self, x: float, y: float, text: str, **style: Any) -> None:
+        """A line of text."""
+        style = {"color": INK, "fontsize": 12, "va": "center", "parse_math": False, **style}
+        self.figure.text(x / WIDTH, 1.0 - y / self.height, text, **style)
+
 
 def render_readme_picture(
     path: str | Path,
@@ -36,64 +55,52 @@ def render_readme_picture(
     if not overwrite:
         refuse_existing(path)
     chosen = _in_turn(cases, rows)
-    figure = Figure(figsize=(14.0, 0.95 + 1.55 * max(len(chosen), 3)), dpi=100, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    height = figure.get_size_inches()[1]
-    tile, gap, top = 1.4, 0.15, 0.62  # inches
-
-    def place(x: float, y: float, wide: float, tall: float) -> Axes:
-        """Axes at inches from the left and from the top."""
-        return figure.add_axes((x / 14.0, 1.0 - (y + tall) / height, wide / 14.0, tall / height))
-
-    def write(x: float, y: float, text: str, **style) -> None:
-        figure.text(
-            x / 14.0,
-            1.0 - y / height,
-            text,
-            **{"color": INK, "fontsize": 12, "va": "center", "parse_math": False, **style},
-        )
-
+    sheet = _Sheet(0.95 + 1.55 * max(len(chosen), 3))
     for row, (kind, case) in enumerate(chosen):
-        y = top + row * (tile + gap)
-        tiles = dict(case.tiles(size=144))
-        for column, title in enumerate(("image", "map before", "map after")):
-            x = 0.3 + column * (tile + gap)
-            axes = place(x, y, tile, tile)
-            axes.imshow(tiles[title], interpolation="nearest")
-            axes.set_axis_off()
-            if row == 0:
-                write(x + tile / 2, top - 0.2, title, ha="center", color=SOFT)
-        x = 0.3 + 3 * (tile + gap) + 0.05
-        write(x, y + 0.28, kind, color=SOFT, fontsize=11)
-        write(x, y + 0.55, f"true: {case.label}", fontsize=12)
-        for line, prediction, confidence in (
-            (0.85, case.prediction_before, case.confidence_before),
-            (1.12, case.prediction_after, case.confidence_after),
-        ):
-            right = prediction == case.label
-            word = "before" if line < 1 else "after"
-            write(
-                x,
-                y + line,
-                f"{word}: {prediction} ({confidence:.0%}) {'✓' if right else '✗'}",
-                fontsize=12,
-                color=COLOURS[0] if right else COLOURS[2],
-                weight="bold" if word == "after" else "normal",
-            )
+        _draw_case(sheet, row, kind, case)
     if chosen:
-        bar = place(0.3 + tile + gap, top + len(chosen) * (tile + gap) - 0.04, 2 * tile + gap, 0.09)
-        bar.imshow(colour_bar(256), aspect="auto")
-        bar.set_axis_off()
-        write(
-            0.3 + tile + gap - 0.08,
-            top + len(chosen) * (tile + gap),
-            "relevance 0",
-            ha="right",
-            color=SOFT,
-            fontsize=10,
-        )
-        write(0.3 + 3 * tile + 2 * gap + 0.08, top + len(chosen) * (tile + gap), "1", color=SOFT, fontsize=10)
-    axes = place(8.0, top + 0.1, 5.7, height - top - 0.8)
+        _draw_scale(sheet, TOP + len(chosen) * (TILE + GAP))
+    _draw_accuracies(sheet, results)
+    sheet.canvas.draw()
+    picture = png(np.asarray(sheet.canvas.buffer_rgba())[..., :3])
+    atomic_write(path, picture)
+    return path
+
+
+def _draw_case(sheet: _Sheet, row: int, kind: str, case: Case) -> None:
+    """An image, its maps before and after, and what the model says of it."""
+    y, tiles = TOP + row * (TILE + GAP), dict(case.tiles(size=144))
+    for column, title in enumerate(("image", "map before", "map after")):
+        x = LEFT + column * (TILE + GAP)
+        axes = sheet.place(x, y, TILE, TILE)
+        axes.imshow(tiles[title], interpolation="nearest")
+        axes.set_axis_off()
+        if row == 0:
+            sheet.write(x + TILE / 2, TOP - 0.2, title, ha="center", color=SOFT)
+    x = LEFT + 3 * (TILE + GAP) + 0.05
+    sheet.write(x, y + 0.28, kind, color=SOFT, fontsize=11)
+    sheet.write(x, y + 0.55, f"true: {case.label}", fontsize=12)
+    for word, below, prediction, confidence, weight in (
+        ("before", 0.85, case.prediction_before, case.confidence_before, "normal"),
+        ("after", 1.12, case.prediction_after, case.confidence_after, "bold"),
+    ):
+        right = prediction == case.label
+        text = f"{word}: {prediction} ({confidence:.0%}) {'✓' if right else '✗'}"
+        sheet.write(x, y + below, text, fontsize=12, color=COLOURS[0] if right else COLOURS[2], weight=weight)
+
+
+def _draw_scale(sheet: _Sheet, y: float) -> None:
+    """The colours of relevance from 0 to 1, below the maps."""
+    bar = sheet.place(LEFT + TILE + GAP, y - 0.04, 2 * TILE + GAP, 0.09)
+    bar.imshow(colour_bar(256), aspect="auto")
+    bar.set_axis_off()
+    sheet.write(LEFT + TILE + GAP - 0.08, y, "relevance 0", ha="right", color=SOFT, fontsize=10)
+    sheet.write(LEFT + 3 * TILE + 2 * GAP + 0.08, y, "1", color=SOFT, fontsize=10)
+
+
+def _draw_accuracies(sheet: _Sheet, results: Results) -> None:
+    """The plot of accuracies with its legend."""
+    axes = sheet.place(8.0, TOP + 0.1, 5.7, sheet.height - TOP - 0.8)
     accuracy_plot(axes, results, size=12)
     tick: dict[str, Any] = {"marker": "|", "color": INK, "markersize": 13, "markeredgewidth": 1.8, "linestyle": "none"}
     handles = axes.plot([], [], **tick, label=readable(results.original))
@@ -113,10 +120,6 @@ def render_readme_picture(
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    canvas.draw()
-    picture = png(np.asarray(canvas.buffer_rgba())[..., :3])
-    atomic_write(path, picture)
-    return path
 
 
 def _in_turn(cases: Mapping[str, Sequence[Case]], rows: int) -> list[tuple[str, Case]]:
