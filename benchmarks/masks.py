@@ -24,7 +24,8 @@ from PIL import Image
 from scipy import ndimage
 
 from published_masks import published_cut, published_refinement
-from relevit.images import list_images, read_image
+from relevit.data.listing import list_images
+from relevit.images import read_image
 from relevit.masking.bilateral_solver import refine_mask
 from relevit.masking.features import patch_features
 from relevit.masking.tokencut import tokencut

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from relevit.data.listing import list_images
 from relevit.errors import UserError
 from relevit.images import (
     label_mask,
-    list_images,
     mask_values,
     read_alpha,
     read_image,

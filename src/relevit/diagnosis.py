@@ -7,7 +7,6 @@ that `relevit doctor` prints. Nothing here stops at the first fault.
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
@@ -18,11 +17,13 @@ from torch import nn
 
 from relevit.data.checks import Progress, in_parallel
 from relevit.data.classes import RULES, ClassMap, match_classes
-from relevit.data.folder import FolderSamples
-from relevit.data.inspection import Inspected, inspect_pair
-from relevit.data.manifest import TRAINING, Row, faults_of_labels, faults_of_rows, read_manifest, same_name
+from relevit.data.folder import class_folder_samples
+from relevit.data.inspection import Inspected, MaskFigures, inspect_pair
+from relevit.data.listing import image_names, is_visible, list_images
+from relevit.data.manifest import TRAINING, Row, faults_of_labels, faults_of_rows, read_manifest
+from relevit.data.pairing import pair, plain
+from relevit.data.sets import Files
 from relevit.errors import REMEDIES, Fault, FaultsError, UserError
-from relevit.images import list_images
 from relevit.models.attention import token_layout, unsupported_reason
 from relevit.models.loading import data_config
 
@@ -100,59 +101,57 @@ def examine_data(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Every fault of a folder of class folders that `FolderSamples` would find, and what deserves a look beside.
+    """Every fault of a folder of class folders that `class_folder_samples` would find, and what deserves a look beside.
 
     masks: None takes the alpha channel of the images. model: for its classes and its input size. ignore: the folder of
     pixels to ignore. manifest: a CSV that names the images; no others are read, and its lines are checked. Images of unknown class are read, too.
     Raises UserError for folders, a class map or a manifest that do not exist.
     """
     root = Path(images)
-    folders = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    samples: FolderSamples | None = None
     listed = [] if manifest is None else read_manifest(manifest)
-    names = None if manifest is None else list({same_name(row.name): row.name for row in listed}.values())
+    names = None if manifest is None else list({plain(row.name): row.name for row in listed}.values())
+    folders = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    rows: list[Row] = []
+    files: list[Files] = []
     try:  # here every class is known, so that no image is left out; the classes are matched below
         given = dict.fromkeys(folders, 0)
-        samples = FolderSamples(images, masks, classes=given, ignore=ignore, names=names, skip_bad=True, check=False)
-        faults = list(samples.faults)
+        samples, faults = class_folder_samples(
+            root, masks, classes=given, ignore=ignore, names=names, skip_bad=True, check=False
+        )
+        pairs = zip(samples.names, samples.groups or (), strict=True)
+        rows = [Row(name, group, -1) for name, group in pairs]
+        files = [samples.files(number) for number in range(len(samples))] if samples.files is not None else []
     except FaultsError as error:
         faults = list(error.faults)
-    rows = samples.manifest if samples is not None else []
     used = {row.class_name for row in rows}
     if names is not None and class_map == "sorted":  # which counts the folders of other images, too
-        used |= {folder for folder in folders if not folder.startswith(".")}
+        used |= {folder for folder in folders if is_visible(folder)}
     matched = match_classes(used, model, class_map)
+    rows = [row._replace(label=matched.classes.get(row.class_name, -1)) for row in rows]
     faults += [Fault("unknown class", str(root / folder), reason) for folder, reason in matched.unknown.items()]
     if manifest is not None:
-        labels = {same_name(row.name): matched.classes.get(row.class_name, -1) for row in rows}
-        known = {name: label for name, label in labels.items() if label >= 0}
+        known = {plain(row.name): row.label for row in rows if row.label >= 0}
         told = [*faults_of_rows(listed), *faults_of_labels(listed, known)]
         faults += [Fault("bad manifest", str(manifest), detail) for detail in told]
-    files = [samples.files(index) for index in range(len(rows))] if samples is not None else []
     looked = in_parallel(lambda paths: inspect_pair(*paths), files, workers, progress)
     faults += [found.fault for found in looked if found.fault is not None]
-    looks = [
-        _Look(row._replace(label=matched.classes.get(row.class_name, -1)), image, mask, found)
-        for row, (image, mask, _), found in zip(rows, files, looked, strict=True)
-    ]
+    looks = [_Look(row, file.image, file.mask, found) for row, file, found in zip(rows, files, looked, strict=True)]
     good = [look for look in looks if look.found.fault is None and look.row.label >= 0]
-
-    diagnosis = Diagnosis()
-    diagnosis.facts["images"] = f"{len(rows)} with a mask, {len(good)} of them good"
-    diagnosis.facts["classes"] = _class_facts(matched.classes, model, class_map)
+    facts = {
+        "images": f"{len(rows)} with a mask, {len(good)} of them good",
+        "classes": _class_facts(matched.classes, model, class_map),
+    }
     grouped: dict[str, list[Where]] = defaultdict(list)
     for fault in faults:
         grouped[fault.kind].append(Where(fault.file, fault.detail))
-    diagnosis.findings += [Finding("fault", kind, where, REMEDIES[kind]) for kind, where in grouped.items()]
-    size = None if model is None else data_config(model, protocol)["input_size"][1:]
-    diagnosis.findings += _of_masks(looks, root)
+    findings = [Finding("fault", kind, where, REMEDIES[kind]) for kind, where in grouped.items()]
+    findings += _of_masks(looks, root)
     if masks is not None and looks and not Path(masks).samefile(root):
-        diagnosis.findings += _without_images(root, Path(masks), {look.mask for look in looks})
-    diagnosis.findings += _of_images(looks, size)
-    part = None if manifest is None else {same_name(row.name) for row in listed if row.split == TRAINING}
-    diagnosis.findings += _of_classes(looks, matched.classes, part)
-    diagnosis.findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    return diagnosis
+        findings += _without_images(root, Path(masks))
+    findings += _of_images(looks, None if model is None else data_config(model, protocol)["input_size"][1:])
+    part = None if manifest is None else {plain(row.name) for row in listed if row.split == TRAINING}
+    findings += _of_classes(looks, matched.classes, part)
+    return Diagnosis(facts, sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
 
 
 def examine_model(
@@ -198,75 +197,85 @@ def examine_model(
     return diagnosis
 
 
-def _of_masks(looks: Sequence[_Look], root: Path) -> Iterator[Finding]:
-    """What the masks look like; those with a fault of their own are left out."""
-    good = [look for look in looks if look.found.mask is not None and look.found.fault is None]
+def _inverted(mask: MaskFigures) -> bool:
+    return mask.border > 0.5 and mask.centre < 0.5
 
-    def found(kind: str, remedy: str, told: Callable[[Any], str | None]) -> Iterator[Finding]:
-        where = [
-            Where(str(look.mask or look.image), detail)
-            for look in good
-            if (detail := told(look.found.mask)) is not None
-        ]
-        if where:
-            yield Finding("warning", kind, where, remedy)
 
-    def inverted(mask: Any) -> bool:
-        return mask.border > 0.5 and mask.centre < 0.5
+class _Doubt(NamedTuple):
+    """Something odd about a mask: what it is called, the remedy, when it holds, and what is said of the mask."""
 
-    count = sum(inverted(look.found.mask) for look in good)
-    kind = "most masks look inverted" if 2 * count > len(good) > 1 else "mask looks inverted"
-    yield from found(
-        kind,
+    kind: str
+    remedy: str
+    holds: Callable[[MaskFigures], bool]
+    says: Callable[[MaskFigures], str]
+
+
+_DOUBTS = (
+    _Doubt(
+        "mask looks inverted",
         "255 marks the object, 0 the background: invert them if it is the other way round",
-        lambda mask: f"it covers {mask.border:.0%} of the border" if inverted(mask) else None,
-    )
-    yield from found(
+        _inverted,
+        lambda mask: f"it covers {mask.border:.0%} of the border",
+    ),
+    _Doubt(
         "mask covers nearly the whole image",
         "mark the object alone, or leave the image out: nothing is left for the background",
-        lambda mask: f"{mask.share:.1%}" if mask.share > MOST else None,
-    )
-    yield from found(
+        lambda mask: mask.share > MOST,
+        lambda mask: f"{mask.share:.1%}",
+    ),
+    _Doubt(
         "mask covers hardly anything",
         "see whether it marks the whole object",
-        lambda mask: f"{mask.share:.2%}" if mask.share < LEAST else None,
-    )
-    yield from found(
+        lambda mask: mask.share < LEAST,
+        lambda mask: f"{mask.share:.2%}",
+    ),
+    _Doubt(
         f"mask of fewer than {FEW_PIXELS} pixels",
         "see whether it marks the whole object; the paper leaves out automatic masks as small as this",
-        lambda mask: f"{mask.pixels} pixels" if mask.pixels < FEW_PIXELS else None,
-    )
-    yield from found(
+        lambda mask: mask.pixels < FEW_PIXELS,
+        lambda mask: f"{mask.pixels} pixels",
+    ),
+    _Doubt(
         "mask with many values between",
         "see whether it is a map of probabilities: fractions count in the losses, so set them to 0 and 255",
-        lambda mask: f"{mask.soft:.0%} of what it marks" if mask.soft > 0.5 else None,
-    )
-    yield from found(
+        lambda mask: mask.soft > 0.5,
+        lambda mask: f"{mask.soft:.0%} of what it marks",
+    ),
+    _Doubt(
         "mask may hold numbers of classes",
         "write the object as 255: of 0 to 255, small numbers count as background",
-        lambda mask: f"{mask.ids:.0%} of its values above 0 are 25 or less" if mask.ids > 0.5 else None,
-    )
-    if len(good) > 1 and len({look.found.mask.digest for look in good if look.found.mask is not None}) == 1:
+        lambda mask: mask.ids > 0.5,
+        lambda mask: f"{mask.ids:.0%} of its values above 0 are 25 or less",
+    ),
+)
+
+
+def _of_masks(looks: Sequence[_Look], root: Path) -> Iterator[Finding]:
+    """What the masks look like; those with a fault of their own are left out."""
+    good = [
+        (str(look.mask or look.image), look.found.mask)
+        for look in looks
+        if look.found.mask is not None and look.found.fault is None
+    ]
+    most = 2 * sum(_inverted(mask) for _, mask in good) > len(good) > 1
+    for doubt in _DOUBTS:
+        where = [Where(file, doubt.says(mask)) for file, mask in good if doubt.holds(mask)]
+        kind = "most masks look inverted" if doubt.holds is _inverted and most else doubt.kind
+        if where:
+            yield Finding("warning", kind, where, doubt.remedy)
+    if len(good) > 1 and len({mask.digest for _, mask in good}) == 1:
         detail = f"all {len(good)} have the same pixels"
         yield Finding("warning", "all masks are the same", [Where(str(root), detail)], "see how they were written")
 
 
-def _without_images(root: Path, masks: Path, used: Set[Path | None]) -> Iterator[Finding]:
-    """Files in the folder of masks that belong to no image, good or bad, or that are no PNG."""
-    known = {_stem(path, root) for path in list_images(root)}
-    where = [
-        Where(str(path))
-        for path in list_images(masks)
-        if path not in used and (path.suffix.lower() != ".png" or _stem(path, masks) not in known)
-    ]
+def _without_images(root: Path, masks: Path) -> Iterator[Finding]:
+    """Files in the folder of masks that belong to no image, or that are no PNG."""
+    files = list_images(masks)
+    images_of = pair(image_names(root), [path for path in files if path.suffix.lower() == ".png"], masks).images_of
+    where = [Where(str(path)) for path in files if not images_of.get(path)]
     if where:
         remedy = "give them the names of their images, and the ending .png; or remove them"
         yield Finding("warning", "mask without an image", where, remedy)
-
-
-def _stem(path: Path, root: Path) -> str:
-    """A name below `root` without its ending, the same however accents are composed."""
-    return unicodedata.normalize("NFC", str(path.relative_to(root).with_suffix("")))
 
 
 def _of_images(looks: Sequence[_Look], size: tuple[int, int] | None) -> Iterator[Finding]:
@@ -315,7 +324,7 @@ def _of_images(looks: Sequence[_Look], size: tuple[int, int] | None) -> Iterator
 def _of_classes(looks: Sequence[_Look], classes: dict[str, int], training: Set[str] | None) -> Iterator[Finding]:
     """training: the names of the samples for training, which alone are counted, where a manifest tells; else all are. A
     class that is for validation only needs none."""
-    counted = [look for look in looks if training is None or same_name(look.row.name) in training]
+    counted = [look for look in looks if training is None or plain(look.row.name) in training]
     counts = Counter(look.row.label for look in counted if look.found.fault is None)
     trained = set(classes.values()) if training is None else {look.row.label for look in counted}
     use = "" if training is None else f" for {TRAINING}"

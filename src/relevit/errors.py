@@ -80,6 +80,27 @@ def tells_new_names(function: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
+class FileError(UserError):
+    """A file cannot be used. The message is "PATH REASON." unless given.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it and what to do, without its name.
+    """
+
+    def __init__(self, path: object, reason: str, message: str | None = None) -> None:
+        super().__init__(message or f"{path} {reason}.")
+        self.path, self.reason = str(path), reason
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[str, str, str]]:
+        return FileError, (self.path, self.reason, str(self))
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, without the file's name where that stands before it, and without a full stop."""
+    return (error.reason if isinstance(error, FileError) else str(error)).rstrip(".")
+
+
 REMEDIES: dict[str, str] = {
     "unreadable image": "replace or remove the files",
     "missing mask": "add a PNG of the same name to the folder of masks, or remove the image",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
-from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from relevit.errors import UserError
+from relevit.errors import FileError, UserError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif"})
 VOID = 255  # the index of pixels that belong to no side in label maps (Pascal VOC)
@@ -53,10 +54,10 @@ def read_alpha(path: str | os.PathLike[str]) -> Float[np.ndarray, "height width"
     """
     picture = _open(path)
     if not _has_alpha(picture):
-        raise UserError(f"{path} has no alpha channel to take the mask from: give a folder of masks.")
+        raise FileError(path, "has no alpha channel to take the mask from: give a folder of masks")
     alpha = _alpha(picture)
     if alpha.min() == 1:
-        raise UserError(f"{path} is opaque everywhere, its alpha channel shows no object: give a folder of masks.")
+        raise FileError(path, "is opaque everywhere, its alpha channel shows no object: give a folder of masks")
     return alpha
 
 
@@ -76,9 +77,7 @@ def read_labels(path: str | os.PathLike[str]) -> Integer[np.ndarray, "height wid
     """
     picture = _open(path)
     if picture.mode not in ("P", "L", "1", "I") and not picture.mode.startswith("I;16"):
-        raise UserError(
-            f"{path} has colours ({picture.mode}), no labels: give the PNG whose palette index is the class."
-        )
+        raise FileError(path, f"has colours ({picture.mode}), no labels: give the PNG whose palette index is the class")
     labels = np.asarray(picture)
     return labels.astype(np.uint8) if labels.dtype == bool else labels
 
@@ -96,29 +95,6 @@ def label_mask(
     void = labels == VOID
     objects = (labels != 0) & ~void
     return (objects, void) if objects.any() else (void, np.zeros_like(void))
-
-
-def list_images(root: str | os.PathLike[str], extensions: Collection[str] = EXTENSIONS) -> list[Path]:
-    """Every picture below the folder `root`, by its extension, sorted by the relative name; hidden files are left out.
-
-    `extensions`, in small letters, finds other files than pictures. Linked folders are followed, each once. Raises UserError when there is no such folder.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"There is no folder {root}." if not root.exists() else f"{root} is not a folder.")
-    found: list[Path] = []
-    seen: set[str] = set()
-    for folder, inner, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        found += [
-            Path(folder, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in extensions
-        ]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -161,21 +137,40 @@ def mask_values(values: np.ndarray) -> Float[np.ndarray, "height width"]:
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     """The whole picture, decoded and upright."""
     if Path(path).is_symlink() and not Path(path).exists():
-        raise UserError(f"{path} is a link to a file that is not there: mend or remove it.")
+        raise FileError(path, "is a link to a file that is not there: mend or remove it")
     if not Path(path).is_file():
-        raise UserError(
-            f"{path} is not a picture but a folder." if Path(path).is_dir() else f"There is no file {path}."
-        )
+        if Path(path).is_dir():
+            raise FileError(path, "is not a picture but a folder")
+        raise FileError(path, "is not there", f"There is no file {path}.")
+    return _decoded(path, path)
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """The picture of a file's content, as `read_image` reads a file; `name`: of the file, for errors."""
+    return to_rgb(_decoded(io.BytesIO(content), name))
+
+
+def _decoded(source: Any, path: str | os.PathLike[str]) -> Image.Image:
+    """The whole picture of a file or a stream of bytes, upright; `path`: its name, for errors."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(source) as picture:
             picture.load()
             return _upright(picture)
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not a picture that can be read: replace or remove it.") from error
+        raise FileError(path, "is not a picture that can be read: replace or remove it") from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} has too many pixels to be read safely: make it smaller.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:  # what PIL's decoders raise
-        raise UserError(f"{path} cannot be read ({error}): replace or remove it.") from error
+        raise FileError(path, "has too many pixels to be read safely: make it smaller") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        IndexError,
+        KeyError,
+        TypeError,
+        struct.error,
+    ) as error:  # what PIL's decoders raise
+        raise FileError(path, f"cannot be read ({error}): replace or remove it") from error
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -216,7 +211,7 @@ def _plain_grey(picture: Image.Image, path: str | os.PathLike[str]) -> Image.Ima
         return picture.getchannel("L")
     channels = np.asarray(to_rgb(picture))
     if (channels != channels[..., :1]).any():
-        raise UserError(
-            f"{path} is a coloured picture, not a mask: a mask is a grey PNG with 0 for background, 255 for object."
+        raise FileError(
+            path, "is a coloured picture, not a mask: a mask is a grey PNG with 0 for background, 255 for object"
         )
     return Image.fromarray(channels[..., 0])

@@ -12,19 +12,21 @@ import timm
 import torch
 from PIL import Image
 
+import relevit.data.builtin.sets as builtin
 from benchmark_trees import Classifier, save, val_name
 from gtsegs_file import write
 from relevit import cli
 from relevit.api.measure import Measured, _cell, _table
-from relevit.data import masked_images
 from relevit.data.builtin.digits import CLASSES, TEST_SETS, Pictures, draw_objects, draw_pictures
-from relevit.data.masked_images import BuiltinPictures, MaskedImages, open_masked
+from relevit.data.folder import images_with_masks
+from relevit.data.open import one_of
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.batches import Framing
 from relevit.evaluation.measurement import Work
 from relevit.evaluation.measurements import MEASUREMENTS, measurement, options_of
 from relevit.evaluation.measurements import measure as measure_one
-from relevit.evaluation.open_measured import open_data, open_images
+from relevit.evaluation.open_measured import open_data
 from relevit.evaluation.rows import Part, array
 from relevit.models.loading import load, save_checkpoint
 from relevit.statistics.estimate import Estimate
@@ -46,12 +48,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sets of the built-in benchmark have 21 pictures, three of each object; drawing a whole one takes seconds."""
 
-    def few(name: str) -> Pictures:
+    def few(name: str, split: str, views: int) -> Pictures:
         objects = draw_objects("test", 3)
         return draw_pictures(objects, np.tile([0, 1, 2, 5, 7, 403, 409], 3), "any", (5,), name=name)
 
-    monkeypatch.setattr(masked_images, "test_set", few)
-    monkeypatch.setattr(masked_images, "_TRAINING", 2)
+    monkeypatch.setattr(builtin, "test_set", few)
+    monkeypatch.setattr(builtin, "_EACH", 2)
 
 
 @pytest.fixture
@@ -103,7 +105,8 @@ def test_two_models_side_by_side(models: list[str], data: Path, capsys: pytest.C
     content = json.loads(out.read_text())
     assert content["test"] == "segmentation" and list(content["models"]) == models
     direct = [
-        dict(measure_one("segmentation", *load(name), MaskedImages(data / "images", data / "masks"))) for name in models
+        dict(measure_one("segmentation", *load(name), images_with_masks(data / "images", data / "masks")))
+        for name in models
     ]
     for name, figures in zip(models, direct, strict=True):
         assert content["models"][name]["figures"] == pytest.approx(figures, abs=1e-4)
@@ -261,8 +264,12 @@ def test_a_table_row_for_each_figure_and_model() -> None:
     )
 
 
+def masked(given: object) -> ImageSet:
+    return one_of(given, masked=True)[1]
+
+
 def test_a_flat_folder_needs_no_classes(data: Path) -> None:
-    found = MaskedImages(data / "images/0", data / "masks/0")
+    found = images_with_masks(data / "images/0", data / "masks/0").labelled_for(None)
     assert found.names == ["0.png", "1.png", "2.png"] and found.groups == [""] * 3 and found.labels == [-1] * 3
     sample = found[1]
     assert sample.image.size == (19, 29) and sample.mask.shape == (29, 19) and sample.mask.sum() == 11 * 10
@@ -276,12 +283,12 @@ def test_masks_beside_the_images_and_in_their_alpha(tmp_path: Path) -> None:
     (tmp_path / "both").mkdir()
     picture.save(tmp_path / "both/a.jpg")
     Image.fromarray(mask).save(tmp_path / "both/a.png")
-    found = MaskedImages(tmp_path / "both", tmp_path / "both")
+    found = images_with_masks(tmp_path / "both", tmp_path / "both")
     assert found.names == ["a.jpg"] and np.array_equal(found[0].mask * 255, mask)
     (tmp_path / "alpha").mkdir()
     picture.putalpha(Image.fromarray(mask))
     picture.save(tmp_path / "alpha/b.png")
-    assert np.array_equal(MaskedImages(tmp_path / "alpha")[0].mask * 255, mask)
+    assert np.array_equal(images_with_masks(tmp_path / "alpha")[0].mask * 255, mask)
 
 
 def test_pictures_without_masks_are_refused_before_they_are_read(
@@ -290,12 +297,12 @@ def test_pictures_without_masks_are_refused_before_they_are_read(
     picture = Image.fromarray(np.full((5, 7, 3), 200, np.uint8))
     for name in ("a.jpg", "b.png", "c.png"):
         picture.save(tmp_path / name)
-    monkeypatch.setattr(MaskedImages, "__getitem__", lambda self, index: pytest.fail("a picture was read"))
+    monkeypatch.setattr("relevit.data.folder.read_image", lambda path: pytest.fail("a picture was read"))
     with pytest.raises(UserError, match=r"No image of .* has an alpha channel .*--masks"):
-        open_masked(tmp_path)
+        masked(tmp_path)
     picture.putalpha(Image.fromarray(np.eye(5, 7, dtype=np.uint8) * 255))
     picture.save(tmp_path / "c.png")
-    assert len(open_masked(tmp_path)) == 3  # one with a mask is enough, the others are left out and told
+    assert len(masked(tmp_path)) == 3  # one with a mask is enough, the others are left out and told
 
 
 def test_ignored_pixels_and_classes_of_the_model(data: Path) -> None:
@@ -307,34 +314,34 @@ def test_ignored_pixels_and_classes_of_the_model(data: Path) -> None:
     (data / "images/1").rename(data / "images/9")  # no class of the model
     (data / "masks/1").rename(data / "masks/9")
     (data / "ignored/1").rename(data / "ignored/9")
-    found = MaskedImages(data / "images", data / "masks", ignore=data / "ignored", model=model)
+    found = images_with_masks(data / "images", data / "masks", ignore=data / "ignored").labelled_for(model)
     assert found.labels == [0, 0, 0, -1, -1, -1] and found.groups == ["0"] * 3 + ["9"] * 3
     assert found[0].ignore is None and np.array_equal(found[5].ignore, region > 0)
-    mapped = open_masked(data, model=model, class_map={"0": 3, "9": 2})
+    mapped = masked(data).labelled_for(model, {"0": 3, "9": 2})
     assert mapped.labels == [3, 3, 3, 2, 2, 2] and mapped[4].label == 2
 
 
 def test_folders_without_images_or_masks(data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no images in .*empty"):
-        MaskedImages(tmp_path / "empty", data / "masks")
+        images_with_masks(tmp_path / "empty", data / "masks")
     with pytest.raises(UserError, match=r"No image of .*images has a mask in .*: expected .*empty/0/0.png"):
-        MaskedImages(data / "images", tmp_path / "empty")
+        images_with_masks(data / "images", tmp_path / "empty")
     (data / "images/0/0.jpg").write_bytes((data / "images/0/0.png").read_bytes())
     with pytest.raises(UserError, match="would share one mask"):
-        MaskedImages(data / "images", data / "masks")
+        images_with_masks(data / "images", data / "masks")
     with pytest.raises(UserError, match=r"There is no folder"):
-        MaskedImages(data / "images", data / "nowhere")
+        images_with_masks(data / "images", data / "nowhere")
 
 
 def test_the_built_in_benchmark_and_the_mat_file(tmp_path: Path) -> None:
-    pictures = open_masked("builtin/background_shuffled")
-    assert isinstance(pictures, BuiltinPictures) and pictures.name == "background_shuffled"
+    pictures = masked("builtin/background_shuffled")
+    assert pictures.masked and pictures.name == "builtin/background_shuffled"
     assert pictures.groups[0] == CLASSES[pictures[0].label] and len(set(pictures.objects)) == len(pictures) / 3
-    assert open_masked("builtin").name == TEST_SETS[0]
-    train = open_images("builtin/train")
+    assert masked("builtin").name == f"builtin/{TEST_SETS[0]}"
+    train = one_of("builtin/train")[1]
     assert len(train) == 2 * 20 and train.labels.count(13) == 2
-    found = open_masked(write(tmp_path / "gtsegs_ijcv.mat"))
+    found = masked(write(tmp_path / "gtsegs_ijcv.mat"))
     assert len(found) == 2 and found[1].mask.shape == (13, 5)
 
 
@@ -344,10 +351,10 @@ def test_benchmarks_are_opened_by_their_layout(data: Path) -> None:
     _, extra = open_data(MEASUREMENTS["knn"], str(data / "images"), train=str(data / "images"))
     assert len(extra["train"]) == 6
     with pytest.raises(UserError, match=r"holds several sets: give --benchmark, one of images, masks"):
-        open_images(str(data))
-    assert open_images(str(data), benchmark="images").class_names == ["0", "1"]
+        one_of(str(data))[1]
+    assert one_of(str(data), "images")[1].class_names == ["0", "1"]
     with pytest.raises(UserError, match=r"there is no benchmark mask in .*; there are: images, masks"):
-        open_images(str(data), benchmark="mask")
+        one_of(str(data), "mask")[1]
     with pytest.raises(UserError, match="leave out --benchmark"):
         open_data(MEASUREMENTS["segmentation"], str(data / "images"), benchmark="images")
 
@@ -365,8 +372,8 @@ def test_known_benchmarks_keep_their_rules(tmp_path: Path) -> None:
         assert found.right_classes(Classifier(1000)) == [(6,)]
     with pytest.raises(UserError, match=r"give --benchmark, one of imagenet, imagenet-a, imagenet-r"):
         open_data(row, str(tmp_path))
-    assert open_images(str(tmp_path / "val")).name == "imagenet"  # not the reassessed labels of the same images
-    assert open_images(str(tmp_path), benchmark="imagenet-real").name == "imagenet-real"
+    assert one_of(str(tmp_path / "val"))[1].name == "imagenet"  # not the reassessed labels of the same images
+    assert one_of(str(tmp_path), "imagenet-real")[1].name == "imagenet-real"
 
 
 def test_paper_preprocessing_goes_with_the_paper_protocol(

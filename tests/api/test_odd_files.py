@@ -16,9 +16,11 @@ from PIL import Image
 
 from odd_files import CLASSES, COMPOSED, DECOMPOSED, Odd, build, mask, orientation, palette, picture, save
 from relevit import cli
-from relevit.data.samples import FaultsError, FolderSamples, check_samples
-from relevit.errors import UserError
-from relevit.images import list_images, read_image, read_mask, to_rgb
+from relevit.data.folder import check_files, class_folder_samples
+from relevit.data.listing import list_images
+from relevit.data.sets import ImageSet
+from relevit.errors import FaultsError, UserError
+from relevit.images import read_image, read_mask, to_rgb
 from relevit.models.loading import save_checkpoint
 from tiny_run import tiny_model
 
@@ -44,23 +46,23 @@ def odd(root: Path) -> list[Odd]:
     return build(root)
 
 
-def folder(root: Path, **options: object) -> FolderSamples:
-    return FolderSamples(root / "images", root / "masks", class_map=root / "classes.json", **options)  # type: ignore[arg-type]
+def folder(root: Path, **options: object) -> ImageSet:
+    return class_folder_samples(root / "images", root / "masks", class_map=root / "classes.json", **options)[0]  # type: ignore[arg-type]
 
 
 def test_good_pairs_are_read_to_the_pixel(root: Path, odd: list[Odd]) -> None:
     samples = folder(root, skip_bad=True)
     good = {each.name: each for each in odd if each.fault is None}
-    assert len(good) >= 28 and {row.name for row in samples.manifest} == set(good)
-    for index, row in enumerate(samples.manifest):
-        sample, wanted = samples[index], good[row.name]
+    assert len(good) >= 28 and set(samples.names) == set(good)
+    for sample in samples:
+        wanted = good[sample.name]
         assert wanted.picture is not None and wanted.mask is not None
         seen = np.asarray(sample.image).astype(int)
-        assert seen.shape == wanted.picture.shape and sample.image.mode == "RGB", row.name  # type: ignore[union-attr]
-        assert np.abs(seen - wanted.picture.astype(int)).max() <= wanted.tolerance, row.name
-        assert np.array_equal(sample.mask, wanted.mask) and sample.mask.dtype == np.float32, row.name
-        assert sample.label == CLASSES[row.name.split("/")[0]]
-    assert {row.label for row in samples.manifest} == {0, 1, 2}
+        assert seen.shape == wanted.picture.shape and sample.image.mode == "RGB", sample.name  # type: ignore[union-attr]
+        assert np.abs(seen - wanted.picture.astype(int)).max() <= wanted.tolerance, sample.name
+        assert np.array_equal(sample.mask, wanted.mask) and sample.mask.dtype == np.float32, sample.name
+        assert sample.label == CLASSES[sample.name.split("/")[0]]
+    assert set(samples.labels or ()) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("workers", [0, 3])
@@ -88,7 +90,8 @@ def test_a_check_of_unchecked_samples_finds_the_same(root: Path, odd: list[Odd])
     samples = folder(root, skip_bad=True, check=False)
     by_name = {"missing mask", "unknown class", None}
     wanted = sorted(each.fault for each in odd if each.fault is not None and each.fault not in by_name)
-    assert sorted(fault.kind for fault in check_samples(samples)) == wanted
+    told = [check_files(samples, number) for number in range(len(samples))]
+    assert sorted(fault.kind for fault in told if fault) == wanted
 
 
 def test_what_is_no_sample_is_passed_over(root: Path, odd: list[Odd]) -> None:
@@ -175,10 +178,10 @@ def test_a_class_folder_may_be_a_link_but_not_to_nowhere(tmp_path: Path) -> None
     save(tmp_path / "masks/cow/a.png", 255 * mask(0))
     (tmp_path / "images").mkdir()
     (tmp_path / "images/cow").symlink_to(tmp_path / "else")
-    assert len(FolderSamples(tmp_path / "images", tmp_path / "masks", classes={"cow": 0})) == 1
+    assert len(class_folder_samples(tmp_path / "images", tmp_path / "masks", classes={"cow": 0})[0]) == 1
     (tmp_path / "images/gnu").symlink_to(tmp_path / "gone")
     with pytest.raises(FaultsError) as caught:
-        FolderSamples(tmp_path / "images", tmp_path / "masks", classes={"cow": 0})
+        class_folder_samples(tmp_path / "images", tmp_path / "masks", classes={"cow": 0})
     assert [(fault.kind, Path(fault.file).name) for fault in caught.value.faults] == [("no images", "gnu")]
     assert caught.value.faults[0].detail == f"a link to {tmp_path / 'gone'}, not there"
 
@@ -188,7 +191,7 @@ def test_a_second_link_to_a_class_folder_is_told(tmp_path: Path) -> None:
     save(tmp_path / "masks/cow/a.png", 255 * mask(0))
     (tmp_path / "images/gnu").symlink_to(tmp_path / "images/cow")
     with pytest.raises(FaultsError) as caught:
-        FolderSamples(tmp_path / "images", tmp_path / "masks", classes={"cow": 0, "gnu": 1})
+        class_folder_samples(tmp_path / "images", tmp_path / "masks", classes={"cow": 0, "gnu": 1})
     assert [(fault.kind, Path(fault.file).name) for fault in caught.value.faults] == [("no images", "gnu")]
     assert "read once" in caught.value.faults[0].detail
 
@@ -196,11 +199,11 @@ def test_a_second_link_to_a_class_folder_is_told(tmp_path: Path) -> None:
 def test_names_that_look_the_same_are_one(tmp_path: Path) -> None:
     save(tmp_path / f"images/{DECOMPOSED}/a.png", picture(0))
     save(tmp_path / f"masks/{COMPOSED}/a.png", 255 * mask(0))
-    samples = FolderSamples(tmp_path / "images", tmp_path / "masks", classes={COMPOSED: 4})
+    samples, _ = class_folder_samples(tmp_path / "images", tmp_path / "masks", classes={COMPOSED: 4})
     assert samples.labels == [4] and np.array_equal(samples[0].mask, mask(0))
     save(tmp_path / f"images/{COMPOSED}/a.jpg", picture(1))
     with pytest.raises(FaultsError, match="one mask for several images"):
-        FolderSamples(tmp_path / "images", tmp_path / "masks", classes={COMPOSED: 4})
+        class_folder_samples(tmp_path / "images", tmp_path / "masks", classes={COMPOSED: 4})
 
 
 @pytest.mark.parametrize("tag", [0x010E, 0x0123, 0x011F])  # a description; the others are numbers, and text is none

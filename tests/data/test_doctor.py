@@ -13,7 +13,7 @@ from torch import nn
 
 from odd_files import orientation, save
 from relevit.data.inspection import inspect_pair, mask_figures, stored_traits
-from relevit.data.samples import Row, write_manifest
+from relevit.data.manifest import Row, write_manifest
 from relevit.diagnosis import Diagnosis, Finding, Where, examine_data, examine_model
 from relevit.errors import UserError
 from relevit.training.samples import gather

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from torch.utils.data import Subset
 
-from relevit.data.samples import Fault, FaultsError, FolderSamples, check_samples
-from relevit.errors import UserError
+from relevit.data.folder import check_files, class_folder_samples
+from relevit.data.sets import ImageSet
+from relevit.errors import Fault, FaultsError, UserError
 
 HEIGHT, WIDTH = 7, 11
 CLASSES = {"cow": 3, "ein Käfer": 1}
@@ -38,16 +38,20 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def folder(root: Path, **options: object) -> FolderSamples:
-    return FolderSamples(root / "images", root / "masks", classes=CLASSES, **options)  # type: ignore[arg-type]
+def found(root: Path, **options: object) -> tuple[ImageSet, list[Fault]]:
+    return class_folder_samples(root / "images", root / "masks", classes=CLASSES, **options)  # type: ignore[arg-type]
+
+
+def folder(root: Path, **options: object) -> ImageSet:
+    return found(root, **options)[0]
 
 
 def test_pairs_are_read_by_name_in_sorted_order(root: Path) -> None:
     samples = folder(root)
     names = ["cow/a.png", "cow/b.png", "cow/deep/a.png", "ein Käfer/2 ü.png"]
-    assert [row.name for row in samples.manifest] == names
+    assert samples.names == names
     assert samples.labels == [3, 3, 3, 1]
-    assert [row.class_name for row in samples.manifest] == ["cow", "cow", "cow", "ein Käfer"]
+    assert samples.groups == ["cow", "cow", "cow", "ein Käfer"]
     for index, seed in enumerate([3, 1, 2, 0]):
         sample = samples[index]
         assert np.array_equal(np.asarray(sample.image), picture(seed))
@@ -66,20 +70,20 @@ def test_masks_may_be_composed_differently_or_end_in_capitals(root: Path) -> Non
 def test_masks_beside_their_images(tmp_path: Path) -> None:
     save(tmp_path / "cow/a.jpg", picture(0))
     save(tmp_path / "cow/a.png", mask(0))
-    samples = FolderSamples(tmp_path, tmp_path, classes=CLASSES)
-    assert [row.name for row in samples.manifest] == ["cow/a.jpg"]
+    samples, _ = class_folder_samples(tmp_path, tmp_path, classes=CLASSES)
+    assert samples.names == ["cow/a.jpg"]
     assert np.array_equal(samples[0].mask * 255, mask(0))
 
 
 def test_without_masks_the_alpha_of_the_images_counts(tmp_path: Path) -> None:
     save(tmp_path / "cow/a.png", np.dstack([picture(0), mask(0)]))
-    samples = FolderSamples(tmp_path, classes=CLASSES)
+    samples, _ = class_folder_samples(tmp_path, classes=CLASSES)
     assert np.array_equal(samples[0].mask * 255, mask(0))
     assert np.array_equal(np.asarray(samples[0].image), picture(0))
     save(tmp_path / "cow/b.png", picture(0))
     save(tmp_path / "cow/c.png", np.dstack([picture(0), np.full((HEIGHT, WIDTH), 255, np.uint8)]))
     with pytest.raises(FaultsError) as caught:
-        FolderSamples(tmp_path, classes=CLASSES)
+        class_folder_samples(tmp_path, classes=CLASSES)
     assert [(fault.kind, Path(fault.file).name) for fault in caught.value.faults] == [
         ("missing mask", "b.png"),
         ("missing mask", "c.png"),
@@ -152,11 +156,11 @@ def test_every_fault_is_found_at_once(workers: int, root: Path) -> None:
 
 def test_skip_bad_keeps_the_good_and_reports(root: Path) -> None:
     plant(root)
-    samples = folder(root, skip_bad=True)
+    samples, faults = found(root, skip_bad=True)
     good = {"cow/a.png", "cow/b.jpg", "cow/deep/a.png", "ein Käfer/2 ü.png"}
-    assert {row.name for row in samples.manifest} == good
-    assert len(samples.faults) == len(KINDS)
-    assert {samples[index].name for index in range(len(samples))} == good
+    assert set(samples.names) == good
+    assert len(faults) == len(KINDS)
+    assert {sample.name for sample in samples} == good
 
 
 def test_nothing_left_is_an_error_even_when_bad_ones_are_skipped(tmp_path: Path) -> None:
@@ -174,29 +178,27 @@ def test_missing_and_empty_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(FaultsError, match=r"no images \(1\)"):
         folder(tmp_path, skip_bad=True)
     with pytest.raises(UserError, match=r"no folder .*none"):
-        FolderSamples(tmp_path / "none", classes=CLASSES)
+        class_folder_samples(tmp_path / "none", classes=CLASSES)
 
 
 def test_without_check_files_are_read_later(root: Path) -> None:
     plant(root)
-    samples = folder(root, skip_bad=True, check=False)
-    assert {fault.kind for fault in samples.faults} == {
+    samples, faults = found(root, skip_bad=True, check=False)
+    assert {fault.kind for fault in faults} == {
         "missing mask",
         "unknown class",
         "one mask for several images",
         "no images",
     }
-    names = [row.name for row in samples.manifest]
-    part = Subset(Subset(samples, [names.index("cow/small.jpg"), names.index("cow/a.png"), 0]), [1, 0])
-    assert [(fault.kind, Path(fault.file).name) for fault in check_samples(part)] == [
-        ("mask of another size", "small.png")
-    ]
-    assert {fault.kind for fault in check_samples(samples, num_classes=3)} == {
+    part = samples.subset([samples.names.index("cow/small.jpg"), samples.names.index("cow/a.png"), 0]).subset([1, 0])
+    told = [check_files(part, number) for number in range(2)]
+    assert [(fault.kind, Path(fault.file).name) for fault in told if fault] == [("mask of another size", "small.png")]
+    told = [check_files(samples, number) for number in range(len(samples))]
+    assert {fault.kind for fault in told if fault} == {
         "unreadable image",
         "unreadable mask",
         "empty mask",
         "mask of another size",
-        "unknown class",
     }
 
 

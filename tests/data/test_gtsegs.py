@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gtsegs_file import pictures, write
-from relevit.data.benchmarks.gtsegs import GtSegs
+from relevit.data.benchmarks.gtsegs import gtsegs
 from relevit.errors import UserError
 
 
@@ -18,7 +18,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_images_and_masks_are_upright(place: Path) -> None:
-    found = GtSegs(write(place))
+    found = gtsegs(write(place))
     assert len(found) == 2 and found.names == ["00000", "00001"]
     for number, (image, mask) in enumerate(pictures()):
         sample = found[number]
@@ -29,10 +29,10 @@ def test_images_and_masks_are_upright(place: Path) -> None:
 
 def test_no_file_and_no_hdf5(place: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
-        GtSegs(place)
+        gtsegs(place)
     place.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(1000))
     with pytest.raises(UserError, match=r"gtsegs_ijcv\.mat is no HDF5 file"):
-        GtSegs(place)
+        gtsegs(place)
 
 
 def test_a_file_that_is_cut_short(place: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_file_that_is_cut_short(place: Path) -> None:
     for share in (0.3, 0.7, 0.98):
         place.write_bytes(content[: int(share * len(content))])
         with pytest.raises(UserError, match="cut short"):
-            GtSegs(place)
+            gtsegs(place)
 
 
 def without(key: str) -> Callable[[h5py.File], None]:
@@ -72,7 +72,7 @@ def numbers(file: h5py.File) -> None:
 )
 def test_lists_that_are_not_there(place: Path, change: Callable[[h5py.File], object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        GtSegs(write(place, change))
+        gtsegs(write(place, change))
 
 
 def no_cell(file: h5py.File) -> None:
@@ -113,7 +113,7 @@ def replaced(key: str, values: np.ndarray) -> Callable[[h5py.File], None]:
     ],
 )
 def test_one_bad_image_names_itself(place: Path, change: Callable[[h5py.File], object], message: str) -> None:
-    found = GtSegs(write(place, change))
+    found = gtsegs(write(place, change))
     assert np.array_equal(found[0].image, pictures()[0][0])
     with pytest.raises(UserError, match=f"image 1 of .*gtsegs_ijcv.mat.*{message}"):
         found[1]
@@ -134,4 +134,4 @@ def test_damaged_bytes_are_an_error_of_the_image(place: Path) -> None:
         content[offset] ^= 255
     place.write_bytes(bytes(content))
     with pytest.raises(UserError, match=r"image 1 of .* cannot be read"):
-        GtSegs(place)[1]
+        gtsegs(place)[1]

@@ -13,7 +13,7 @@ from timm.data import ImageNetInfo
 from mask_trees import class_ids, imagenet_s, picture, rectangle, save, wnids
 from relevit.data.annotations import MERGED
 from relevit.data.annotations.convert import convert_masks
-from relevit.data.folder import FolderSamples
+from relevit.data.folder import class_folder_samples
 from relevit.data.manifest import Row, split_samples
 from relevit.data.splits import paper_split
 from relevit.errors import FaultsError, UserError
@@ -73,8 +73,10 @@ def test_seeds_choose_others_and_the_same_again(root: Path) -> None:
 def test_the_same_as_a_split_of_the_converted_folder(seed: int | None, root: Path, tmp_path: Path) -> None:
     """By the general splitting of samples, which reads all of a data set's names."""
     convert_masks("imagenet-s", root, tmp_path / "out", class_list=FOLDERS)
-    folder = FolderSamples(tmp_path / "out/images", tmp_path / "out/masks", check=False)
-    expected = split_samples(folder, 7, per_class=3, validation_per_class=1, seed=seed).manifest
+    samples, _ = class_folder_samples(tmp_path / "out/images", tmp_path / "out/masks", check=False)
+    columns = zip(samples.names, samples.groups, samples.labels, strict=True)
+    rows = [Row(name, group, label) for name, group, label in columns]
+    expected = split_samples(rows, 7, per_class=3, validation_per_class=1, seed=seed).manifest
     assert split(root, seed=seed, class_seed=seed) == expected
     converted = {"class_list": None, "images": tmp_path / "out/images", "format": "png"}
     assert split(tmp_path / "out/masks", seed=seed, class_seed=seed, **converted) == expected

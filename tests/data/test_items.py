@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
-from relevit.data.samples import Sample, as_sample, check_samples
+from relevit.data.sample import Sample, as_sample
 from relevit.errors import UserError
 
 HEIGHT, WIDTH = 5, 7
@@ -81,26 +80,3 @@ def test_labels_names_and_ignored_pixels(label: Any) -> None:
 def test_other_things_are_refused(item: Any, hint: str) -> None:
     with pytest.raises(UserError, match=hint):
         as_sample(item, 17)
-
-
-class Listed(Dataset):
-    def __init__(self, *items: Any):
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.items[index]
-
-
-def test_any_data_set_is_checked() -> None:
-    good = (PIXELS, MASK, 3)
-    samples = Listed(good, (PIXELS, MASK * 0, 3), good[:2], (PIXELS, MASK, 5, None, "far"))
-    faults = check_samples(samples, num_classes=5)
-    assert [(fault.kind, fault.file) for fault in faults] == [
-        ("empty mask", "sample 1"),
-        ("bad sample", "sample 2"),
-        ("unknown class", "far"),
-    ]
-    assert check_samples(Listed(good), num_classes=4) == []

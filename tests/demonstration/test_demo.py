@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relevit.data.benchmarks.builtin import of_pictures
 from relevit.data.builtin import digits as bench
+from relevit.data.builtin.sets import of_pictures
 from relevit.demonstration import run as quick
 from relevit.demonstration.demo import demo
 from relevit.demonstration.text import LEAD, verdict

@@ -12,7 +12,7 @@ from PIL import Image
 
 from launch import launch
 from relevit.data.benchmarks import class_folders
-from relevit.data.masked_images import MaskedImages
+from relevit.data.folder import images_with_masks
 from relevit.errors import UserError
 from relevit.evaluation.measurements import MEASUREMENTS, measure_models
 from relevit.models.loading import data_config, save_checkpoint
@@ -59,7 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def call(test: str, data: Path, models: dict[str, Any], out: Path | None = None) -> dict[str, Any]:
     row = MEASUREMENTS[test]
     masked = row.needs == "masks"
-    images: Any = MaskedImages(data / "images", data / "masks") if masked else class_folders(data / "images")
+    images: Any = images_with_masks(data / "images", data / "masks") if masked else class_folders(data / "images")
     train = class_folders(data / "train") if row.needs == "train_and_test" else None
     found = measure_models(
         test, models, images, train=train, out=out, batch_size=3, options={**OPTIONS[test], "seed": 7}
@@ -96,7 +96,7 @@ def test_other_options_and_weights_are_refused(data: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="model one has other weights"):
         call("localization", data, {"one": tiny(2)}, tmp_path / "out")
     with pytest.raises(UserError, match=r"options was .*'seed': 7.*, now .*'seed': 8"):
-        images = MaskedImages(data / "images", data / "masks")
+        images = images_with_masks(data / "images", data / "masks")
         measure_models("localization", {"one": tiny(1)}, images, out=tmp_path / "out", options={"seed": 8})
     with pytest.raises(UserError, match="test was 'localization', now 'segmentation'"):
         call("segmentation", data, {"one": tiny(1)}, tmp_path / "out")

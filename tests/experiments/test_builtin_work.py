@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from relevit.data.benchmarks.builtin import of_pictures
 from relevit.data.builtin import digits as bench
+from relevit.data.builtin.sets import of_pictures
 from relevit.experiments.hits import first_answers, read_hits
 from relevit.experiments.sources import builtin_work, work
 from relevit.models.loading import load

@@ -17,7 +17,7 @@ from PIL import Image
 
 import relevit.masking.make as automatic
 import tiny_masks
-from relevit.data.folder import FolderSamples
+from relevit.data.folder import class_folder_samples
 from relevit.errors import UserError
 from relevit.images import read_image, read_mask
 from relevit.masking.run import mask_run
@@ -89,13 +89,13 @@ def test_layout_table_and_masks(model, images, tmp_path):
 
 def test_finetune_takes_the_folder_as_it_is(model, images, tmp_path):
     make(model, images, tmp_path / "masks")
-    assert len(FolderSamples(images, tmp_path / "masks", classes={"0": 0, "1": 1})) == 6
+    assert len(class_folder_samples(images, tmp_path / "masks", classes={"0": 0, "1": 1})[0]) == 6
     options = {"epochs": 1, "batch_size": 2, "tensorboard": False, "progress": False, "previews": 0}
     result = finetune(tiny_model(), images, tmp_path / "run", masks=tmp_path / "masks", **options)
     assert result.checkpoint is not None and result.checkpoint.exists()
     make(model, images, tmp_path / "masks", min_confidence=0.99)
-    kept = FolderSamples(images, tmp_path / "masks", classes={"0": 0, "1": 1}, skip_bad=True)
-    assert [row.name for row in kept.manifest] == ["1/1.png", "1/2.png"]
+    kept, _ = class_folder_samples(images, tmp_path / "masks", classes={"0": 0, "1": 1}, skip_bad=True)
+    assert kept.names == ["1/1.png", "1/2.png"]
 
 
 def test_the_same_bits_every_time_whatever_the_batch_of_files(model, images, tmp_path):

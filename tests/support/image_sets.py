@@ -1,11 +1,18 @@
-"""Samples in memory as an `ImageSet` that knows right and competing classes."""
+"""Sets of images for tests: what a name or path stands for, and samples in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from relevit.data.open import AnySet, sets
 from relevit.data.sample import Sample
 from relevit.data.sets import ImageSet
+
+
+def opened(given: Any, protocol: str = "standard") -> dict[str, AnySet]:
+    """The sets that `given` stands for, all of them opened."""
+    return {name: opener() for name, opener in sets(given, protocol=protocol).items()}
 
 
 def image_set(

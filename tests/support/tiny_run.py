@@ -12,7 +12,7 @@ import numpy as np
 import timm
 import torch
 
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
 
 CLASSES, SIZE = 5, 16
 

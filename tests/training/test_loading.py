@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.models.view import TrainingView
 from relevit.training.batches import Batch, Items, Plan, as_sample, check_dataset, collate, loader, seed_from

@@ -69,7 +69,6 @@ def effects(
     """
     given = dict(locals())
     from relevit.class_effects.effects import write_effects
-    from relevit.data.sets import StreamSet
     from relevit.evaluation.run import evaluate
     from relevit.models.loading import labelled, load_several
     from relevit.processes import pick_device
@@ -80,11 +79,7 @@ def effects(
         raise UserError(f"effects compares two models, before and after, not {len(named)}: name two")
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UserError(f"{out} is there already: choose another --out, nothing is overwritten")
-    name, opened = _one_set(str(data), benchmark, protocol)
-    if isinstance(opened, StreamSet):
-        raise UserError(
-            f"{data} is read as a stream, in which single images cannot be looked up: give a folder or tar files"
-        )
+    name, opened = one_of(data, benchmark, protocol=protocol)
     loaded = load_several(models, protocol, pick_device(device))
     report = evaluate(
         dict(loaded),
@@ -133,19 +128,3 @@ def show(result: Effects, given: Mapping[str, Any]) -> None:
     if result.content["unreadable"]:
         count = len(result.content["unreadable"])
         terminal.remark(f"{count} images could not be read and do not count, see {place / FIGURES}")
-
-
-def _one_set(data: str, wanted: str | None, protocol: str) -> tuple[str, Any]:
-    """The benchmark's name, as `relevit evaluate` calls it, and the benchmark opened; its last part alone will do as well."""
-    from relevit.evaluation.sources import resolve
-
-    found = resolve(data, protocol).openers
-    if wanted is not None:
-        chosen = [wanted] if wanted in found else [name for name in found if name.endswith(f"/{wanted}")]
-        if len(chosen) != 1:
-            raise UserError(f"there is no benchmark {wanted} in {data}; there are: {', '.join(found)}")
-        return chosen[0], found[chosen[0]]()
-    if len(found) > 1:
-        raise UserError(f"{data} holds several benchmarks, name one with --benchmark: {', '.join(found)}")
-    name = next(iter(found))
-    return name, found[name]()

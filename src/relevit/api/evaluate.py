@@ -129,21 +129,21 @@ def show(report: Report, given: Mapping[str, Any]) -> None:
 def _sets(data: Any, chosen: Sequence[str], protocol: str) -> Any:
     """The benchmarks of a list by name, opened; tells what was found in folders of several, and what was not. Anything else
     as it is."""
-    from relevit.evaluation.sources import resolve
+    from relevit.data.open import sets
 
     if not (isinstance(data, list) and all(isinstance(spec, str | Path) for spec in data)):
         return data
     openers: dict[str, Any] = {}
     for spec in data:
-        resolved = resolve(spec, protocol)
-        twice = [name for name in resolved.openers if name in openers]
+        found = sets(spec, protocol=protocol)
+        twice = [name for name in found if name in openers]
         if twice:
             raise UserError(
                 f"there are two benchmarks called {twice[0]}, the second in {spec}: give one of them as --data"
             )
-        openers.update(resolved.openers)
-        if resolved.discovery is not None:
-            _tell_discovery(spec, resolved.discovery)
+        openers.update(found)
+        if found.discovery is not None:
+            _tell_discovery(spec, found.discovery)
     wanted = _chosen(list(openers), chosen) if chosen else list(openers)
     return {name: openers[name]() for name in wanted}
 

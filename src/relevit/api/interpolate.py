@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from relevit.evaluation.interpolation import Curve
     from relevit.report.table import Table
 
-_BUILTIN = "builtin"
+_BUILTIN = ("builtin", "builtin/validation")  # for which --data and --shifted mean different sets
 
 
 @public
@@ -46,8 +46,8 @@ def interpolate(
     Args:
         original: the model before, as for `relevit evaluate`.
         tuned: the model after fine-tuning, such as a run's folder.
-        data: images in distribution, as for `relevit evaluate`; or builtin, the demo's validation pictures (builtin/SET for another set).
-        shifted: images that are shifted, likewise; builtin stands for all of the demo's shifted sets.
+        data: images in distribution, as for `relevit evaluate`; or builtin/validation, pictures of other objects than those of builtin.
+        shifted: images that are shifted, likewise; builtin/validation stands for all of its shifted sets.
         out: the folder for the results.
         alphas: which mixtures, 0 for the original to 1 for the fine-tuned; 0 is always among them.
         budget: points of R@1 in distribution (mean over --data) that may be lost against the original.
@@ -113,6 +113,7 @@ def interpolate(
             "versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
         }
         notes = [
+            f"Measured on {', '.join(f'{name} ({len(images):,} pictures)' for name, images in (near | far).items())}.",
             "The mixture was chosen on these images: its figures here are better than they would be on others. Measure it on others.",
             "Weights are mixed one by one: (1 - alpha) original + alpha fine-tuned (Wortsman et al. 2022).",
         ]
@@ -151,30 +152,20 @@ def _check_views(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def _sets(given: Any, protocol: str, *, shifted: bool) -> dict[str, Any]:
-    """The benchmarks by name, opened; the built-in ones of the validation objects."""
-    from relevit.evaluation.sources import resolve
+    """The benchmarks by name, opened; of all sets of the built-in benchmark those that are meant."""
+    from relevit.data.open import sets
 
-    sets: dict[str, Any] = {}
-    for each in map(str, types.listed(given)):
-        if each == _BUILTIN or each.startswith(f"{_BUILTIN}/"):
-            found = _builtin(each, shifted)
-        else:
-            found = {name: opener() for name, opener in resolve(each, protocol).openers.items()}
-        twice = sorted(found.keys() & sets.keys())
+    opened: dict[str, Any] = {}
+    for spec in map(str, types.listed(given)):
+        found = dict(sets(spec, protocol=protocol))
+        if spec in _BUILTIN:
+            home, *others = found
+            found = {name: found[name] for name in (others if shifted else [home])}
+        twice = sorted(found.keys() & opened.keys())
         if twice:
             raise UserError(f"there are two sets called {twice[0]}: give one of them")
-        sets |= found
-    return sets
-
-
-def _builtin(name: str, shifted: bool) -> dict[str, Any]:
-    from relevit.data.builtin.digits import TEST_SETS, test_set
-
-    home, *others = TEST_SETS
-    wanted = [name.partition("/")[2]] if "/" in name else (others if shifted else [home])
-    if wanted[0] not in TEST_SETS:
-        raise UserError(f"there is no built-in set {wanted[0]!r}; there are: {', '.join(TEST_SETS)}")
-    return {f"{_BUILTIN}/{each}": test_set(each, "validation") for each in wanted}
+        opened |= {name: opener() for name, opener in found.items()}
+    return opened
 
 
 def _table(curve: Curve) -> Table:

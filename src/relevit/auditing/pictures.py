@@ -15,12 +15,14 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from relevit.auditing.conditions import Scene
-from relevit.data.checks import Progress, check_pair, in_parallel
+from relevit.data.checks import Progress, in_parallel, read_pair
 from relevit.data.composition.compose import as_picture, resize
 from relevit.data.composition.shift_tests import stream
-from relevit.errors import UserError
+from relevit.data.listing import list_images
+from relevit.data.pairing import pair_folder, without_masks
+from relevit.errors import UserError, reason_of
 from relevit.files import atomic_write
-from relevit.images import list_images, read_image, read_mask
+from relevit.images import read_image, read_mask
 from relevit.masking.make import automatic_masks, check_features
 
 LEAST_BACKGROUND = 0.05  # of the picture: with less there is nothing to exchange
@@ -81,7 +83,7 @@ class AuditPictures:
         )
 
 
-def builtin_pictures(views: int = 1) -> AuditPictures:
+def builtin_pictures(views: int = 3) -> AuditPictures:
     """The in-distribution test set of the built-in benchmark with its exact masks: `views` pictures of each object."""
     from relevit.data.builtin.digits import CLASSES, test_set
 
@@ -161,8 +163,7 @@ def _listed(root: Path, masks: str | os.PathLike[str] | None, labels: Labels | N
     """The pictures' relative names, and where their classes come from."""
     files = list_images(root)
     if masks is not None and Path(masks).resolve() == root.resolve():  # NAME.png beside NAME.jpg is its mask
-        pictures = {path.with_suffix("") for path in files if path.suffix.lower() != ".png"}
-        files = [path for path in files if path.suffix.lower() != ".png" or path.with_suffix("") not in pictures]
+        files = [root / name for name in without_masks(path.relative_to(root).as_posix() for path in files)]
     if not files:
         raise UserError(f"the folder {root} holds no pictures")
     names = [path.relative_to(root).as_posix() for path in files]
@@ -216,13 +217,13 @@ def _with_masks(
     root: Path, masks: Path, names: Sequence[str], workers: int, progress: Progress | None
 ) -> list[Path | str]:
     """For each picture its mask's file, or why it cannot be audited."""
-    by_stem = {path.relative_to(masks).with_suffix("").as_posix(): path for path in list_images(masks, {".png"})}
+    mask_of = pair_folder(names, masks).mask_of
 
     def look(name: str) -> Path | str:
-        mask = by_stem.get(Path(name).with_suffix("").as_posix())
+        mask = mask_of.get(name)
         if mask is None:
             return f"there is no mask {masks / Path(name).with_suffix('.png')}"
-        fault = check_pair(root / name, mask)
+        fault = read_pair(root / name, mask).fault
         return mask if fault is None else f"{fault.kind}{f' ({fault.detail})' if fault.detail else ''}"
 
     return in_parallel(look, names, workers, progress)
@@ -248,7 +249,7 @@ def _with_automatic(
                 _write_mask(target, Image.fromarray(mask.mask.astype(np.uint8) * 255), DOUBTFUL if refused else "")
             found.append(_usable(target))
         except UserError as error:
-            found.append(str(error).removeprefix(f"{root / name} "))
+            found.append(reason_of(error))
         if progress is not None:
             progress(number + 1, len(names))
     return found

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from relevit.errors import Fault, UserError
+from relevit.errors import Fault, Kind, UserError, reason_of
 from relevit.images import read_alpha, read_image, read_mask
 
 Progress = Callable[[int, int], object]
@@ -34,38 +34,39 @@ def read_pair(image: Path, mask: Path | None, region: Path | None = None) -> Pai
     try:
         picture = read_image(image)
     except UserError as error:
-        return Pair(None, None, Fault("unreadable image", str(image), _reason(error, image)))
+        return Pair(None, None, Fault("unreadable image", str(image), reason_of(error)))
     try:
         values = read_alpha(image) if mask is None else read_mask(mask)
     except UserError as error:
-        if mask is None:
-            return Pair(picture, None, Fault("missing mask", str(image), _reason(error, image)))
-        return Pair(picture, None, Fault("unreadable mask", str(mask), _reason(error, mask)))
-    fault = None
-    if values.shape != (picture.height, picture.width):
-        fault = Fault("mask of another size", str(mask), _sizes(image, picture, values))
-    elif not has_object(values):
-        most = float(values.max(initial=0))
-        detail = f"its highest value is {255 * most:.0f} of 255" if most > 0 else ""
-        fault = Fault("empty mask", str(mask or image), detail)
-    elif region is not None:
-        fault = _check_region(image, picture, region)
+        kind: Kind = "missing mask" if mask is None else "unreadable mask"
+        return Pair(picture, None, Fault(kind, str(mask or image), reason_of(error)))
+    fault = fault_of_mask(values, mask or image, image, picture)
+    if fault is None and region is not None:
+        try:
+            fault = fault_of_size(read_mask(region), region, image, picture)
+        except UserError as error:
+            fault = Fault("unreadable mask", str(region), reason_of(error))
     return Pair(picture, values, fault)
 
 
-def _check_region(image: Path, picture: Image.Image, region: Path) -> Fault | None:
-    try:
-        ignored = read_mask(region)
-    except UserError as error:
-        return Fault("unreadable mask", str(region), _reason(error, region))
-    if ignored.shape != (picture.height, picture.width):
-        return Fault("mask of another size", str(region), _sizes(image, picture, ignored))
-    return None
+def fault_of_mask(mask: np.ndarray, source: Path, image: Path, picture: Image.Image) -> Fault | None:
+    """What is wrong with a mask (height, width) that was read from `source` for a picture of the file `image`."""
+    fault = fault_of_size(mask, source, image, picture)
+    if fault is not None or has_object(mask):
+        return fault
+    most = float(mask.max(initial=0))
+    return Fault("empty mask", str(source), f"its highest value is {255 * most:.0f} of 255" if most > 0 else "")
 
 
-def check_pair(image: Path, mask: Path | None, region: Path | None = None) -> Fault | None:
-    """What is wrong with one image and its mask (and its region to ignore), read in full, as `read_pair` does."""
-    return read_pair(image, mask, region).fault
+def fault_of_size(mask: np.ndarray, source: Path, image: Path, picture: Image.Image) -> Fault | None:
+    """A mask or a region to ignore that has another size than its picture."""
+    if mask.shape == (picture.height, picture.width):
+        return None
+    detail = f"{mask.shape[1]} x {mask.shape[0]}, its image {picture.width} x {picture.height}"
+    with Image.open(image) as stored:
+        turned = stored.size != picture.size
+    detail += " upright, as its EXIF orientation says" if turned else ""
+    return Fault("mask of another size", str(source), detail)
 
 
 def has_object(mask: np.ndarray) -> bool:
@@ -89,15 +90,3 @@ def in_parallel(
             if progress is not None:
                 progress(len(outcome), len(listed))
     return outcome
-
-
-def _sizes(image: Path, picture: Image.Image, mask: np.ndarray) -> str:
-    detail = f"{mask.shape[1]} x {mask.shape[0]}, its image {picture.width} x {picture.height}"
-    with Image.open(image) as stored:
-        turned = stored.size != picture.size
-    return detail + (" upright, as its EXIF orientation says" if turned else "")
-
-
-def _reason(error: UserError, path: Path) -> str:
-    """The error's message without the file's name, which stands before it."""
-    return str(error).removeprefix(f"{path} ").rstrip(".")

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
+from relevit.data.pairing import plain
 from relevit.errors import UserError
 
 RULES = ("wnid", "index", "names", "sorted")
@@ -57,8 +57,8 @@ def match_classes(folders: Iterable[str], model: nn.Module | None = None, class_
     else:
         rule = rule or _guess(names, model)
         table, reason = _table(rule, names, model)
-    table = {_same(folder): index for folder, index in table.items()}
-    classes = {name: table[_same(name)] for name in names if _same(name) in table}
+    table = {plain(folder): index for folder, index in table.items()}
+    classes = {name: table[plain(name)] for name in names if plain(name) in table}
     unknown = {name: reason for name in names if name not in classes}
     count = _count(model)
     for name, index in list(classes.items()):
@@ -87,8 +87,8 @@ def class_names(model: nn.Module) -> dict[int, str]:
 
 def _guess(names: list[str], model: nn.Module | None) -> str:
     """The rule that the folders' names follow."""
-    own = {_same(name) for name in class_names(model).values()} if model is not None else set()
-    if any(_same(name) in own for name in names):
+    own = {plain(name) for name in class_names(model).values()} if model is not None else set()
+    if any(plain(name) in own for name in names):
         return "names"
     return "wnid" if any(_WNID.fullmatch(name) for name in names) else "index"
 
@@ -173,8 +173,3 @@ def _is_whole(value: Any) -> bool:
 
 def _count(model: nn.Module | None) -> int | None:
     return None if model is None else getattr(model, "num_classes", None)
-
-
-def _same(name: str) -> str:
-    """Names that look the same are the same, whichever way the file system composes accents."""
-    return unicodedata.normalize("NFC", name)

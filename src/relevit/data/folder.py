@@ -1,180 +1,228 @@
-"""A folder of class folders with images, and masks beside it, as a data set of samples."""
+"""A folder of images, and masks beside it, as a set of samples; and what is wrong with it."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from torch import nn
-from torch.utils.data import Dataset
 
-from relevit.data.checks import Progress, check_pair, in_parallel
+from relevit.data.checks import Progress, in_parallel, read_pair
 from relevit.data.classes import ClassMap, match_classes
-from relevit.data.manifest import Row
+from relevit.data.listing import image_names, is_visible
+from relevit.data.pairing import pair_folder, plain, without_masks
 from relevit.data.sample import Sample
-from relevit.errors import Fault, FaultsError
-from relevit.images import list_images, read_alpha, read_image, read_mask
+from relevit.data.sets import Files, ImageSet
+from relevit.errors import Fault, FaultsError, FileError, UserError
+from relevit.images import has_alpha, read_alpha, read_image, read_mask
 
-_NO_CLASS = -1
+Place = str | os.PathLike[str]
+_NO_CLASS = "it lies in no class folder"
 
 
-class FolderSamples(Dataset[Sample]):
-    """Images in class folders, `images/CLASS/.../NAME.jpg`, and masks of the same relative name,
-    `masks/CLASS/.../NAME.png`.
+class Found(NamedTuple):
+    """The images of a folder, all of them, and the faults that names alone tell, by the image's number (-1: of none)."""
 
-    Masks are grey PNG, 0 for background and 255 for object, or have an alpha channel. `masks` None takes the alpha
-    channel of each image; the same folder as `images` takes NAME.png beside NAME.jpg. `ignore`, a folder of the same
-    layout, has pictures whose non-zero pixels count for neither side; an image may lack one. Samples are sorted by
-    relative name. `names`: only these images, by relative name; one that is not there is a fault.
+    images: ImageSet
+    faults: list[tuple[int, Fault]]
 
-    The class of a folder comes from `classes` {folder: index}, or from `model` and `class_map` (`class_index`). With
-    `check`, every file is read once, in `workers` threads, before anything else; without it only names are compared
-    (see `check_samples`). Faults are raised at once as FaultsError (a UserError with the list `.faults`); with
-    `skip_bad`, bad samples are left out and the faults are in `.faults`. Raises UserError when nothing is left.
 
-    Attributes:
-        manifest: a row (name, class_name, label, split) for each sample, in order.
-        faults: what was wrong with those that were left out.
-        labels: the class index of each sample.
+def masked_folder(
+    images: Place, masks: Place | None = None, *, ignore: Place | None = None, names: Collection[str] | None = None
+) -> Found:
+    """The images of a folder, flat or in folders of any depth, with their masks, sorted by relative name.
+
+    Masks are PNG of the same relative name (as `relevit.images.read_mask` takes them) in the folder `masks`; None takes
+    the alpha channel of each image; the same folder takes NAME.png beside NAME.jpg. `ignore`, a folder of the same
+    layout, has pictures whose non-zero pixels count for neither side; an image may lack one. The group of an image is
+    its first folder, "" for one beside the folders. names: only these images, by relative name; one that is not there is
+    a fault. No pixels are read. Raises UserError for a folder that is not there.
+    """
+    root = Path(images)
+    faults: list[tuple[int, Fault]] = []
+    if names is None:
+        if not root.is_dir():
+            raise UserError(f"There is no folder {root}." if not root.exists() else f"{root} is not a folder.")
+        listed = image_names(root)
+        if masks is not None and Path(masks).resolve() == root.resolve():
+            listed = without_masks(listed)
+    else:
+        listed, absent = _named(root, names)
+        faults += [(-1, Fault("missing image", str(root / name), "the manifest names it")) for name in absent]
+    pairs = None if masks is None else pair_folder(listed, Path(masks))
+    regions = {} if ignore is None else pair_folder(listed, Path(ignore)).mask_of
+    expected = None if masks is None else Path(masks)
+    of_mask = {} if pairs is None else pairs.mask_of
+    reader = _Reader(
+        root, listed, [of_mask.get(name) for name in listed], [regions.get(name) for name in listed], expected
+    )
+    for number, name in enumerate(listed if pairs is not None else ()):
+        mask = reader.masks[number]
+        if mask is None:
+            faults.append((number, Fault("missing mask", str(root / name), f"expected {reader.wanted(number)}")))
+        elif names is None and pairs is not None and pairs.images_of[mask][0] != name:
+            detail = f"{pairs.images_of[mask][0]} has it, too"
+            faults.append((number, Fault("one mask for several images", str(root / name), detail)))
+    groups = [name.partition("/")[0] if "/" in name else "" for name in listed]
+    return Found(
+        ImageSet(
+            str(root),
+            reader.read,
+            listed,
+            groups,
+            paths=[root / name for name in listed],
+            masked=True,
+            files=reader.files,
+        ),
+        faults,
+    )
+
+
+def images_with_masks(images: Place, masks: Place | None = None, *, ignore: Place | None = None) -> ImageSet:
+    """As `masked_folder`, for measurements: an image without a mask stays, and reading it raises UserError.
+
+    Raises UserError where a folder is not there or has no images, no image has a mask (an alpha channel), or two images
+    would share one mask.
+    """
+    found, faults = masked_folder(images, masks, ignore=ignore)
+    if not len(found):
+        raise UserError(f"There are no images in {images}.")
+    for _, fault in faults:
+        if fault.kind == "one mask for several images":
+            other = fault.detail.removesuffix(" has it, too")
+            raise UserError(f"{fault.file} and {other} would share one mask: give each image a name of its own.")
+    if masks is None and not any(has_alpha(path) for path in found.paths or ()):
+        raise UserError(
+            f"No image of {images} has an alpha channel to take the mask from: give a folder of masks (--masks)."
+        )
+    missing = [fault for _, fault in faults if fault.kind == "missing mask"]
+    if len(missing) == len(found):
+        detail = f"{missing[0].detail} for {found.names[0]}"
+        raise UserError(f"No image of {images} has a mask in {masks}: {detail}.")
+    return found
+
+
+def class_folder_samples(
+    images: Place,
+    masks: Place | None = None,
+    *,
+    model: nn.Module | None = None,
+    classes: Mapping[str, int] | None = None,
+    class_map: ClassMap | None = None,
+    ignore: Place | None = None,
+    names: Collection[str] | None = None,
+    skip_bad: bool = False,
+    check: bool = True,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> tuple[ImageSet, list[Fault]]:
+    """Samples for training: images in class folders, `images/CLASS/.../NAME.jpg`, with masks; and the faults left out.
+
+    Files are found as `masked_folder` says. The class of a folder comes from `classes` {folder: index}, or from `model`
+    and `class_map` (`class_index`). With `check`, every file is read once, in `workers` threads, before anything else;
+    without it only names are compared. Faults are raised at once as FaultsError (a UserError with the list `.faults`);
+    with `skip_bad`, bad samples are left out and their faults returned. Raises UserError when nothing is left.
+    """
+    root = Path(images)
+    found, told = masked_folder(root, masks, ignore=ignore, names=names)
+    faults = [fault for number, fault in told if number < 0]
+    if names is None:
+        if not len(found):
+            raise FaultsError([Fault("no images", str(root), "expected FOLDER/CLASS/IMAGE")])
+        faults += _empty_folders(root, set(found.groups or ()))
+    faults += [fault for number, fault in told if number >= 0 and fault.kind == "one mask for several images"]
+    loose = {number for number, name in enumerate(found.names) if "/" not in name}
+    faults += [Fault("unknown class", str(root / found.names[number]), _NO_CLASS) for number in sorted(loose)]
+    faults += [fault for number, fault in told if fault.kind == "missing mask" and number not in loose]
+    matched = match_classes(_class_folders(root, found, class_map, names), model, classes or class_map)
+    faults += [Fault("unknown class", str(root / folder), reason) for folder, reason in matched.unknown.items()]
+
+    bad = loose | {number for number, _ in told}
+    whole = found.subset([number for number in range(len(found)) if number not in bad])
+    outcome: list[Fault | None] = [None] * len(whole)
+    if check:  # images of unknown class, too: one list of all faults
+        outcome = in_parallel(partial(check_files, whole), range(len(whole)), workers, progress)
+        faults += [fault for fault in outcome if fault is not None]
+    labels = [matched.classes.get(group, -1) for group in whole.groups or ()]
+    kept = [number for number, label in enumerate(labels) if label >= 0 and outcome[number] is None]
+    if faults and (not skip_bad or not kept):
+        raise FaultsError(faults)
+    return whole.relabelled(labels).subset(kept), faults
+
+
+def check_files(images: ImageSet, index: int) -> Fault | None:
+    """Read one sample's files in full; what is wrong with them, or None; None, too, of a set that has no files."""
+    return None if images.files is None else read_pair(*images.files(index)).fault
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads samples: of each image its name below `root`, the file of its mask, and of the pixels to ignore.
+
+    expected: the folder of masks; None: the alpha channel is the mask.
     """
 
-    def __init__(
-        self,
-        images: str | os.PathLike[str],
-        masks: str | os.PathLike[str] | None = None,
-        *,
-        model: nn.Module | None = None,
-        classes: Mapping[str, int] | None = None,
-        class_map: ClassMap | None = None,
-        ignore: str | os.PathLike[str] | None = None,
-        names: Collection[str] | None = None,
-        skip_bad: bool = False,
-        check: bool = True,
-        workers: int = 0,
-        progress: Progress | None = None,
-    ):
-        self.root = Path(images)
-        self.mask_root = None if masks is None else Path(masks)
-        self.faults: list[Fault] = []
-        beside = _by_stem(self.mask_root) if self.mask_root is not None else {}
-        regions = _by_stem(Path(ignore)) if ignore is not None else {}
-        files = self._images(names)
-        folders = {name.parts[0] for name in files if len(name.parts) > 1}
-        if names is not None and class_map == "sorted":  # counts the folders, those of other images, too
-            folders |= {path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")}
-        found = match_classes(folders, model, classes or class_map)
+    root: Path
+    names: Sequence[str]
+    masks: Sequence[Path | None]
+    regions: Sequence[Path | None]
+    expected: Path | None
 
-        self.manifest: list[Row] = []
-        self._masks: list[Path | None] = []
-        self._ignores: list[Path | None] = []
-        for name in files:
-            fault = self._name_fault(name, beside)
-            if fault is not None:
-                self.faults.append(fault)
-                continue
-            self.manifest.append(Row(str(name), name.parts[0], found.classes.get(name.parts[0], _NO_CLASS)))
-            self._masks.append(beside[_stem(name)] if self.mask_root is not None else None)
-            self._ignores.append(regions.get(_stem(name)))
-        for folder, reason in found.unknown.items():
-            self.faults.append(Fault("unknown class", str(self.root / folder), reason))
-        outcome: list[Fault | None] = [None] * len(self)
-        if check:  # images of unknown class, too: one list of all faults
-            outcome = in_parallel(self.check_item, range(len(self)), workers, progress)
-            self.faults += [fault for fault in outcome if fault is not None]
-        rows = enumerate(self.manifest)
-        self._keep([index for index, row in rows if outcome[index] is None and row.label != _NO_CLASS])
-        if self.faults and (not skip_bad or not self.manifest):
-            raise FaultsError(self.faults)
+    def files(self, index: int) -> Files:
+        return Files(self.root / self.names[index], self.masks[index], self.regions[index])
 
-    def __len__(self) -> int:
-        return len(self.manifest)
+    def wanted(self, index: int) -> Path:
+        """Where the mask of an image should be."""
+        return (self.expected or self.root) / PurePosixPath(self.names[index]).with_suffix(".png")
 
-    def __getitem__(self, index: int) -> Sample:
-        row, mask, ignore = self.manifest[index], self._masks[index], self._ignores[index]
-        path = self.root / row.name
-        values = read_alpha(path) if mask is None else read_mask(mask)
-        region = None if ignore is None else read_mask(ignore) > 0
-        return Sample(read_image(path), values, row.label, region, row.name)
-
-    @property
-    def labels(self) -> list[int]:
-        return [row.label for row in self.manifest]
-
-    def _images(self, wanted: Collection[str] | None) -> list[PurePosixPath]:
-        """The images' relative names; of NAME.jpg and NAME.png in a folder of both, the PNG is the mask."""
-        if wanted is not None:
-            return self._named(wanted)
-        names = [PurePosixPath(path.relative_to(self.root).as_posix()) for path in list_images(self.root)]
-        if self.mask_root is not None and _same_folder(self.root, self.mask_root):
-            pictures = {_stem(name) for name in names if name.suffix.lower() != ".png"}
-            names = [name for name in names if name.suffix.lower() != ".png" or _stem(name) not in pictures]
-        if not names:
-            raise FaultsError([Fault("no images", str(self.root), "expected FOLDER/CLASS/IMAGE")])
-        inner = {name.parts[0] for name in names if len(name.parts) > 1}
-        folders = sorted(path for path in self.root.iterdir() if path.is_dir() or _leads_nowhere(path))
-        for folder in folders:
-            if folder.name not in inner and not folder.name.startswith("."):
-                self.faults.append(Fault("no images", str(folder), _link(folder)))
-        stems: dict[str, PurePosixPath] = {}
-        kept = []
-        for name in names:
-            other = stems.setdefault(_stem(name), name)
-            if other is name or self.mask_root is None:
-                kept.append(name)
-            else:
-                self.faults.append(Fault("one mask for several images", str(self.root / name), f"{other} has it, too"))
-        return kept
-
-    def _named(self, wanted: Collection[str]) -> list[PurePosixPath]:
-        """The images of these relative names, as the file system composes their accents; others are faults."""
-        found = []
-        for name in sorted(wanted):
-            forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-            there = next((form for form in forms if (self.root / form).is_file()), None)
-            if there is None or not _is_inside(there):
-                self.faults.append(Fault("missing image", str(self.root / name), "the manifest names it"))
-            else:
-                found.append(PurePosixPath(there))
-        return found
-
-    def _name_fault(self, name: PurePosixPath, masks: Mapping[str, Path]) -> Fault | None:
-        """What the names alone tell, classes aside."""
-        path = self.root / name
-        if len(name.parts) == 1:
-            return Fault("unknown class", str(path), "it lies in no class folder")
-        if self.mask_root is not None and _stem(name) not in masks:
-            return Fault("missing mask", str(path), f"expected {self.mask_root / name.with_suffix('.png')}")
-        return None
-
-    def files(self, index: int) -> tuple[Path, Path | None, Path | None]:
-        """The files of one sample: its image, its mask (None: the image's alpha channel), its region to ignore."""
-        return self.root / self.manifest[index].name, self._masks[index], self._ignores[index]
-
-    def check_item(self, index: int) -> Fault | None:
-        """Read one sample's files in full; what is wrong with them, or None."""
-        return check_pair(*self.files(index))
-
-    def _keep(self, indices: Sequence[int]) -> None:
-        self.manifest = [self.manifest[index] for index in indices]
-        self._masks = [self._masks[index] for index in indices]
-        self._ignores = [self._ignores[index] for index in indices]
+    def read(self, index: int) -> Sample:
+        image, mask, region = self.files(index)
+        if self.expected is None:
+            values = read_alpha(image)
+        elif mask is not None:
+            values = read_mask(mask)
+        else:
+            raise FileError(image, f"has no mask {self.wanted(index)}", f"it has no mask {self.wanted(index)}")
+        ignored = None if region is None else read_mask(region) > 0
+        return Sample(read_image(image), values, -1, ignored, self.names[index])
 
 
-def _stem(name: PurePosixPath) -> str:
-    """A relative name without its ending, the same however the file system composes accents."""
-    return unicodedata.normalize("NFC", str(name.with_suffix("")))
+def _named(root: Path, wanted: Collection[str]) -> tuple[list[str], list[str]]:
+    """The images of these relative names, as the file system composes their accents, and the names of none."""
+    found, absent = [], []
+    for name in sorted(wanted):
+        parts = PurePosixPath(name).parts
+        inside = not PurePosixPath(name).is_absolute() and ".." not in parts
+        there = next((form for form in _forms(name) if inside and (root / form).is_file()), None)
+        if there is None:
+            absent.append(name)
+        else:
+            found.append(PurePosixPath(there).as_posix())
+    return found, absent
 
 
-def _by_stem(root: Path) -> dict[str, Path]:
-    """The PNG files below a folder, by relative name without ending."""
-    files = [path for path in list_images(root) if path.suffix.lower() == ".png"]
-    return {_stem(PurePosixPath(path.relative_to(root).as_posix())): path for path in files}
+def _forms(name: str) -> tuple[str, str, str]:
+    return name, plain(name), unicodedata.normalize("NFD", name)
 
 
-def _is_inside(name: str) -> bool:
-    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+def _class_folders(root: Path, found: ImageSet, class_map: ClassMap | None, names: Collection[str] | None) -> set[str]:
+    """The class folders of the images; all that are there where the class map "sorted" counts them."""
+    folders = set(found.groups or ()) - {""}
+    if names is not None and class_map == "sorted":
+        folders |= {path.name for path in root.iterdir() if path.is_dir() and is_visible(path.name)}
+    return folders
+
+
+def _empty_folders(root: Path, used: Collection[str]) -> list[Fault]:
+    """Class folders without images, and links that lead nowhere."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir() or _leads_nowhere(path))
+    empty = [path for path in folders if path.name not in used and is_visible(path.name)]
+    return [Fault("no images", str(path), _link(path)) for path in empty]
 
 
 def _leads_nowhere(path: Path) -> bool:
@@ -187,7 +235,3 @@ def _link(folder: Path) -> str:
     if not folder.is_symlink():
         return ""
     return f"a link to {os.readlink(folder)}" + (": each folder is read once" if folder.exists() else ", not there")
-
-
-def _same_folder(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -12,6 +12,7 @@ from relevit.errors import UserError
 from relevit.images import EXTENSIONS
 
 Value = TypeVar("Value")
+_LEFT_BEHIND = ("__MACOSX", "Thumbs.db")
 _FEW = 100  # so many entries without a folder, images among them: there will be no folders
 _PEEK = 20  # so many class folders are looked into for a first image
 
@@ -104,7 +105,7 @@ def subfolders(root: str | Path) -> list[str]:
     try:
         with os.scandir(root) as entries:
             for number, entry in enumerate(entries):
-                if _visible(entry.name) and entry.is_dir():
+                if is_visible(entry.name) and entry.is_dir():
                     found.append(entry.name)
                 elif _is_image(entry.name):
                     images += 1
@@ -115,10 +116,22 @@ def subfolders(root: str | Path) -> list[str]:
     return sorted(found)
 
 
-def image_names(folder: str | Path) -> list[str]:
+def list_images(root: str | os.PathLike[str], extensions: Collection[str] = EXTENSIONS) -> list[Path]:
+    """Every picture below the folder `root`, by its extension, sorted by the relative name; see `image_names`.
+
+    Raises UserError when there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}." if not root.exists() else f"{root} is not a folder.")
+    return [root / name for name in image_names(root, extensions)]
+
+
+def image_names(folder: str | Path, extensions: Collection[str] = EXTENSIONS) -> list[str]:
     """The names of all images below a folder, relative to it, with forward slashes, sorted.
 
-    Hidden files and folders are left out; linked folders are followed, each once. Raises UserError where a folder cannot be read.
+    `extensions`, in small letters, finds other files than images. Hidden files and what systems leave behind are left
+    out; linked folders are followed, each once. Raises UserError where a folder cannot be read.
     """
     found: list[str] = []
     seen: set[str] = set()
@@ -129,17 +142,19 @@ def image_names(folder: str | Path) -> list[str]:
         if real in seen:
             continue
         seen.add(real)
+        inner = []
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    name = entry.name
+                    if not is_visible(entry.name):
+                        continue
                     if entry.is_dir():
-                        if _visible(name):
-                            waiting.append((f"{prefix}{name}/", entry.path))
-                    elif _is_image(name):
-                        found.append(prefix + name)
+                        inner.append((f"{prefix}{entry.name}/", entry.path))
+                    elif os.path.splitext(entry.name)[1].lower() in extensions:
+                        found.append(prefix + entry.name)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}): it should be a folder of images") from error
+        waiting += sorted(inner, reverse=True)  # of a folder with several names, the first is taken
     return sorted(found)
 
 
@@ -187,9 +202,10 @@ def holds_classes(root: str | Path) -> bool:
     return any(has_image(Path(root, name)) for name in subfolders(root)[:_PEEK])
 
 
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+def is_visible(name: str) -> bool:
+    """Whether a file or folder is the user's: neither hidden nor left behind by a system or an archive."""
+    return not name.startswith(".") and name not in _LEFT_BEHIND
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+    return is_visible(name) and os.path.splitext(name)[1].lower() in EXTENSIONS

@@ -7,15 +7,12 @@ import csv
 import hashlib
 import io
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from torch.utils.data import Subset
-
-from relevit.data.sample import as_sample
+from relevit.data.pairing import plain
 from relevit.errors import UserError
 from relevit.files import atomic_write
 
@@ -33,15 +30,16 @@ class Row(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Samples for training and, if asked for, for validation, with a row for each (training first, in order)."""
+    """The samples for training and, if asked for, for validation, by number, with a row for each (training first, in
+    order)."""
 
-    training: Subset
-    validation: Subset | None
+    training: list[int]
+    validation: list[int] | None
     manifest: list[Row]
 
 
 def split_samples(
-    samples: Any,
+    rows: Sequence[Row],
     validation: float | int | None = None,
     *,
     by: Literal["class", "sample"] = "class",
@@ -57,10 +55,8 @@ def split_samples(
     in an order that depends on the seed and the names alone. per_class, validation_per_class: at most so many samples
     of a class, the first in order.
 
-    samples: a FolderSamples, or any data set with `.manifest` or `.labels`; of others every item is read once for its
-    label. Raises UserError when nothing is left for training, or for validation that was asked for.
+    Raises UserError when nothing is left for training, or for validation that was asked for.
     """
-    rows = manifest_of(samples)
     for name, limit in (("per_class", per_class), ("validation_per_class", validation_per_class)):
         if limit is not None and limit < 1:
             raise UserError(f"{name} must be at least 1, not {limit}.")
@@ -83,34 +79,19 @@ def split_samples(
         chosen[VALIDATION] += outside[:validation_per_class]
     _check_left(chosen, validation, by, len(classes), len(rows))
     manifest = [rows[index]._replace(split=split) for split, indices in chosen.items() for index in indices]
-    held_out = Subset(samples, chosen[VALIDATION]) if validation is not None else None
-    return Split(Subset(samples, chosen[TRAINING]), held_out, manifest)
+    return Split(chosen[TRAINING], chosen[VALIDATION] if validation is not None else None, manifest)
 
 
-def manifest_of(samples: Any) -> list[Row]:
-    """A row for every sample of a data set; see `split_samples` for where the labels come from."""
-    if isinstance(samples, Subset):
-        rows = manifest_of(samples.dataset)
-        return [rows[index] for index in samples.indices]
-    if hasattr(samples, "manifest"):
-        return list(samples.manifest)
-    if hasattr(samples, "labels"):
-        return [Row(f"sample {index}", str(int(label)), int(label)) for index, label in enumerate(samples.labels)]
-    items = (as_sample(samples[index], index) for index in range(len(samples)))
-    return [Row(item.name, str(item.label), item.label) for item in items]
-
-
-def apply_manifest(samples: Any, manifest: Iterable[Row]) -> Split:
-    """The split that a manifest describes, of the same data. Raises UserError that names samples that are not there."""
-    rows, where = list(manifest), {row.name: index for index, row in enumerate(manifest_of(samples))}
-    absent = [row.name for row in rows if row.name not in where]
+def apply_manifest(rows: Sequence[Row], manifest: Sequence[Row]) -> Split:
+    """The split that a manifest describes, of the samples `rows`. Raises UserError that names samples that are not there."""
+    where = {row.name: index for index, row in enumerate(rows)}
+    absent = [row.name for row in manifest if row.name not in where]
     if absent:
         raise UserError(
             f"{len(absent)} samples of the manifest are not among the data ({absent[0]}, ...): is it of another folder?"
         )
-    indices = {split: [where[row.name] for row in rows if row.split == split] for split in (TRAINING, VALIDATION)}
-    held_out = Subset(samples, indices[VALIDATION]) if indices[VALIDATION] else None
-    return Split(Subset(samples, indices[TRAINING]), held_out, rows)
+    indices = {split: [where[row.name] for row in manifest if row.split == split] for split in (TRAINING, VALIDATION)}
+    return Split(indices[TRAINING], indices[VALIDATION] or None, list(manifest))
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Sequence[Row]) -> None:
@@ -137,11 +118,6 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Row]:
         ) from error
 
 
-def same_name(name: str) -> str:
-    """A sample's name, the same however its accents are composed."""
-    return unicodedata.normalize("NFC", name)
-
-
 def faults_of_rows(rows: Sequence[Row]) -> list[str]:
     """What keeps a manifest from a run, its labels aside: samples that are for something else than training or
     validation, or named several times, and no sample for training. Each is said of the file ("names a.png twice")."""
@@ -150,7 +126,7 @@ def faults_of_rows(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if row.split not in (TRAINING, VALIDATION)
     ]
-    counts = Counter(same_name(row.name) for row in rows)
+    counts = Counter(plain(row.name) for row in rows)
     for name, count in counts.items():
         if count > 1:
             faults.append(f"names {name} {'twice' if count == 2 else f'{count} times'}: keep one of the lines")
@@ -160,12 +136,12 @@ def faults_of_rows(rows: Sequence[Row]) -> list[str]:
 
 
 def faults_of_labels(rows: Sequence[Row], labels: Mapping[str, int]) -> list[str]:
-    """The rows whose label is not that of the model (`labels` by `same_name`; samples that it lacks are passed over)."""
+    """The rows whose label is not that of the model (`labels` by `plain`; samples that it lacks are passed over)."""
     return [
-        f"gives {row.name} the label {row.label}, it is class {labels[same_name(row.name)]} of the model: mend the label "
+        f"gives {row.name} the label {row.label}, it is class {labels[plain(row.name)]} of the model: mend the label "
         "(-1 leaves it to the model), or give a class map"
         for row in rows
-        if row.label not in (-1, labels.get(same_name(row.name), row.label))
+        if row.label not in (-1, labels.get(plain(row.name), row.label))
     ]
 
 

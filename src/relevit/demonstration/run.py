@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from relevit.data.benchmarks.builtin import builtin_set
 from relevit.data.builtin.digits import CLASSES, RELIABILITY, SET_A, TEST_SETS, Pictures, test_set
+from relevit.data.builtin.sets import builtin_set
 from relevit.demonstration.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
 from relevit.evaluation import Predictions, evaluate
 from relevit.experiments.sources.builtin_work import (

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
 
-from relevit.data.benchmarks import (
-    BENCHMARKS,
-    Discovery,
-    builtin_sets,
-    class_folders,
-    composed_sets,
-    find_benchmarks,
-    open_benchmark,
-)
-from relevit.data.benchmarks.tar_files import has_tars
-from relevit.data.listing import holds_classes
+from relevit.data.open import sets
 from relevit.data.sample import Sample, as_sample
 from relevit.data.sets import ImageSet, StreamSet, of_dataset
 from relevit.errors import UserError
@@ -142,71 +130,17 @@ class LabelledSet:
         return found
 
 
-class Resolved(NamedTuple):
-    """The sets of a folder or a file, each by name with a function that opens it; and the search that found them, where
-    there was one."""
-
-    openers: dict[str, Callable[[], Any]]
-    discovery: Discovery | None = None
-
-
-def resolve(spec: str | Path, protocol: str) -> Resolved:
-    """What `evaluate` takes for a benchmark as a text or a path.
-
-    A folder made by `relevit compose` gives its sets, SPEC/SET. In another folder, benchmarks are looked for
-    (`find_benchmarks`); where none of the known ones is there and it has images in class folders, it is taken as that, and
-    called SPEC. "builtin" gives the test sets of the built-in benchmark, "builtin/SET" one. For the rest see `open_benchmark`. Raises UserError for what is none of these.
-    """
-    text, folder = str(spec), Path(spec)
-    own = builtin_sets(text)
-    if own is not None:
-        return Resolved(dict(own))
-    if not folder.is_dir() or has_tars(folder):
-        return Resolved({name: partial(_same, data) for name, data in open_benchmark(text, protocol).items()})
-    composed = composed_sets(folder)
-    if composed is not None:
-        return Resolved({f"{text.rstrip('/')}/{name}": partial(_same, data) for name, data in composed.items()})
-    discovery = find_benchmarks(folder, protocol)
-    known = any(found.name.split("/")[0] in BENCHMARKS for found in discovery.found)
-    if not known and (holds_classes(folder) or not discovery.found):
-        return Resolved({text: partial(class_folders, folder)})
-    return Resolved({found.name: found.open for found in discovery.found}, discovery)
-
-
 def open_sources(given: Any, protocol: str) -> dict[str, LabelledSet]:
     """Benchmarks by name; of a dictionary by the names given, NAME/SET where there are several of a name."""
     sources = {}
-    for name, data in _opened(given, protocol).items():
-        sources[name] = LabelledSet(name, data)
+    for name, opener in sets(given, protocol=protocol).items():
+        sources[name] = LabelledSet(name, opener())
     if not sources:
         raise UserError("there is no benchmark to evaluate on")
     empty = [name for name, source in sources.items() if not source.length and not source.is_stream]
     if empty:
         raise UserError(f"{empty[0]} holds no images")
     return sources
-
-
-def _opened(given: Any, protocol: str) -> dict[str, Any]:
-    if isinstance(given, str | Path):
-        return {name: opener() for name, opener in resolve(given, protocol).openers.items()}
-    if not isinstance(given, Mapping):
-        return {"benchmark": given}
-    opened = {}
-    for name, each in given.items():
-        if not isinstance(each, str | Path):
-            opened[str(name)] = each
-            continue
-        openers = resolve(each, protocol).openers
-        start = f"{str(each).rstrip('/')}/"  # of composed sets' names
-        for found, opener in openers.items():
-            opened[str(name) if len(openers) == 1 else f"{str(name).rstrip('/')}/{found.removeprefix(start)}"] = (
-                opener()
-            )
-    return opened
-
-
-def _same(data: Any) -> Any:
-    return data
 
 
 def _content(data: ImageSet, index: int) -> str:

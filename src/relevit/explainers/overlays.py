@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from relevit.data.listing import list_images
 from relevit.errors import UserError
 from relevit.explainers import on_patches, on_pixels, scale_to_unit, unscaled
 from relevit.files import atomic_write
-from relevit.images import list_images, read_image
+from relevit.images import read_image
 from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
 from relevit.models.working import device_of

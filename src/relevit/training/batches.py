@@ -16,9 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from relevit.data.checks import has_object
 from relevit.data.composition.compose import Backgrounds
-from relevit.data.samples import Fault, FaultsError, FolderSamples, Row, Sample, as_sample, has_object
-from relevit.errors import UserError
+from relevit.data.folder import check_files
+from relevit.data.manifest import Row
+from relevit.data.sample import Sample, as_sample
+from relevit.data.sets import ImageSet
+from relevit.errors import Fault, FaultsError, UserError
 
 Key = tuple[int, int]  # epoch, index
 
@@ -70,15 +74,20 @@ def _content(sample: Sample) -> bytes:
 
 
 def check_dataset(
-    samples: Any, num_classes: int, needs_labels: bool, split: str = "training", skip_bad: bool = False
+    samples: Any,
+    num_classes: int,
+    needs_labels: bool,
+    split: str = "training",
+    skip_bad: bool = False,
+    faults: Sequence[Fault] = (),
 ) -> CheckedSamples:
     """Read every sample of a data set once, before any training, and check it.
 
-    Raises FaultsError (a UserError) with the list of all faults; with `skip_bad`, bad samples are left out instead. A
-    data set that does not yield the same picture twice (it draws at random by itself) has no hashes of the content.
+    Raises FaultsError (a UserError) with the list of all faults; with `skip_bad`, bad samples are left out instead. `faults`:
+    those that are known already, of samples that are not in the data set. A data set that does not yield the same picture twice (it draws at random by itself) has no hashes of the content.
     """
-    folder = samples if isinstance(samples, FolderSamples) else None
-    faults: list[Fault] = list(folder.faults) if folder else []  # a folder has found those that names alone tell
+    images = samples if isinstance(samples, ImageSet) else None
+    found = list(faults)
     kept: list[int] = []
     rows: list[Row] = []
     hashes: list[bytes] = []
@@ -92,22 +101,19 @@ def check_dataset(
         except UserError as error:
             reason = str(error)
         if reason:
-            told = folder.check_item(index) if folder else None
-            name = folder.manifest[index].name if folder else f"{split} sample {index}"
-            faults.append(told or Fault("bad sample", name, reason))
+            told = None if images is None else check_files(images, index)
+            name = images.names[index] if images is not None else f"{split} sample {index}"
+            found.append(told or Fault("bad sample", name, reason))
             continue
         kept.append(index)
         hashes.append(content if hashes[:1] != [b""] else b"")
-        rows.append(folder.manifest[index]._replace(split=split) if folder else _row(sample, split))
-    if faults and not (skip_bad and kept):
-        raise FaultsError(faults)
+        group = str(sample.label) if images is None or images.groups is None else images.groups[index]
+        rows.append(Row(sample.name, group, sample.label, split))
+    if found and not (skip_bad and kept):
+        raise FaultsError(found)
     if not kept:
         raise UserError(f"there are no samples for {split}")
     return CheckedSamples(samples if len(kept) == len(samples) else Subset(samples, kept), rows, hashes)
-
-
-def _row(sample: Sample, split: str) -> Row:
-    return Row(sample.name, str(sample.label), sample.label, split)
 
 
 class Batch(NamedTuple):

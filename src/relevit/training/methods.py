@@ -20,7 +20,7 @@ from relevit.training.losses import background_loss, confidence_loss, foreground
 from relevit.training.terms import LossInputs, Numbers, Term, total
 
 if TYPE_CHECKING:
-    from relevit.data.samples import Sample
+    from relevit.data.sample import Sample
 
 __all__ = ["METHODS", "PAPER", "LossInputs", "Method", "Term", "get_method", "numbers_of", "swap_background", "total"]
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from relevit.data.folder import class_folder_samples
 from relevit.data.manifest import (
     TRAINING,
     VALIDATION,
@@ -15,10 +16,10 @@ from relevit.data.manifest import (
     faults_of_labels,
     faults_of_rows,
     read_manifest,
-    same_name,
     split_samples,
 )
-from relevit.data.samples import FolderSamples
+from relevit.data.open import is_set_with_masks, one_of
+from relevit.data.pairing import plain
 from relevit.errors import UserError
 from relevit.training.batches import CheckedSamples, check_dataset
 
@@ -41,7 +42,7 @@ def gather(
 ) -> tuple[CheckedSamples, CheckedSamples | None]:
     """Training and validation samples, every one of them read and checked.
 
-    A folder's classes are matched to the model's (`class_map`); see `samples.FolderSamples`. validation: a folder or
+    A folder's classes are matched to the model's (`class_map`); see `class_folder_samples`. validation: a folder or
     data set; a fraction or number of classes to hold out; or None, which holds out a fifth of the classes of a folder
     (of the samples of each class, where it has fewer than ten), and nothing of a data set. ignore: the folder of pixels
     to ignore; for validation, too, where that is a folder without masks of its own. manifest: a CSV that names the
@@ -53,16 +54,18 @@ def gather(
     def checked(
         given: Any, argument: str, its_masks: Any, split: str, its_ignore: Any, names: Any = None
     ) -> CheckedSamples:
-        opened = given
-        if isinstance(given, str | os.PathLike):  # contents are checked below, with those of data sets
+        opened, faults = given, []
+        if isinstance(given, str | os.PathLike) and is_set_with_masks(given):
+            opened = one_of(given, None, its_masks, ignore=its_ignore, masked=True)[1].labelled_for(model, class_map)
+        elif isinstance(given, str | os.PathLike):  # contents are checked below, with those of data sets
             known: dict[str, Any] = {"model": model, "class_map": class_map, "ignore": its_ignore, "names": names}
-            opened = FolderSamples(given, its_masks, **known, skip_bad=True, check=False)
+            opened, faults = class_folder_samples(given, its_masks, **known, skip_bad=True, check=False)
         elif not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
             raise UserError(f"{argument} must be a folder or a data set with items, not {type(given).__name__}")
         elif its_masks is not None or its_ignore is not None:
             what = "masks are" if its_masks is not None else "ignore is"
             raise UserError(f"{what} for a folder of {argument}: a data set yields its masks itself")
-        return check_dataset(opened, getattr(model, "num_classes", 0), needs_labels, split, skip_bad)
+        return check_dataset(opened, getattr(model, "num_classes", 0), needs_labels, split, skip_bad, faults)
 
     if manifest is not None:
         if validation is not None:
@@ -83,9 +86,9 @@ def gather(
         classes = [row.class_name for row in training.rows]
         few = len(set(classes)) < _MANY and len(set(classes)) < len(classes)
         validation, by = _HELD_OUT, "sample" if few else "class"
-    split = split_samples(_Rows(training.rows), validation, by=by)
+    split = split_samples(training.rows, validation, by=by)
     assert split.validation is not None  # it was asked for
-    return training.part(split.training.indices, TRAINING), training.part(split.validation.indices, VALIDATION)
+    return training.part(split.training, TRAINING), training.part(split.validation, VALIDATION)
 
 
 def _usable(rows: list[Row], path: str | os.PathLike[str]) -> list[Row]:
@@ -99,29 +102,17 @@ def _as_listed(
     checked: CheckedSamples, rows: list[Row], path: str | os.PathLike[str], skip_bad: bool
 ) -> tuple[CheckedSamples, CheckedSamples | None]:
     """The samples in the manifest's order, training and validation; labels are compared."""
-    there = {same_name(row.name): row for row in checked.rows}
+    there = {plain(row.name): row for row in checked.rows}
     for fault in faults_of_labels(rows, {name: row.label for name, row in there.items()}):
         raise UserError(f"{path} {fault}.")
-    wanted = [
-        row._replace(name=there[same_name(row.name)].name if same_name(row.name) in there else row.name) for row in rows
-    ]
+    wanted = [row._replace(name=there[plain(row.name)].name if plain(row.name) in there else row.name) for row in rows]
     if skip_bad:
-        wanted = [row for row in wanted if same_name(row.name) in there]
+        wanted = [row for row in wanted if plain(row.name) in there]
         if all(row.split != TRAINING for row in wanted):
             raise UserError(f"Of the samples for {TRAINING} in {path}, none is left.")
-    split = apply_manifest(_Rows(checked.rows), wanted)
-    held_out = checked.part(split.validation.indices, VALIDATION) if split.validation is not None else None
-    return checked.part(split.training.indices, TRAINING), held_out
-
-
-class _Rows:
-    """What `split_samples` needs to know of samples that were read already."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        self.manifest = rows
-
-    def __len__(self) -> int:
-        return len(self.manifest)
+    split = apply_manifest(checked.rows, wanted)
+    held_out = checked.part(split.validation, VALIDATION) if split.validation is not None else None
+    return checked.part(split.training, TRAINING), held_out
 
 
 def split_rows(training: CheckedSamples, validation: CheckedSamples | None) -> list[Row]:

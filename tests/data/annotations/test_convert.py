@@ -13,7 +13,7 @@ from PIL import Image
 from mask_trees import HEIGHT, WIDTH, class_ids, imagenet_s, palette, picture, rectangle, save, wnids
 from relevit.data.annotations import MERGED, Entry
 from relevit.data.annotations.convert import Examined, convert_masks, examine
-from relevit.data.folder import FolderSamples
+from relevit.data.folder import class_folder_samples
 from relevit.errors import FaultsError, UserError
 
 
@@ -26,9 +26,9 @@ def test_imagenet_s_is_what_fine_tuning_reads(tmp_path: Path) -> None:
     root = imagenet_s(tmp_path, folders, 2)
     done = convert_masks("imagenet-s", root, tmp_path / "out", class_list=folders, workers=3)
     assert done[:5] == (12, 6, 6, {}, [])
-    samples = FolderSamples(tmp_path / "out/images", tmp_path / "out/masks", ignore=tmp_path / "out/ignore")
+    samples, _ = class_folder_samples(tmp_path / "out/images", tmp_path / "out/masks", ignore=tmp_path / "out/ignore")
     kept = [name for name in folders if name not in MERGED]
-    assert [row.name for row in samples.manifest] == [f"{name}/{name}_{n}.JPEG" for name in kept for n in (8, 9)]
+    assert samples.names == [f"{name}/{name}_{n}.JPEG" for name in kept for n in (8, 9)]
     for index, name in enumerate(name for name in kept for _ in range(2)):
         seed = 10 * folders.index(name) + index % 2
         sample = samples[index]

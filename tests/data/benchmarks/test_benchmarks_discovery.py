@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmark_trees import Classifier, objectnet, save, val_name
-from relevit.data.benchmarks import BENCHMARKS, Discovery, find_benchmarks, open_benchmark
+from image_sets import opened
+from relevit.data.benchmarks import BENCHMARKS, Discovery, find_benchmarks
 from relevit.data.benchmarks.imagenet_classes import classes_of, wnids
 from relevit.errors import UserError
 
@@ -170,15 +171,15 @@ def test_links_lead_to_benchmarks(tmp_path: Path) -> None:
 def test_an_empty_and_an_absent_root(tmp_path: Path) -> None:
     found = find_benchmarks(tmp_path)
     assert not found.found and [name for name, _ in found.missing] == list(BENCHMARKS)
-    with pytest.raises(UserError, match="holds no benchmark and no class folders"):
-        open_benchmark(tmp_path)
+    with pytest.raises(UserError, match="holds no class folders with images"):
+        opened(tmp_path)
     with pytest.raises(UserError, match="nothing is not a folder"):
         find_benchmarks(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"there is no .*nothing: give a folder, a YAML"):
-        open_benchmark(tmp_path / "nothing")
+        opened(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(UserError, match=r"notes\.txt is no benchmark"):
-        open_benchmark(tmp_path / "notes.txt")
+        opened(tmp_path / "notes.txt")
 
 
 def test_a_yaml_of_paths(everything: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_yaml_of_paths(everything: Path) -> None:
     (everything / "ImageNet-A").rename(everything / "store" / "any name")
     path = everything / "benchmarks.yaml"
     path.write_text("ImageNet-A: store/any name\nimagenet-c: ImageNet-C\ncats: mine\nmine/train: train\n")
-    found = open_benchmark(path, "paper")
+    found = opened(path, "paper")
     assert list(found) == [
         "imagenet-a",
         *(f"imagenet-c/fog/{severity}" for severity in range(1, 6)),
@@ -195,7 +196,7 @@ def test_a_yaml_of_paths(everything: Path) -> None:
     ]
     assert found["imagenet-a"].competing_classes(Classifier(1000)) is None
     assert found["cats"].class_names == ["cat"]
-    assert len(open_benchmark(everything / "benchmarks.yaml")["imagenet-a"].competing_classes(Classifier(1000))) == 200
+    assert len(opened(everything / "benchmarks.yaml")["imagenet-a"].competing_classes(Classifier(1000))) == 200
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_broken_yaml_files_are_told(text: str, message: str, everything: Path) -
     path = everything / "paths.yml"
     path.write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        open_benchmark(path)
+        opened(path)
     assert "paths.yml" in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from benchmark_trees import Classifier, save
-from relevit.data.benchmarks import find_benchmarks, open_benchmark, timm_sets
+from image_sets import opened
+from relevit.data.benchmarks import find_benchmarks, timm_sets
 from relevit.data.sets import ImageSet, StreamSet
 from relevit.errors import UserError
 
@@ -62,12 +63,10 @@ WANTED = {
 
 
 def test_a_tar_file_is_read_in_place(tmp_path: Path) -> None:
-    opened = open_benchmark(tar(tmp_path / "mine.tar", FILES))
-    assert list(opened) == ["mine"] and len(opened["mine"]) == 3
-    assert (
-        rows(opened["mine"], Classifier(1000)) == WANTED and opened["mine"].competing_classes(Classifier(1000)) is None
-    )
-    assert rows(opened["mine"], Classifier(7), {"n01440764": 5, "n15075141": 2})["set/n01440764/a.png"][1] == (5,)
+    found = opened(tar(tmp_path / "mine.tar", FILES))
+    assert list(found) == ["mine"] and len(found["mine"]) == 3
+    assert rows(found["mine"], Classifier(1000)) == WANTED and found["mine"].competing_classes(Classifier(1000)) is None
+    assert rows(found["mine"], Classifier(7), {"n01440764": 5, "n15075141": 2})["set/n01440764/a.png"][1] == (5,)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.tar"]
 
 
@@ -75,14 +74,14 @@ def test_a_folder_of_tar_files_has_a_class_each(tmp_path: Path) -> None:
     tar(tmp_path / "tars" / "n15075141.tar", {"b.png": png(1), "c.png": png(3)})
     tar(tmp_path / "tars" / "n01440764.tar", {"b.png": png(2)})
     wanted = {"n01440764.tar/b.png": ("n01440764", (0,), 2), "n15075141.tar/b.png": ("n15075141", (999,), 1), "n15075141.tar/c.png": ("n15075141", (999,), 3)}  # fmt: skip
-    assert rows(only(open_benchmark(tmp_path / "tars")), Classifier(1000)) == wanted
+    assert rows(only(opened(tmp_path / "tars")), Classifier(1000)) == wanted
     assert rows(find_benchmarks(tmp_path / "tars").found[0].open(), Classifier(1000)) == wanted
 
 
 def test_tar_files_in_a_tar_file(tmp_path: Path) -> None:
     inner = {name: tar(tmp_path / f"{name}.tar", {"x.png": png(grey), "y.png": png(grey + 1)}).read_bytes() for name, grey in (("n15075141", 10), ("n01440764", 20))}  # fmt: skip
     outer = tar(tmp_path / "outer" / "all.tar", {f"{name}.tar": content for name, content in inner.items()})
-    assert rows(only(open_benchmark(outer)), Classifier(1000)) == {
+    assert rows(only(opened(outer)), Classifier(1000)) == {
         "n01440764.tar/x.png": ("n01440764", (0,), 20),
         "n01440764.tar/y.png": ("n01440764", (0,), 21),
         "n15075141.tar/x.png": ("n15075141", (999,), 10),
@@ -91,7 +90,7 @@ def test_tar_files_in_a_tar_file(tmp_path: Path) -> None:
 
 
 def test_class_names_that_say_nothing_need_as_many_classes(tmp_path: Path) -> None:
-    data = only(open_benchmark(tar(tmp_path / "a.tar", {"cat/1.png": png(1), "dog/1.png": png(2)})))
+    data = only(opened(tar(tmp_path / "a.tar", {"cat/1.png": png(1), "dog/1.png": png(2)})))
     assert data.right_classes(Classifier(2)) == [(0,), (1,)]
     assert data.right_classes(Classifier(5, ["dog", "ant", "cat", "eel", "fox"])) == [(2,), (0,)]
     with pytest.raises(
@@ -110,14 +109,12 @@ def test_unusable_tar_files(files: dict[str, bytes] | None, message: str, tmp_pa
     path = tmp_path / "a.tar"
     path.write_bytes(b"no archive") if files is None else tar(path, files)
     with pytest.raises(UserError, match=message) as caught:
-        open_benchmark(path)
+        opened(path)
     assert "a.tar" in str(caught.value)
 
 
 def test_an_unreadable_image_in_a_tar_file_is_named(tmp_path: Path) -> None:
-    data = only(
-        open_benchmark(tar(tmp_path / "a.tar", {"a/1.png": b"broken", "a/2.png": png(5), "a/3.png": png(6)[:-30]}))
-    )
+    data = only(opened(tar(tmp_path / "a.tar", {"a/1.png": b"broken", "a/2.png": png(5), "a/3.png": png(6)[:-30]})))
     for index, name in ((0, "a/1.png"), (2, "a/3.png")):
         with pytest.raises(UserError, match=f"a\\.tar/{name}"):
             data[index]
@@ -127,7 +124,7 @@ def test_an_unreadable_image_in_a_tar_file_is_named(tmp_path: Path) -> None:
 def test_torchvisions_folder_by_its_string(tmp_path: Path) -> None:
     save(tmp_path / "n15075141" / "a.png", 1)
     save(tmp_path / "n01440764" / "a.png", 2)
-    data = only(open_benchmark(f"torch/image_folder?root={tmp_path}"))
+    data = only(opened(f"torch/image_folder?root={tmp_path}"))
     assert rows(data, Classifier(1000)) == {"000000000": ("n01440764", (0,), 2), "000000001": ("n15075141", (999,), 1)}
 
 
@@ -143,7 +140,7 @@ def test_torchvisions_folder_by_its_string(tmp_path: Path) -> None:
 )
 def test_strings_that_cannot_be_opened(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        open_benchmark(text.format(root=tmp_path))
+        opened(text.format(root=tmp_path))
 
 
 @pytest.mark.parametrize(("text", "module", "package"), [("hfds/mine", "datasets", "datasets"), ("hfids/mine", "datasets", "datasets"), ("tfds/mine", "tensorflow_datasets", "tensorflow-datasets")])  # fmt: skip
@@ -152,14 +149,14 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=f"{text} needs a package that is not installed: pip install {package}"):
-        open_benchmark(text)
+        opened(text)
     assert capsys.readouterr().out == ""
 
 
 def test_a_missing_webdataset_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timm.data.readers.reader_wds.wds", None)
     with pytest.raises(UserError, match="pip install webdataset"):
-        open_benchmark(f"wds/mine?root={tmp_path}")
+        opened(f"wds/mine?root={tmp_path}")
 
 
 class HubReader:
@@ -189,12 +186,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, reader: Any) -> list[Any]:
 def test_a_hub_data_set_image_by_image(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     reader = HubReader([png(1), b"broken", png(3)], [1, 0, 1], {"n01440764": 0, "n15075141": 1})
     calls = hub(monkeypatch, reader)
-    opened = open_benchmark("hfds/owner/Name?split=test&root=/data&trust_remote_code=false&input_key=img")
+    found = opened("hfds/owner/Name?split=test&root=/data&trust_remote_code=false&input_key=img")
     assert calls == [
         ("hfds/owner/Name", {"split": "test", "root": "/data", "trust_remote_code": False, "input_key": "img"})
     ]
-    assert list(opened) == ["hfds/owner/Name"]
-    data = only(opened)
+    assert list(found) == ["hfds/owner/Name"]
+    data = only(found)
     assert data.right_classes(Classifier(1000)) == [(999,), (0,), (999,)] and data[2].image.getpixel((0, 0)) == (
         3,
         3,
@@ -206,7 +203,7 @@ def test_a_hub_data_set_image_by_image(monkeypatch: pytest.MonkeyPatch, caplog: 
 
 def test_labels_without_names_are_class_indices(monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, HubReader([png(1)] * 3, [4, 0, 2], {}))
-    data = only(open_benchmark("hfds/x"))
+    data = only(opened("hfds/x"))
     assert data.right_classes(Classifier(7)) == [(4,), (0,), (2,)]
     with pytest.raises(UserError, match="has the label 4, but the model knows the classes 0 to 3"):
         data.right_classes(Classifier(4))
@@ -216,7 +213,7 @@ def test_labels_without_names_are_class_indices(monkeypatch: pytest.MonkeyPatch)
 def test_a_set_without_labels_is_refused(label: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, HubReader([png(1)] * 2, [0, label], {}))
     with pytest.raises(UserError, match=r"image 1 of hfds/x has the label .*no class index"):
-        open_benchmark("hfds/x")
+        opened("hfds/x")
 
 
 class Stream:
@@ -242,7 +239,7 @@ def stream(monkeypatch: pytest.MonkeyPatch, reader: Stream) -> StreamSet:
             return iter(self.reader)
 
     monkeypatch.setattr(timm_sets, "_create", lambda *_: Set(reader))
-    return only(open_benchmark("hfids/x"))
+    return only(opened("hfids/x"))
 
 
 def test_a_stream_is_read_whole_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

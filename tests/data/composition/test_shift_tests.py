@@ -22,7 +22,7 @@ from relevit.data.composition.composed_sets import (
     write_compositions,
 )
 from relevit.data.composition.shift_tests import SETS, SI_SCORE, Grid, chosen_sets, render, stream
-from relevit.data.samples import FolderSamples
+from relevit.data.folder import class_folder_samples
 from relevit.errors import FaultsError, UserError
 
 SIZE = 41
@@ -210,7 +210,7 @@ def test_a_written_folder_is_complete_and_reproduces_itself(data: Path) -> None:
     assert write(data / "again", whole(data), workers=0) == len(rows)
     assert contents(data / "again") == contents(data / "out")
     for name in ("original", "only_fg", "mixed_same", "mixed_next"):  # ready for `relevit finetune`
-        samples = FolderSamples(
+        samples, _ = class_folder_samples(
             data / "out" / name / "images", data / "out" / name / "masks", classes={"ant": 0, "bee": 1, "cow": 2}
         )
         assert len(samples) == prepared.counts[name]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import relevit.explainers
 from advances import advances
 from image_sets import image_set
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation import measurements
 from relevit.evaluation.maps.insertion_deletion import InsertionDeletion

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from relevit import explainers
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.localization import FIGURES, measured
 from relevit.evaluation.measurements import measure

@@ -18,7 +18,7 @@ import relevit.explainers
 from advances import advances
 from image_sets import image_set
 from relevit.data.benchmarks import class_folders
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation import measurements
 from relevit.evaluation.maps.perturbation import SHARES, Perturbation

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from advances import advances
 from relevit import explainers
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.batches import squash
 from relevit.evaluation.maps.segmentation import above_mean, average_precision, counts_of, pixel_counts

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from advances import advances
 from image_sets import image_set
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.sufficient_subsets import SufficientSubsets, path, sizes
 from relevit.evaluation.measured import Measured

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from relevit.data.annotations.listing import Foreground, Listing, in_class_folders
-from relevit.errors import UserError
+from relevit.errors import FileError, UserError
 from relevit.images import mask_values
 
 
@@ -24,13 +24,15 @@ def read_array(path: Path) -> Foreground:
             if not isinstance(loaded, np.ndarray):
                 with loaded:
                     if len(loaded.files) != 1:
-                        raise UserError(f"{path} has {len(loaded.files)} arrays: a mask's .npz has one.")
+                        raise FileError(path, f"has {len(loaded.files)} arrays: a mask's .npz has one")
                     loaded = loaded[loaded.files[0]]
         return Foreground(mask_values(loaded) >= 0.5)
     except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path} is no mask: {error}") from error
+        raise (
+            error if isinstance(error, FileError) else FileError(path, f"is no mask: {str(error).rstrip('.')}")
+        ) from error
     except (OSError, ValueError, EOFError, BadZipFile, KeyError, SyntaxError) as error:
-        raise UserError(f"{path} cannot be read as a NumPy array ({error}): replace or remove it.") from error
+        raise FileError(path, f"cannot be read as a NumPy array ({error}): replace or remove it") from error
 
 
 def list_arrays(source: Path, images: Path | None, class_list: Sequence[str] | None) -> Listing:

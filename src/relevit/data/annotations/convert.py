@@ -13,8 +13,8 @@ from jaxtyping import Bool
 from PIL import Image
 
 from relevit.data.annotations import Entry, FaultyMaskError, Foreground, list_masks
-from relevit.data.checks import Progress, in_parallel
-from relevit.errors import Fault, FaultsError, UserError
+from relevit.data.checks import Progress, fault_of_size, in_parallel
+from relevit.errors import Fault, FaultsError, UserError, reason_of
 from relevit.files import atomic_folder
 from relevit.images import read_image
 
@@ -106,19 +106,16 @@ def examine(entry: Entry, min_pixels: int = 0) -> Examined:
     try:
         picture = read_image(entry.image)
     except UserError as error:
-        return Examined(None, Fault("unreadable image", str(entry.image), _reason(error, entry.image)))
+        return Examined(None, Fault("unreadable image", str(entry.image), reason_of(error)))
     try:
         found = entry.read()
     except FaultyMaskError as error:
         return Examined(None, Fault(*cast(Any, error.problem)))
     except UserError as error:
-        return Examined(None, Fault("unreadable mask", str(entry.source), _reason(error, entry.source)))
-    height, width = found.mask.shape
-    if (width, height) != picture.size:
-        detail = f"{width} x {height}, its image {entry.image} {picture.width} x {picture.height}"
-        with Image.open(entry.image) as stored:
-            detail += " upright, as its EXIF orientation says" if stored.size != picture.size else ""
-        return Examined(None, Fault("mask of another size", str(entry.source), detail))
+        return Examined(None, Fault("unreadable mask", str(entry.source), reason_of(error)))
+    fault = fault_of_size(found.mask, entry.source, entry.image, picture)
+    if fault is not None:
+        return Examined(None, fault)
     if found.left_out:
         return Examined(None, None, found.left_out)
     pixels = int(found.mask.sum())
@@ -151,7 +148,3 @@ def _write(folder: Path, entry: Entry, mask: np.ndarray, ignore: np.ndarray | No
 def _write_png(path: Path, plane: Bool[np.ndarray, "height width"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(plane.astype(np.uint8) * 255).save(path)
-
-
-def _reason(error: UserError, path: Path) -> str:
-    return str(error).removeprefix(f"{path} ").rstrip(".")

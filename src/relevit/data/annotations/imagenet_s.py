@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from relevit.data.annotations.listing import FaultyMaskError, Foreground, Listing, Problem, in_class_folders, plain
+from relevit.data.annotations.listing import FaultyMaskError, Foreground, Listing, Problem, in_class_folders
+from relevit.data.listing import list_images
+from relevit.data.pairing import plain
 from relevit.errors import UserError
-from relevit.images import list_images, read_image
+from relevit.images import read_image
 
 OTHER, IGNORE = 0, 1000
 CLASSES = 919

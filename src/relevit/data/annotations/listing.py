@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -11,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from relevit.data.listing import image_names, is_visible, list_images
+from relevit.data.pairing import pair, plain, stem_of
 from relevit.errors import UserError
-from relevit.images import EXTENSIONS, list_images
+from relevit.images import EXTENSIONS
 
 
 class Foreground(NamedTuple):
@@ -86,9 +87,9 @@ def in_class_folders(
     problems: list[Problem] = []
     wanted = None if only is None else {plain(name) for name in only}
     homes = {plain(path.name): path for path in root.iterdir() if path.is_dir()}
-    loose = _by_stem([path for path in sorted(root.iterdir()) if _is_picture(path)], root) if flat else {}
+    loose = [path.name for path in sorted(root.iterdir()) if flat and _is_picture(path)]
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if not is_visible(path.name):
             continue
         if not path.is_dir():
             if path.suffix.lower() in endings and not together:
@@ -96,28 +97,29 @@ def in_class_folders(
             continue
         if wanted is not None and plain(path.name) not in wanted:
             continue
-        masks = list_images(path, endings)
-        home = homes.get(plain(path.name))
+        masks, home = list_images(path, endings), homes.get(plain(path.name))
         mine = {mask.resolve() for mask in masks} if together else set()
-        files = [file for file in list_images(home) if file.resolve() not in mine] if home is not None else []
-        pictures = {**loose, **_by_stem(files, home or root)}
+        inside = (
+            [name for name in image_names(home) if not mine or (home / name).resolve() not in mine]
+            if home is not None
+            else []
+        )
         if not masks:
             problems.append(Problem("no masks", str(path)))
-        elif not pictures:
+            continue
+        if not inside and not loose:
             problems.append(Problem("no images", str(root / path.name), f"there are {len(masks)} masks for it"))
-        else:
-            for mask in masks:
-                stem = stem_of(mask.relative_to(path))
-                found = pictures.get(stem.removesuffix(suffix) if stem.endswith(suffix) else stem, [])
-                if len(found) == 1:
-                    relative = found[0].relative_to(home) if home and found[0].is_relative_to(home) else found[0].name
-                    name = (PurePosixPath(path.name) / PurePosixPath(relative)).as_posix()
-                    entries.append(Entry(path.name, name, found[0], mask, partial(read, mask)))
-                elif found:
-                    names = ", ".join(file.name for file in found)
-                    problems.append(Problem("one mask for several images", str(mask), names))
-                else:
-                    problems.append(Problem("missing image", str(mask), f"no picture of this name in {home or root}"))
+            continue
+        own = set(inside)
+        for mask, names in pair(inside, masks, path, suffix, loose).images_of.items():
+            files = [home / name if home is not None and name in own else root / name for name in names]
+            if len(names) == 1:
+                name = (PurePosixPath(path.name) / names[0]).as_posix()
+                entries.append(Entry(path.name, name, files[0], mask, partial(read, mask)))
+            elif names:
+                problems.append(Problem("one mask for several images", str(mask), ", ".join(f.name for f in files)))
+            else:
+                problems.append(Problem("missing image", str(mask), f"no picture of this name in {home or root}"))
     return once(entries, problems, [])
 
 
@@ -144,22 +146,5 @@ def once(entries: list[Entry], problems: list[Problem], notes: list[str]) -> Lis
     return Listing(list(first.values()), problems, notes)
 
 
-def plain(name: str) -> str:
-    """A name in one form, however the file system composes accents."""
-    return unicodedata.normalize("NFC", name)
-
-
-def stem_of(relative: Path) -> str:
-    """A relative name without its ending."""
-    return plain(relative.with_suffix("").as_posix())
-
-
-def _by_stem(files: list[Path], root: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        found.setdefault(stem_of(file.relative_to(root)), []).append(file)
-    return found
-
-
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in EXTENSIONS and is_visible(path.name) and path.is_file()

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from relevit.data.annotations.listing import Entry, Foreground, Listing, Problem, folder_of, in_class_folders, once
-from relevit.images import EXTENSIONS, label_mask, list_images, read_alpha, read_label_map, read_mask
+from relevit.data.listing import list_images
+from relevit.images import EXTENSIONS, label_mask, read_alpha, read_label_map, read_mask
 
 
 def read_png(path: Path) -> Foreground:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from relevit.data.annotations.listing import Foreground, Listing, in_class_folders
-from relevit.errors import UserError
+from relevit.errors import FileError, UserError
 from relevit.images import read_image
 
 SHORT_SIDE = 224
@@ -42,16 +42,16 @@ def read_published(path: Path) -> Foreground:
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}.") from error
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is refused: it holds more than a NumPy array, which is not read ({_first(error)})."
+        raise FileError(
+            path, f"is refused: it holds more than a NumPy array, which is not read ({_first(error)})"
         ) from error
     except Exception as error:  # whatever a broken file makes of the reader
-        raise UserError(f"{path} cannot be read ({_first(error)}): replace or remove it.") from error
+        raise FileError(path, f"cannot be read ({_first(error)}): replace or remove it") from error
     if not isinstance(array, np.ndarray):
-        raise UserError(f"{path} is refused: it holds {type(array).__name__}, not a NumPy array.")
+        raise FileError(path, f"is refused: it holds {type(array).__name__}, not a NumPy array")
     values = array.squeeze() if array.ndim == 3 else array
     if values.ndim != 2 or not np.isin(values, (-1, 0, 1)).all() or (values.min(initial=0) < 0 < values.max(initial=0)):
-        raise UserError(f"{path} is no published mask: expected (height, width) of 0 and 1, or of 0 and -1.")
+        raise FileError(path, "is no published mask: expected (height, width) of 0 and 1, or of 0 and -1")
     if values.min(initial=0) < 0:
         return Foreground(values < 0, left_out="marked by -1 as unlike its coarse mask")
     return Foreground(values > 0)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from relevit.data.annotations.listing import Entry, Foreground, Listing, Problem, class_folder, folder_of, once, stem_of
-from relevit.errors import UserError
-from relevit.images import VOID, list_images, read_labels
+from relevit.data.annotations.listing import Entry, Foreground, Listing, Problem, class_folder, folder_of, once
+from relevit.data.listing import image_names, list_images
+from relevit.data.pairing import pair
+from relevit.errors import UserError, reason_of
+from relevit.images import VOID, read_labels
 
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
@@ -29,25 +31,26 @@ def list_voc(source: Path, images: Path | None, class_list: Sequence[str] | None
         images = masks.parent / "JPEGImages"
         if not images.is_dir():
             raise UserError(f"There is no folder {images}: give the folder of pictures by --images (images=...).")
-    pictures: dict[str, list[Path]] = {}
-    for file in list_images(images):
-        pictures.setdefault(stem_of(file.relative_to(images)), []).append(file)
+    pairing = pair(image_names(images), list_images(masks, {".png"}), masks)
     names = list(class_list) if class_list is not None else CLASSES
     entries: list[Entry] = []
     problems: list[Problem] = []
     blank = 0
-    for path in list_images(masks, {".png"}):
-        found = pictures.get(stem_of(path.relative_to(masks)), [])
+    for path, found in pairing.images_of.items():
         if len(found) != 1:
             kind = "one mask for several images" if found else "missing image"
             problems.append(
-                Problem(kind, str(path), ", ".join(map(str, found)) or f"no picture of its name in {images}")
+                Problem(
+                    kind,
+                    str(path),
+                    ", ".join(str(images / name) for name in found) or f"no picture of its name in {images}",
+                )
             )
             continue
         try:
             present = np.unique(read_labels(path))
         except UserError as error:
-            problems.append(Problem("unreadable mask", str(path), str(error).removeprefix(f"{path} ").rstrip(".")))
+            problems.append(Problem("unreadable mask", str(path), reason_of(error)))
             continue
         indices = [int(index) for index in present if index not in (0, VOID)]
         blank += not indices
@@ -56,8 +59,8 @@ def list_voc(source: Path, images: Path | None, class_list: Sequence[str] | None
                 problems.append(Problem("wrong class id", str(path), f"index {index} of {len(names)} classes"))
                 continue
             folder = class_folder(names[index - 1], index)
-            name = f"{folder}/{found[0].relative_to(images).as_posix()}"
-            entries.append(Entry(folder, name, found[0], path, _reader(path, index)))
+            entry = Entry(folder, f"{folder}/{found[0]}", images / found[0], path, _reader(path, index))
+            entries.append(entry)
     return once(entries, problems, [f"{blank} pictures show none of the classes"] if blank else [])
 
 

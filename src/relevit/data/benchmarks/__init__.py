@@ -1,10 +1,8 @@
 """Benchmarks to measure a model on: one file for each, with the functions that find and open it."""
 
-from relevit.data.benchmarks.builtin import builtin_sets
 from relevit.data.benchmarks.class_folders import class_folders, composed_sets
 from relevit.data.benchmarks.discovery import Discovery, Found, find_benchmarks
 from relevit.data.benchmarks.imagenet_c import CorruptionErrors, mean_corruption_error
-from relevit.data.benchmarks.opening import open_benchmark
 from relevit.data.benchmarks.table import BENCHMARKS, PROTOCOLS
 
 __all__ = [
@@ -13,10 +11,8 @@ __all__ = [
     "CorruptionErrors",
     "Discovery",
     "Found",
-    "builtin_sets",
     "class_folders",
     "composed_sets",
     "find_benchmarks",
     "mean_corruption_error",
-    "open_benchmark",
 ]

@@ -12,15 +12,15 @@ from typing import Any
 
 import h5py
 import numpy as np
-from torch.utils.data import Dataset
 
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 IMAGES, LABELS = "value/img", "value/gt"
 
 
-class GtSegs(Dataset[Sample]):
+def gtsegs(path: str | os.PathLike[str]) -> ImageSet:
     """The images of gtsegs_ijcv.mat with their masks, in the file's order; labels are unknown (-1), names are their numbers.
 
     The file stays open; indexing reads one image, and raises UserError where that is not as described above.
@@ -28,6 +28,12 @@ class GtSegs(Dataset[Sample]):
     Raises:
         UserError: there is no such file, it is not HDF5 or cut short, or it holds no such lists.
     """
+    file = _File(path)
+    return ImageSet(str(path), file.read, file.names, [""] * len(file.names), [-1] * len(file.names), masked=True)
+
+
+class _File:
+    """The open file, from which images are read by number."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -45,12 +51,9 @@ class GtSegs(Dataset[Sample]):
                 f"{self.path} lists {self._images.shape[0]} images and {self._labels.shape[0]} masks: it must have as many "
                 "of both; download gtsegs_ijcv.mat again."
             )
-        self.names = [f"{index:05d}" for index in range(len(self))]
+        self.names = [f"{index:05d}" for index in range(self._images.shape[0])]
 
-    def __len__(self) -> int:
-        return self._images.shape[0]
-
-    def __getitem__(self, index: int) -> Sample:
+    def read(self, index: int) -> Sample:
         try:
             image = self._array(self._images[index, 0])
             labels = self._array(self._array(self._labels[index, 0])[0, 0])

@@ -5,22 +5,18 @@ timm lists them; each image is then read in place, by its offset, so that any nu
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from array import array
 from pathlib import Path
-from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from relevit.data.benchmarks.indexed_set import indexed_set
-from relevit.data.listing import Paths
+from relevit.data.listing import Paths, is_visible
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-from relevit.images import to_rgb
-
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)  # what PIL's decoders raise
+from relevit.images import decode
 
 
 def has_tars(path: Path) -> bool:
@@ -51,7 +47,7 @@ def open_tars(path: Path) -> ImageSet:
     for (entry, file, outer), label in zip(reader.samples, reader.targets, strict=True):
         parts = [*([file] if file else []), *([outer.name] if outer is not None else []), entry.name.removeprefix("./")]
         name = "/".join(parts)
-        if not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/")):
+        if all(is_visible(part) for part in name.split("/")):
             offset = entry.offset_data + (0 if outer is None else outer.offset_data)
             entries.append((name, file or "", offset, entry.size, int(label)))
     entries.sort()
@@ -84,17 +80,4 @@ class _Index:
                 content = file.read(self.size[index])
         except OSError as error:
             raise UserError(f"{self.files[self.file[index]]} cannot be read ({error.strerror})") from error
-        return decoded(content, os.fspath(self.paths[index]))
-
-
-def decoded(content: bytes, name: str) -> Image.Image:
-    """The picture of a file's content, RGB and upright, as `relevit.images.read_image`. Raises UserError for what is none."""
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
-            upright: Any = ImageOps.exif_transpose(picture)
-            return to_rgb(upright)
-    except UnidentifiedImageError as error:
-        raise UserError(f"{name} is not a picture that can be read") from error
-    except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} cannot be read ({error})") from error
+        return decode(content, os.fspath(self.paths[index]))

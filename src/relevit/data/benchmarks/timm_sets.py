@@ -20,10 +20,9 @@ import numpy as np
 from PIL import Image
 
 from relevit.data.benchmarks.indexed_set import indexed_set
-from relevit.data.benchmarks.tar_files import decoded
 from relevit.data.sets import ImageSet, StreamSet, whole
 from relevit.errors import UserError
-from relevit.images import to_rgb
+from relevit.images import decode, to_rgb
 
 PACKAGES = {
     "hfds": "datasets",
@@ -117,7 +116,7 @@ def _from_hub(text: str, dataset: Any) -> ImageSet:
                 content = opened.read()
         except (OSError, AssertionError) as error:
             raise UserError(f"image {index} of {text} cannot be read ({error or 'it has no content'})") from error
-        return decoded(content, f"image {index} of {text}")
+        return decode(content, f"image {index} of {text}")
 
     return _indexed(text, labels, names, read)
 

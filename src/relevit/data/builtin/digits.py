@@ -18,7 +18,7 @@ import numpy as np
 from relevit.data.builtin.shapes import GLYPH, SHAPES, draw_shape
 from relevit.data.builtin.textures import SEEN_FAMILIES, UNSEEN_FAMILIES, Texture, draw, habitat, random_texture
 from relevit.data.composition.compose import blend
-from relevit.data.samples import Sample
+from relevit.data.sample import Sample
 
 SIZE = 48  # pixels, both sides
 CLASSES = (*(str(digit) for digit in range(10)), *SHAPES)

@@ -31,10 +31,12 @@ from relevit.data.composition.shift_tests import (
     render,
     scale_of_object,
 )
-from relevit.data.folder import FolderSamples
-from relevit.errors import Fault, FaultsError, UserError
+from relevit.data.folder import class_folder_samples
+from relevit.data.listing import list_images
+from relevit.data.sets import ImageSet
+from relevit.errors import Fault, FaultsError, UserError, reason_of
 from relevit.files import atomic_write
-from relevit.images import list_images, read_image
+from relevit.images import read_image
 
 CONFIG, MANIFEST = "compose.json", "manifest.csv"
 _BATCH = 256  # compositions handed to the threads at a time
@@ -71,7 +73,7 @@ def prepare(
 ) -> Prepared:
     """Reads and checks every object and background, and plans the sets; nothing is written.
 
-    images: class folders of pictures, with `masks` of the same names (as for `FolderSamples`); without masks, cut-outs
+    images: class folders of pictures, with `masks` of the same names (see `masked_folder`); without masks, cut-outs
     with alpha. backgrounds: a folder of scenes, for location, size and rotation. See `shift_tests` for the sets.
 
     Raises FaultsError with all faults (with `skip_bad`, if nothing is left), and UserError for arguments out of range and
@@ -87,12 +89,15 @@ def prepare(
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     numbers = {folder: number for number, folder in enumerate(folders)}
     try:
-        samples = FolderSamples(root, masks, classes=numbers, skip_bad=skip_bad, workers=workers, progress=progress)
+        samples, bad = class_folder_samples(
+            root, masks, classes=numbers, skip_bad=skip_bad, workers=workers, progress=progress
+        )
     except FaultsError as error:
         raise FaultsError([*error.faults, *faults]) from None
     if faults and (not skip_bad or not scenes):
         raise FaultsError(faults)
-    sources = Sources(samples, None if backgrounds is None else Path(backgrounds), size, masks is None)
+    scenery = None if backgrounds is None else Path(backgrounds)
+    sources = Sources(samples, scenery, size, None if masks is None else Path(masks))
     scale_of = scale_of_object(sources)
     plans = {
         name: plan_set(
@@ -125,7 +130,7 @@ def prepare(
         },
     }
     counts = {name: len(plan) for name, plan in plans.items()}
-    return Prepared(compositions, sources, config, counts, [*samples.faults, *faults], remarks)
+    return Prepared(compositions, sources, config, counts, [*bad, *faults], remarks)
 
 
 _NEEDS = {
@@ -167,7 +172,7 @@ def _scenes(
         try:
             read_image(path)
         except UserError as error:
-            return Fault("unreadable image", str(path), str(error).removeprefix(f"{path} ").rstrip("."))
+            return Fault("unreadable image", str(path), reason_of(error))
         return None
 
     faults = in_parallel(check, files, workers, progress)
@@ -179,8 +184,8 @@ def _fingerprints(
     sources: Sources, scenes: Sequence[str], workers: int, progress: Progress | None
 ) -> dict[str, dict[str, Any] | None]:
     """Of images, masks and backgrounds: how many files, and a hash of their names and contents; None where there are none."""
-    names = [row.name for row in sources.samples.manifest]
-    files = [sources.samples.files(index) for index in range(len(names))]
+    names, read = sources.samples.names, sources.samples.files
+    files = [read(index) for index in range(len(names))] if read is not None else []
     kinds: dict[str, list[tuple[str, Path]]] = {
         "images": [(name, image) for name, (image, _, _) in zip(names, files, strict=True)],
         "masks": [(name, mask) for name, (_, mask, _) in zip(names, files, strict=True) if mask is not None],
@@ -210,9 +215,9 @@ def _check_names(compositions: Sequence[Composition]) -> None:
             raise UserError(f"{other} and {one.object} would give pictures of the same name: rename one of them")
 
 
-def _remarks(plans: Mapping[str, Sequence[Composition]], samples: FolderSamples) -> list[str]:
+def _remarks(plans: Mapping[str, Sequence[Composition]], samples: ImageSet) -> list[str]:
     """What a set leaves out."""
-    counts = Counter(row.class_name for row in samples.manifest)
+    counts = Counter(samples.groups)
     alone = sorted(name for name, count in counts.items() if count == 1)
     if not plans.get("mixed_same") or not alone:
         return []
@@ -286,7 +291,7 @@ def write_compositions(
     of the sources (`check_apart`). `advance` is called after each picture.
     """
     check_place(out, config)
-    check_apart(out, images=sources.samples.root, masks=sources.samples.mask_root, backgrounds=sources.root)
+    check_apart(out, images=sources.samples.name, masks=sources.masks, backgrounds=sources.root)
     if not (out / CONFIG).exists():
         atomic_write(out / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     left = missing(out, compositions)

@@ -40,7 +40,7 @@ from relevit.data.composition.compose import (
     scaled,
     turned,
 )
-from relevit.data.folder import FolderSamples
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.images import read_image
 
@@ -94,13 +94,14 @@ class _Scene(NamedTuple):
 class Sources:
     """The pictures that compositions are made of: read when they are needed, the latest kept in memory.
 
-    samples: pictures with masks, or cut-outs with alpha. backgrounds: a folder of scenes, for the SI-Score-like sets.
+    samples: pictures with masks, from the folder `masks`, or cut-outs with alpha (None). backgrounds: a folder of scenes, for the SI-Score-like sets.
     size: pixels, of both sides where an object is put on a scene, of the short side elsewhere.
     """
 
-    def __init__(self, samples: FolderSamples, backgrounds: Path | None, size: int, cut_outs: bool) -> None:
-        self.samples, self.root, self.size, self.cut_outs = samples, backgrounds, size, cut_outs
-        self._numbers = {row.name: number for number, row in enumerate(samples.manifest)}
+    def __init__(self, samples: ImageSet, backgrounds: Path | None, size: int, masks: Path | None) -> None:
+        self.samples, self.root, self.size, self.masks = samples, backgrounds, size, masks
+        self.cut_outs = masks is None
+        self._numbers = {name: number for number, name in enumerate(samples.names)}
         self.object: Callable[[str], Cutout] = lru_cache(4)(self._object)  # pictures may be large
         self.in_place: Callable[[str], Cutout] = lru_cache(64)(self._in_place)
         self.scene: Callable[[str], _Scene] = lru_cache(256)(self._scene)
@@ -164,8 +165,8 @@ def plan_set(
     grid = grid or Grid()
     scale_of = scale_of or scale_of_object(sources)
     classes: dict[str, list[str]] = {}
-    for row in sources.samples.manifest:
-        classes.setdefault(row.class_name, []).append(row.name)
+    for name_of, group in zip(sources.samples.names, sources.samples.groups or (), strict=True):
+        classes.setdefault(group, []).append(name_of)
     found: list[Composition] = []
     for class_name, objects in sorted(classes.items()):
         for each in objects:

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from relevit.data.benchmarks.builtin import builtin_set
 from relevit.data.builtin.digits import (
     CLASSES,
     SET_A,
@@ -26,6 +25,7 @@ from relevit.data.builtin.digits import (
     training_samples,
     validation_samples,
 )
+from relevit.data.builtin.sets import builtin_set
 from relevit.errors import UserError
 from relevit.evaluation.frozen.linear_probe import train_linear_probe
 from relevit.evaluation.measurements import measurement

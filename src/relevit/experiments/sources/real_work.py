@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from relevit.data.annotations.convert import convert_masks
+from relevit.data.listing import list_images
 from relevit.data.manifest import TRAINING, write_manifest
 from relevit.data.splits import paper_split
 from relevit.errors import UserError
@@ -30,7 +31,6 @@ from relevit.experiments.sources.places import (
     weights_path,
 )
 from relevit.files import atomic_folder
-from relevit.images import list_images
 from relevit.masking.run.mask_run import make_masks
 from relevit.models.loading import data_config, is_checkpoint, load
 from relevit.models.view import evaluation_view
@@ -174,7 +174,7 @@ def measure(
     loaded = _with_view(model, run, protocol, folder)
     row, more = measurement(test, options), dict[str, Any]()
     if data == GTSEGS:
-        images, more = open_data(row, str(data_path(folder, GTSEGS)), model=loaded[0])
+        images, more = open_data(row, str(data_path(folder, GTSEGS)))
     elif data == NEIGHBOURS:
         place = data_path(folder, NEIGHBOURS)
         images, more = open_data(row, str(place / "test"), train=str(place / "train"))

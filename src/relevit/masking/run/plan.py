@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from relevit.data.listing import list_images
 from relevit.errors import UserError
 from relevit.folders import differences
-from relevit.images import list_images
 from relevit.masking.run.publish import mask_name
 from relevit.masking.run.state import HIDDEN, Job, upright_size
 

@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from relevit.data.listing import list_images
+from relevit.data.pairing import plain
 from relevit.errors import UserError
 from relevit.files import atomic_write
-from relevit.images import list_images, read_mask
+from relevit.images import read_mask
 from relevit.masking.contact_sheet import Entry, mask_tile, write_sheets
 from relevit.masking.refinement import NO_OBJECT, OBJECT
 from relevit.masking.run.state import HIDDEN, UNREADABLE, Record, known_names, mask_png, read_part, read_record
@@ -59,8 +61,10 @@ def find_overrides(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[
     """
     found: dict[str, Path] = {}
     faults = []
+    known = {plain(name): name for name in sizes}
     for path in list_images(folder):
-        other = found.setdefault(mask_name(path.relative_to(folder).as_posix()), path)
+        name = mask_name(path.relative_to(folder).as_posix())
+        other = found.setdefault(known.get(plain(name), name), path)  # accents may be composed differently
         if other != path:
             faults.append(f"{other} and {path} are for the same image")
     for name in found.keys() & sizes.keys():

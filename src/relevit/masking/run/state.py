@@ -25,7 +25,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from threadpoolctl import threadpool_limits
 
-from relevit.errors import UserError
+from relevit.errors import UserError, reason_of
 from relevit.files import atomic_write
 from relevit.images import read_image
 from relevit.masking.contact_sheet import mask_tile, picture_tile
@@ -129,7 +129,7 @@ def view_of(job: Job, patch: tuple[int, int], size: int | None, max_side: int) -
     try:
         return backbone_view(read_image(job.source), patch, size=size, max_side=max_side)
     except UserError as error:
-        return _reason(error, job.source)
+        return reason_of(error)
 
 
 def finish(
@@ -140,7 +140,7 @@ def finish(
         identity = _identity(job.source)  # before it is read: what changes later is done again
         picture = read_image(job.source)
     except (UserError, OSError) as error:  # gone since the backbone saw it
-        return finish_unreadable(out, job, _reason(error, job.source))
+        return finish_unreadable(out, job, reason_of(error))
     made = finished_mask(picture, patches, eigenvalues, refine=refine, size=size)
     figures = [float(f"{value:.4g}") for value in made.quality]
     size_and_area = picture.width, picture.height, int(made.mask.sum())
@@ -204,8 +204,3 @@ def _identity(path: Path) -> tuple[int, int, str]:
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _reason(error: Exception, path: Path) -> str:
-    """The error's message without the file's name, which stands beside it."""
-    return str(error).removeprefix(f"{path} ").rstrip(".")
