@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from audit_pictures import VIEW, ByBackground, ByEither, ByObject, pictures, write
-from launch import launch
+from launching import launch
 from relevit.auditing import audit_models
 from relevit.auditing.folder import rows
 from relevit.errors import UserError

@@ -1,7 +1,5 @@
 """Evaluations by several processes, and killed ones: the same files as by one that is left alone."""
 
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from grey_model import VIEW, Grey, grey_pictures
+from launching import environment, ran, torchrun
 from relevit.evaluation import evaluate
 from rows_on_disk import files, small_shards
 
@@ -46,18 +45,6 @@ def program(tmp_path: Path, data: Path, out: Path | None, pause: float = 0.0) ->
     return path
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-
-
-def launch(script: Path) -> subprocess.CompletedProcess[str]:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", str(script)]
-    return subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=600)
-
-
 @pytest.fixture
 def expected(data: Path, tmp_path: Path) -> dict[str, bytes]:
     models = {"one": (Grey(), VIEW), "two": (Grey(0.3), VIEW)}
@@ -68,11 +55,11 @@ def expected(data: Path, tmp_path: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(data: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
     for _ in range(2):  # the second time nothing is left to do
-        done = launch(program(tmp_path, data, tmp_path / "out"))
+        done = ran(torchrun(program(tmp_path, data, tmp_path / "out")))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("finished 37 of 2") == done.stdout.count("left") == 2
         assert files(tmp_path / "out" / "predictions") == expected
-    done = launch(program(tmp_path, data, None))  # without a folder the rows are gathered in memory
+    done = ran(torchrun(program(tmp_path, data, None)))  # without a folder the rows are gathered in memory
     assert done.returncode == 0 and done.stdout.count("finished 37 of 2") == 2, done.stderr
 
 

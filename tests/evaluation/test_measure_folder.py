@@ -10,7 +10,7 @@ import timm
 import torch
 from PIL import Image
 
-from launch import launch
+from launching import launch
 from relevit.data.benchmarks import class_folders
 from relevit.data.folder import images_with_masks
 from relevit.errors import UserError

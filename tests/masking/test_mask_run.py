@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from PIL import Image
 
 import relevit.masking.make as automatic
 import tiny_masks
+from launching import finished, torchrun
 from relevit.data.folder import class_folder_samples
 from relevit.errors import UserError
 from relevit.images import read_image, read_mask
@@ -371,13 +371,7 @@ def _alive(group: int) -> bool:
 
 @pytest.mark.slow
 def test_two_processes_do_as_one(images, whole, tmp_path):
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    launch += [str(SUPPORT / "tiny_masks.py"), str(images), str(tmp_path / "masks"), "0"]
-    done = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    done = finished(torchrun(SUPPORT / "tiny_masks.py", images, tmp_path / "masks", 0))
     assert sorted(done.stdout.splitlines()) == [
         "left",
         "left",

@@ -37,8 +37,18 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path]), "OMP_NUM_THREADS": "1"}
 
 
-def finished(command: Sequence[str], seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def ran(command: Sequence[str], seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    """What a command has done."""
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=seconds)
+
+
+def finished(command: Sequence[str], seconds: float = 600) -> subprocess.CompletedProcess[str]:
     """What a command that must succeed has done."""
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=seconds)
+    done = ran(command, seconds)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def launch(*arguments: object, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """torchrun --nproc_per_node PROCESSES -m relevit ARGUMENTS, on the processor."""
+    return ran(torchrun("-m", "relevit", *arguments, "--device", "cpu", processes=processes))
