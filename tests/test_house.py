@@ -23,8 +23,6 @@ LONG_FUNCTIONS: set[str] = {
     "src/relevit/data/composition/composed_sets.py:prepare",
     "src/relevit/data/splits.py:paper_split",
     "src/relevit/diagnosis.py:examine_data",
-    "src/relevit/experiments/builtin_plan.py:fill",
-    "src/relevit/experiments/jobs.py:run_jobs",
     "src/relevit/masking/run/mask_run.py:make_masks",
 }
 MANY_PARAMETERS: set[str] = {

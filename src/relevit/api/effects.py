@@ -69,6 +69,7 @@ def effects(
     """
     given = dict(locals())
     from relevit.class_effects.effects import write_effects
+    from relevit.data.open import one_of
     from relevit.evaluation.run import evaluate
     from relevit.models.loading import labelled, load_several
     from relevit.processes import pick_device

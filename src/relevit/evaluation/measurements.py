@@ -7,7 +7,7 @@ A further one is a class like those of maps/ (see measurement.py), named here, o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any

@@ -79,14 +79,19 @@ def gather(
         its_masks = validation_masks if validation_masks is not None or not from_folder else masks
         its_ignore = ignore if from_folder and validation_masks is None else None
         return training, checked(validation, "validation", its_masks, VALIDATION, its_ignore)
+    if validation is None and not isinstance(samples, str | os.PathLike):
+        return training, None
+    return _held_out(training, validation)
+
+
+def _held_out(training: CheckedSamples, share: float | None) -> tuple[CheckedSamples, CheckedSamples]:
+    """Training and validation samples: a fraction or number of classes held out; None as `gather` says."""
     by: Literal["class", "sample"] = "class"
-    if validation is None:
-        if not isinstance(samples, str | os.PathLike):
-            return training, None
+    if share is None:
         classes = [row.class_name for row in training.rows]
         few = len(set(classes)) < _MANY and len(set(classes)) < len(classes)
-        validation, by = _HELD_OUT, "sample" if few else "class"
-    split = split_samples(training.rows, validation, by=by)
+        share, by = _HELD_OUT, "sample" if few else "class"
+    split = split_samples(training.rows, share, by=by)
     assert split.validation is not None  # it was asked for
     return training.part(split.training, TRAINING), training.part(split.validation, VALIDATION)
 

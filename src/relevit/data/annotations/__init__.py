@@ -17,19 +17,23 @@ from relevit.data.annotations.png import list_alpha, list_png
 from relevit.data.annotations.published import list_published
 from relevit.data.annotations.voc import list_voc
 from relevit.errors import UserError
+from relevit.extensions import Table
 
 __all__ = ["FORMATS", "MERGED", "Entry", "FaultyMaskError", "Foreground", "Listing", "Problem", "list_masks"]
 
 Reader = Callable[[Path, Path | None, Sequence[str] | None], Listing]
-FORMATS: dict[str, Reader] = {
-    "imagenet-s": list_imagenet_s,
-    "png": list_png,
-    "alpha": list_alpha,
-    "coco": list_coco,
-    "voc": list_voc,
-    "numpy": list_arrays,
-    "tokencut": list_published,
-}
+FORMATS = Table[Reader](
+    "annotations",
+    {
+        "imagenet-s": list_imagenet_s,
+        "png": list_png,
+        "alpha": list_alpha,
+        "coco": list_coco,
+        "voc": list_voc,
+        "numpy": list_arrays,
+        "tokencut": list_published,
+    },
+)
 
 
 def list_masks(

@@ -21,6 +21,7 @@ from relevit.data.benchmarks import (
 )
 from relevit.data.benchmarks.class_folders import Open
 from relevit.errors import UserError
+from relevit.extensions import Table
 
 PROTOCOLS = ("standard", "paper")
 
@@ -66,30 +67,35 @@ def _si_score(part: str, *others: str) -> Benchmark:
     return Benchmark(names, partial(si_score.sets, name=f"si-score-{part}"), generic=(part, *others))
 
 
-BENCHMARKS: dict[str, Benchmark] = {
-    "imagenet": Benchmark(_VALIDATION, imagenet.sets, generic=imagenet.GENERIC, confirm=imagenet.confirm),
-    "imagenet-real": Benchmark(_VALIDATION, imagenet_real.sets, generic=imagenet.GENERIC, confirm=imagenet.confirm),
-    "imagenet-v2": Benchmark((*_v2("matchedfrequency"), "imagenetv2"), imagenet_v2.sets, generic=("matchedfrequency",)),
-    "imagenet-v2-threshold-0.7": Benchmark(
-        _v2("threshold07"), partial(imagenet_v2.sets, name="imagenet-v2-threshold-0.7"), generic=("threshold07",)
-    ),
-    "imagenet-v2-top-images": Benchmark(
-        _v2("topimages"), partial(imagenet_v2.sets, name="imagenet-v2-top-images"), generic=("topimages",)
-    ),
-    "imagenet-a": Benchmark(("imageneta",), imagenet_a.sets),
-    "imagenet-r": Benchmark(("imagenetr", "imagenetrendition"), imagenet_r.sets),
-    "imagenet-sketch": Benchmark(("imagenetsketch",), imagenet_sketch.sets, generic=("sketch",)),
-    "imagenet-c": Benchmark(("imagenetc",), imagenet_c.sets, complete=imagenet_c.SETS),
-    "objectnet": Benchmark(("objectnet", "objectnet10"), objectnet.sets),
-    "si-score-location": _si_score("location"),
-    "si-score-rotation": _si_score("rotation"),
-    "si-score-size": _si_score("size", "area"),
-    "backgrounds-challenge": Benchmark(
-        ("backgroundschallenge", "bgchallenge", "imagenet9", "in9"),
-        backgrounds_challenge.sets,
-        complete=tuple(f"{backgrounds_challenge.NAME}/{name}" for name in backgrounds_challenge.SETS),
-    ),
-}
+BENCHMARKS = Table[Benchmark](
+    "benchmarks",
+    {
+        "imagenet": Benchmark(_VALIDATION, imagenet.sets, generic=imagenet.GENERIC, confirm=imagenet.confirm),
+        "imagenet-real": Benchmark(_VALIDATION, imagenet_real.sets, generic=imagenet.GENERIC, confirm=imagenet.confirm),
+        "imagenet-v2": Benchmark(
+            (*_v2("matchedfrequency"), "imagenetv2"), imagenet_v2.sets, generic=("matchedfrequency",)
+        ),
+        "imagenet-v2-threshold-0.7": Benchmark(
+            _v2("threshold07"), partial(imagenet_v2.sets, name="imagenet-v2-threshold-0.7"), generic=("threshold07",)
+        ),
+        "imagenet-v2-top-images": Benchmark(
+            _v2("topimages"), partial(imagenet_v2.sets, name="imagenet-v2-top-images"), generic=("topimages",)
+        ),
+        "imagenet-a": Benchmark(("imageneta",), imagenet_a.sets),
+        "imagenet-r": Benchmark(("imagenetr", "imagenetrendition"), imagenet_r.sets),
+        "imagenet-sketch": Benchmark(("imagenetsketch",), imagenet_sketch.sets, generic=("sketch",)),
+        "imagenet-c": Benchmark(("imagenetc",), imagenet_c.sets, complete=imagenet_c.SETS),
+        "objectnet": Benchmark(("objectnet", "objectnet10"), objectnet.sets),
+        "si-score-location": _si_score("location"),
+        "si-score-rotation": _si_score("rotation"),
+        "si-score-size": _si_score("size", "area"),
+        "backgrounds-challenge": Benchmark(
+            ("backgroundschallenge", "bgchallenge", "imagenet9", "in9"),
+            backgrounds_challenge.sets,
+            complete=tuple(f"{backgrounds_challenge.NAME}/{name}" for name in backgrounds_challenge.SETS),
+        ),
+    },
+)
 
 
 def check_protocol(protocol: str) -> None:
