@@ -17,7 +17,7 @@ from relevit.auditing.conditions import (
     background_of,
     draw_donors,
 )
-from relevit.auditing.measure import Versions
+from relevit.auditing.versions import Versions
 
 DONORS = Donors(np.array([1, -1, -1]), np.array([2, 0, -1]))  # of 0: 1 (own class), 2 (another); 1 gets 0's; 2 none
 

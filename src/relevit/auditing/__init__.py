@@ -17,12 +17,13 @@ from torch import nn
 
 from relevit.auditing.conditions import CONDITIONS, ORIGINAL, OTHER, OWN, Donors, draw_donors
 from relevit.auditing.figures import ClassFigures, Excess, ModelFigures, figures, matches
-from relevit.auditing.measure import Auditee, BackgroundReliance, Observed, observe
+from relevit.auditing.measure import BackgroundReliance, Observed, observe
 from relevit.auditing.pictures import AuditPictures
 from relevit.auditing.verdict import CLASSIFIER, RULE, by_contrast, change_sentence, effect_of, judge, sentences
 from relevit.data.classes import ClassMap, class_index
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
+from relevit.evaluation.measurement import LoadedModel
 from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
 from relevit.statistics import paired
@@ -36,12 +37,13 @@ Loaded = tuple[nn.Module, EvaluationView]
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found. models, in the order given; pictures, with their classes; donors; auditees; and by model what was
-    observed, the figures, and the sentences of the verdict."""
+    """What an audit found. models, in the order given; pictures, with their classes; donors; and by model its class of each
+    picture, what was observed, the figures, and the sentences of the verdict."""
 
     pictures: AuditPictures
     donors: Donors
-    auditees: dict[str, Auditee]
+    models: dict[str, LoadedModel]
+    targets: dict[str, np.ndarray]
     observed: dict[str, Observed]
     figures: dict[str, ModelFigures]
     sentences: dict[str, list[str]]
@@ -143,11 +145,11 @@ class Audit:
         return paired.difference(there[known], here[known], self._shown()[known]).percent
 
     def _hits(self, name: str, condition: str) -> np.ndarray:
-        return matches(self.observed[name].predicted[condition], self.auditees[name].targets).astype(float)
+        return matches(self.observed[name].predicted[condition], self.targets[name]).astype(float)
 
     def _effects(self, name: str, contrast: bool) -> np.ndarray:
         """Of each picture, NaN where there is none."""
-        seen, targets = self.observed[name], self.auditees[name].targets
+        seen, targets = self.observed[name], self.targets[name]
         if contrast:
             both = seen.possible[OWN] & seen.possible[OTHER]
             return np.where(both, self._hits(name, OWN) - self._hits(name, OTHER), np.nan)
@@ -190,11 +192,11 @@ def audit_models(
         raise UserError("there is no model to audit: name one or several")
     pictures, targets = _with_classes(models, pictures, class_map, batch_size, workers, device)
     donors = draw_donors(pictures.names, pictures.classes, seed)
-    auditees = {name: Auditee(model, view, targets[name]) for name, (model, view) in models.items()}
+    loaded = {name: LoadedModel(name, net, view) for name, (net, view) in models.items()}
     if begin is not None:
         begin()
     seen = observe(
-        auditees,
+        list(loaded.values()),
         pictures,
         donors,
         out=out,
@@ -203,8 +205,8 @@ def audit_models(
         batch_size=batch_size,
         workers=workers,
     )
-    found = {name: figures(seen[name], targets[name], pictures.classes, donors, pictures.objects) for name in auditees}
-    audit = Audit(pictures, donors, auditees, seen, found, {}, seed)
+    found = {name: figures(seen[name], targets[name], pictures.classes, donors, pictures.objects) for name in loaded}
+    audit = Audit(pictures, donors, loaded, targets, seen, found, {}, seed)
     audit.sentences.update({name: _said(audit, name) for name in found})
     return audit
 
@@ -299,7 +301,7 @@ def _answered(
             )
     nobody = np.full(len(pictures), -1)
     seen = observe(
-        {first: Auditee(net, view, nobody)},
+        [LoadedModel(first, net, view)],
         pictures,
         Donors(nobody, nobody),
         measurement=BackgroundReliance((ORIGINAL,), maps=False),

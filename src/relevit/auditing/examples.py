@@ -8,7 +8,7 @@ import torch
 from relevit.auditing import Audit
 from relevit.auditing.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER
 from relevit.auditing.figures import matches
-from relevit.auditing.measure import Versions
+from relevit.auditing.versions import Versions
 from relevit.explainers import forward_with_relevance
 from relevit.models.attention import unsupported_reason
 from relevit.models.model_facts import class_name
@@ -43,7 +43,7 @@ class Examples:
 
     def pictures_of(self, model: str, name: str) -> list[int]:
         """The numbers of the pictures to show of a class."""
-        seen, targets = self.audit.observed[model], self.audit.auditees[model].targets
+        seen, targets = self.audit.observed[model], self.audit.targets[model]
         own = np.asarray(self.audit.pictures.classes) == name
         there = own & seen.possible[OTHER]
         misled = there & matches(seen.predicted[ORIGINAL], targets) & (seen.predicted[OTHER] != targets)
@@ -53,7 +53,7 @@ class Examples:
     def panel(self, model: str, number: int) -> Panel:
         """The picture and its map, the object on another class's background and its map, the background alone."""
         audit, seen = self.audit, self.audit.observed[model]
-        each = audit.auditees[model]
+        each = audit.models[model]
         scene = self.versions.scene(number)
         mask = each.view.with_mask(scene.picture, scene.mask).mask.numpy()
         behind = audit.pictures.classes[int(audit.donors.other[number])]
@@ -65,11 +65,11 @@ class Examples:
             values = each.view(picture)
             shown = each.view.restore(values)
             tiles.append((caption, tile(shown)))
-            if key != ALONE and unsupported_reason(each.model) is None:
-                with working(each.model) as device, torch.no_grad():
-                    relevance = forward_with_relevance(each.model, values[None].to(device))[1][0].float().cpu().numpy()
+            if key != ALONE and unsupported_reason(each.net) is None:
+                with working(each.net) as device, torch.no_grad():
+                    relevance = forward_with_relevance(each.net, values[None].to(device))[1][0].float().cpu().numpy()
                 tiles.append(("its map", tile(shown, relevance, mask)))
-            said, right = int(seen.predicted[key][number]), int(each.targets[number])
+            said, right = int(seen.predicted[key][number]), int(audit.targets[model][number])
             confidence = float(np.nan_to_num(seen.confidence[key][number]))
             words = self.class_of(model, said)
             answers.append(Answer(caption, words, min(1.0, confidence), said == right >= 0))
@@ -79,7 +79,5 @@ class Examples:
         """A class that a model named, by the name that it has among the pictures, else by the model's own."""
         if index < 0:
             return "no number"
-        where = np.flatnonzero(self.audit.auditees[model].targets == index)
-        return (
-            self.audit.pictures.classes[where[0]] if len(where) else class_name(self.audit.auditees[model].model, index)
-        )
+        where = np.flatnonzero(self.audit.targets[model] == index)
+        return self.audit.pictures.classes[where[0]] if len(where) else class_name(self.audit.models[model].net, index)

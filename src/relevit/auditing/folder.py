@@ -62,7 +62,7 @@ def rows(audit: Audit) -> str:
     writer.writerow([*head, *keys, "relevance_on_background", "area_of_background"])
     pictures, donors = audit.pictures, audit.donors
     for name, seen in audit.observed.items():
-        targets = audit.auditees[name].targets
+        targets = audit.targets[name]
         for number, (image, each) in enumerate(zip(pictures.names, pictures.classes, strict=True)):
             behind = [pictures.names[d] if d >= 0 else "" for d in (int(donors.own[number]), int(donors.other[number]))]
             shown = image if pictures.objects is None else pictures.objects[number]

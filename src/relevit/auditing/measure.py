@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from relevit.auditing.conditions import CONDITIONS, ORIGINAL, Donors, Scene, background_of
+from relevit.auditing.conditions import CONDITIONS, ORIGINAL, Donors
 from relevit.auditing.pictures import AuditPictures
+from relevit.auditing.versions import IMPOSSIBLE, AuditSet, VersionFraming
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch, Framing
+from relevit.evaluation.batches import Batch
 from relevit.evaluation.engine import prepare, run
 from relevit.evaluation.fingerprints import settings_of
 from relevit.evaluation.folder import RowsFolder
@@ -28,20 +27,8 @@ from relevit.evaluation.sources import Item
 from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
 from relevit.models.attention import unsupported_reason
-from relevit.models.view import EvaluationView
 from relevit.models.working import device_of, working
 from relevit.processes import Processes
-
-_KEPT = 512  # scenes and backgrounds in memory at most
-_IMPOSSIBLE = "this version of the picture cannot be made"
-
-
-class Auditee(NamedTuple):
-    """A model with its view, and the class index of each picture's class."""
-
-    model: nn.Module
-    view: EvaluationView
-    targets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -59,83 +46,6 @@ class Observed:
     possible: Mapping[str, np.ndarray]
     share: np.ndarray | None
     area: np.ndarray
-
-
-class Versions:
-    """The pictures of every condition, made when they are needed; scenes and filled backgrounds are kept a while."""
-
-    def __init__(self, pictures: AuditPictures, donors: Donors) -> None:
-        self.donors = donors
-        self.scene: Callable[[int], Scene] = lru_cache(_KEPT)(pictures.scene)
-        self.filled: Callable[[int], np.ndarray] = lru_cache(_KEPT)(lambda number: background_of(self.scene(number)))
-
-    def picture(self, condition: str, number: int) -> np.ndarray | None:
-        """uint8 (height, width, 3); None where it cannot be made."""
-        return CONDITIONS[condition].make(number, self.scene(number), self.donors, self.filled)
-
-
-class AuditSet:
-    """The pictures of an audit as a set of the row engine: read, one gives its versions, each made once."""
-
-    is_stream: ClassVar = False
-
-    def __init__(self, name: str, pictures: AuditPictures, donors: Donors) -> None:
-        self.name, self.pictures, self.length = name, pictures, len(pictures)
-        self._versions = Versions(pictures, donors)
-
-    def read(self, place: int) -> OneAndItsVersions:
-        """The picture at a place; raises UserError for one that cannot be read."""
-        return OneAndItsVersions(self._versions, place)
-
-    def item(self, place: int, sample: Any = None) -> Item:
-        """What is known of a picture."""
-        shown = self.pictures.objects
-        return Item(
-            place,
-            self.pictures.names[place],
-            self.pictures.classes[place],
-            None if shown is None else str(shown[place]),
-        )
-
-    def identity(self) -> dict[str, Any]:
-        """A hash of names and classes, and of what is in the first, the middle and the last picture and mask."""
-        listed = "\n".join(map("\0".join, zip(self.pictures.names, self.pictures.classes, strict=True)))
-        digest = hashlib.blake2b(listed.encode("utf-8", "surrogateescape"), digest_size=16)
-        for place in sorted({0, self.length // 2, self.length - 1}):
-            for plane in self.pictures.scene(place):
-                digest.update(np.ascontiguousarray(plane).tobytes())
-        return {"pictures": self.length, "names and contents": digest.hexdigest()}
-
-
-class OneAndItsVersions:
-    """A picture's scene, and its picture in each condition."""
-
-    def __init__(self, versions: Versions, place: int) -> None:
-        self.scene = versions.scene(place)
-        self.picture = lru_cache(len(CONDITIONS))(lambda condition: versions.picture(condition, place))
-
-
-@dataclass(frozen=True, eq=False)
-class VersionFraming:
-    """A picture in a condition as the model sees it; as it is, with the mask in the same frame."""
-
-    view: EvaluationView
-    condition: str
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """Equal for framings that give the same tensors."""
-        return self.condition, *Framing(self.view).key
-
-    def __call__(self, made: OneAndItsVersions) -> tuple[Tensor, ...]:
-        """Raises UserError where the version cannot be made."""
-        picture = made.picture(self.condition)
-        if picture is None:
-            raise UserError(_IMPOSSIBLE)
-        if self.condition != ORIGINAL:
-            return (self.view(picture),)
-        framed = self.view.with_mask(picture, made.scene.mask)
-        return framed.image, framed.mask
 
 
 @dataclass(frozen=True)
@@ -178,7 +88,7 @@ class BackgroundReliance:
     def _rows(
         self, model: LoadedModel, batch: Batch, condition: str, with_maps: bool
     ) -> tuple[list[Item], dict[str, Any]]:
-        lost = [f"{item.name}: {reason}" for item, reason in batch.faults if reason != _IMPOSSIBLE]
+        lost = [f"{item.name}: {reason}" for item, reason in batch.faults if reason != IMPOSSIBLE]
         if lost:
             raise UserError(lost[0])
         none = [None] * len(batch.items)
@@ -200,7 +110,7 @@ class BackgroundReliance:
 
 
 def observe(
-    auditees: Mapping[str, Auditee],
+    models: Sequence[LoadedModel],
     pictures: AuditPictures,
     donors: Donors,
     *,
@@ -219,7 +129,6 @@ def observe(
     """
     measurement = measurement or BackgroundReliance()
     team, images = Processes(device), AuditSet(name, pictures, donors)
-    models = [LoadedModel(label, each.model, each.view) for label, each in auditees.items()]
     sets: dict[str, Any] = {name: images}
     works = prepare(models, sets, measurement)
     folder = None

@@ -100,6 +100,19 @@ class RightAnswers:
         return logits.masked_fill(shut, -torch.inf)
 
 
+def by_batch(model: LoadedModel, columns: Callable[..., dict[str, Any]], truth: str | None = None) -> Work:
+    """The work of a measurement with one framing: `columns` makes its own columns of a batch from the items and the tensors,
+    which are where the model is."""
+
+    def rows(batches: Sequence[Batch]) -> Part:
+        (batch,) = batches
+        if not batch.items:
+            return Part([], {}, batch.faults)
+        return Part(batch.items, columns(batch.items, *on_device(batch, model.net)), batch.faults)
+
+    return Work(rows, truth)
+
+
 def on_device(batch: Batch, net: nn.Module) -> tuple[Tensor, ...]:
     """The tensors of a batch where the model is."""
     home = device_of(net)

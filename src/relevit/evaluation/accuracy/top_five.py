@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.answers import first_five, hits
 from relevit.evaluation.accuracy.predictions import COLUMNS, Predictions
-from relevit.evaluation.batches import Batch, Framing
+from relevit.evaluation.batches import Framing
 from relevit.evaluation.fingerprints import of_answers
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device
-from relevit.evaluation.rows import Part
-from relevit.evaluation.sources import LabelledSet
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch
+from relevit.evaluation.sources import Item, LabelledSet
 from relevit.models.working import device_of
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,20 +51,16 @@ class TopFive:
         right = RightAnswers(model, images, self.class_map)
         chosen = None if right.candidates is None else torch.tensor(right.candidates, device=device_of(model.net))
 
-        def rows(batches: Sequence[Batch]) -> Part:
-            (batch,) = batches
-            if not batch.items:
-                return Part([], {}, batch.faults)
-            answers = [(item.label,) if (known := right.known(item)) is None else known for item in batch.items]
+        def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
+            answers = [(item.label,) if (known := right.known(item)) is None else known for item in items]
             with torch.inference_mode():
-                logits = forward(model.net, on_device(batch, model.net)[0], self.precision)
+                logits = forward(model.net, pictures, self.precision)
                 _check_labels(images.name, model.name, answers, logits.shape[1])
                 top5, confidence = first_five(logits, None if chosen is None else chosen.to(logits.device))
             hit1, hit5 = hits(top5, answers)
-            columns = {"answers": answers, "top5": top5, "confidence": confidence, "hit1": hit1, "hit5": hit5}
-            return Part(batch.items, columns, batch.faults)
+            return {"answers": answers, "top5": top5, "confidence": confidence, "hit1": hit1, "hit5": hit5}
 
-        return Work(rows, None if right.of_set is None else of_answers(right.of_set))
+        return by_batch(model, columns, None if right.of_set is None else of_answers(right.of_set))
 
     def figures(self, rows: pa.Table) -> Predictions:
         """The answers, from which the figures are computed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch, Framing
-from relevit.evaluation.measurement import LoadedModel, Work, on_device
-from relevit.evaluation.rows import Part, array
-from relevit.evaluation.sources import LabelledSet
+from relevit.evaluation.batches import Framing
+from relevit.evaluation.measurement import LoadedModel, Work, by_batch
+from relevit.evaluation.rows import array
+from relevit.evaluation.sources import Item, LabelledSet
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,11 @@ class Features:
                 f"{type(model.net).__name__} has no forward_features and forward_head, from which timm models give features"
             )
 
-        def rows(batches: Sequence[Batch]) -> Part:
-            (batch,) = batches
-            if not batch.items:
-                return Part([], {}, batch.faults)
-            found = before_head(model.net, on_device(batch, model.net)[0], [item.name for item in batch.items])
-            found = F.normalize(found, dim=1) if self.unit else found
-            return Part(batch.items, {"features": found.float()}, batch.faults)
+        def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
+            found = before_head(model.net, pictures, [item.name for item in items])
+            return {"features": (F.normalize(found, dim=1) if self.unit else found).float()}
 
-        return Work(rows)
+        return by_batch(model, columns)
 
     def figures(self, rows: pa.Table) -> np.ndarray:
         """The features themselves, (images, features)."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
-from relevit.evaluation.batches import Batch, Framing
+from relevit.evaluation.batches import Framing
 from relevit.evaluation.maps.removal import (
     Fill,
     check_explainer,
@@ -34,8 +34,8 @@ from relevit.evaluation.maps.removal import (
     with_pixels_removed,
 )
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device
-from relevit.evaluation.rows import NUMBERS, Part, array
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch
+from relevit.evaluation.rows import NUMBERS, array
 from relevit.evaluation.sources import Item, LabelledSet
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -101,15 +101,12 @@ class Perturbation:
         check_explainer(self.explainer)
         right = RightAnswers(model, images, self.class_map)
 
-        def rows(batches: Sequence[Batch]) -> Part:
-            (batch,) = batches
-            if not batch.items:
-                return Part([], {}, batch.faults)
-            answers = [right.of(item) for item in batch.items]
-            original, found = self._answers(model, on_device(batch, model.net)[0], batch.items, answers, right)
-            return Part(batch.items, {"answers": answers, "original": original, **found}, batch.faults)
+        def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
+            answers = [right.of(item) for item in items]
+            original, found = self._answers(model, pictures, items, answers, right)
+            return {"answers": answers, "original": original, **found}
 
-        return Work(rows)
+        return by_batch(model, columns)
 
     def _answers(
         self,

@@ -25,12 +25,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch, Framing
+from relevit.evaluation.batches import Framing
 from relevit.evaluation.maps.removal import Fill, check_fill, filled
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device
-from relevit.evaluation.rows import Part, array
-from relevit.evaluation.sources import LabelledSet
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch
+from relevit.evaluation.rows import array
+from relevit.evaluation.sources import Item, LabelledSet
 from relevit.explainers.attention_maps import no_parameter_gradients
 
 KINDS = ("predicted", "other")
@@ -89,24 +89,22 @@ class SufficientSubsets:
         check_fill(self.fill, model.view)
         right = RightAnswers(model, images, wanted=False)
 
-        def rows(batches: Sequence[Batch]) -> Part:
-            (batch,) = batches
-            if not batch.items:
-                return Part([], {}, batch.faults)
+        def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
             with no_parameter_gradients(model.net):
-                return Part(batch.items, self._columns(model, batch, right), batch.faults)
+                return self._columns(model, items, pictures, right)
 
-        return Work(rows)
+        return by_batch(model, columns)
 
-    def _columns(self, model: LoadedModel, batch: Batch, right: RightAnswers) -> dict[str, Any]:
-        (images,) = on_device(batch, model.net)
+    def _columns(
+        self, model: LoadedModel, items: Sequence[Item], images: Tensor, right: RightAnswers
+    ) -> dict[str, Any]:
         logits = model.net(images)
         if not bool(logits.isfinite().all()):
-            raise UserError(f"the model's logits of {batch.items[0].name} or an image after it are not finite")
+            raise UserError(f"the model's logits of {items[0].name} or an image after it are not finite")
         classes = {"predicted": right.among_candidates(logits).argmax(dim=1)}
         competing = list(range(logits.shape[1])) if right.candidates is None else right.candidates
         if self.other != "none":
-            places = [item.place for item in batch.items]
+            places = [item.place for item in items]
             classes["other"] = _others(classes["predicted"], competing, self.other, self.seed, places)
         blank = filled(images, self.fill, model.view)
         columns: dict[str, Any] = {}
