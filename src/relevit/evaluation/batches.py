@@ -136,15 +136,9 @@ def batches(
     A shard's batches must be taken before the next shard. workers: processes that read images; 0 reads in this one. pin: for
     a GPU. Raises UserError where such a process ends unexpectedly.
     """
-    ranges = shard_ranges(images.length)
-    keys = [
-        [_Key(shard, place, tuple(sorted(wanted))) for place in ranges[shard][first : first + batch_size]]
-        for shard, wanted in todo.items()
-        for first in range(0, len(ranges[shard]), batch_size)
-    ]
     loader = DataLoader(
         _Shown(images, framings),
-        batch_sampler=keys,
+        batch_sampler=_Keys(images.length, todo, batch_size),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
@@ -189,6 +183,20 @@ class _Key(NamedTuple):
     shard: int
     place: int
     framings: tuple[int, ...]
+
+
+class _Keys:
+    """The keys of each batch, made as they are needed: a set may have millions."""
+
+    def __init__(self, length: int, todo: Mapping[int, Collection[int]], batch_size: int) -> None:
+        self.length, self.todo, self.batch_size = length, todo, batch_size
+
+    def __iter__(self) -> Iterator[list[_Key]]:
+        ranges = shard_ranges(self.length)
+        for shard, wanted in self.todo.items():
+            framings, places = tuple(sorted(wanted)), ranges[shard]
+            for first in range(0, len(places), self.batch_size):
+                yield [_Key(shard, place, framings) for place in places[first : first + self.batch_size]]
 
 
 class _Row(NamedTuple):
