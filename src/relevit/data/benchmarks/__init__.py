@@ -2,17 +2,14 @@
 
 from relevit.data.benchmarks.class_folders import class_folders, composed_sets
 from relevit.data.benchmarks.discovery import Discovery, Found, find_benchmarks
-from relevit.data.benchmarks.imagenet_c import CorruptionErrors, mean_corruption_error
 from relevit.data.benchmarks.table import BENCHMARKS, PROTOCOLS
 
 __all__ = [
     "BENCHMARKS",
     "PROTOCOLS",
-    "CorruptionErrors",
     "Discovery",
     "Found",
     "class_folders",
     "composed_sets",
     "find_benchmarks",
-    "mean_corruption_error",
 ]

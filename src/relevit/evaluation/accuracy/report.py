@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Bool
 
 from relevit.data.benchmarks.imagenet_c import NAME as IMAGENET_C
-from relevit.data.benchmarks.imagenet_c import CorruptionErrors, mean_corruption_error
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.background_gap import background_gaps
 from relevit.evaluation.accuracy.calibration import Calibration, calibration
 from relevit.evaluation.accuracy.comparison import Comparison, compare
+from relevit.evaluation.accuracy.corruption_error import CorruptionErrors, mean_corruption_error
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.files import atomic_write
