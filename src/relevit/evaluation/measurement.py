@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch, Transform
+from relevit.evaluation.batches import Batch, Framing, Transform
 from relevit.evaluation.rows import Part
 from relevit.evaluation.sources import Item, LabelledSet
 from relevit.models.working import device_of
@@ -61,6 +61,11 @@ class Measurement(Protocol):
     def figures(self, rows: pa.Table) -> Any:
         """The result of the rows of the images that count: it yields (name, value) and has `to_dict()`."""
         ...
+
+
+def own_view(measurement: Any, model: LoadedModel) -> list[Framing]:
+    """`framings` of a measurement that shows each model its own view of the picture alone."""
+    return [Framing(model.view)]
 
 
 class RightAnswers:

@@ -13,8 +13,9 @@ from jaxtyping import Bool
 from torch import nn
 
 from relevit.data.benchmarks.backgrounds_challenge import NAME as BACKGROUNDS_CHALLENGE
+from relevit.data.classes import match_classes
 from relevit.errors import UserError
-from relevit.evaluation.accuracy.class_sets import ClassSet, classes_of, in_set, indices_of, read_class_set
+from relevit.evaluation.accuracy.class_sets import ClassSet, classes_of, in_set, read_class_set
 from relevit.evaluation.accuracy.predictions import COLUMNS, Predictions
 from relevit.evaluation.accuracy.report import Report, summarise
 from relevit.evaluation.accuracy.top_five import PRECISIONS, TopFive
@@ -133,7 +134,7 @@ def _set_a(
 ) -> Callable[[str, str, Predictions], Bool[np.ndarray, " images"] | None]:
     """Tells of rows whether they are of set A; None where each group stands for many classes, as in the Backgrounds Challenge,
     and none of them is named. Raises UserError for a name that nobody knows."""
-    indices = {model.name: indices_of(chosen, model.net, class_map) for model in models}
+    indices = {model.name: match_classes(chosen, model.net, class_map).classes for model in models}
     folders = {str(each) for images in sets.values() for each in getattr(images.data, "class_names", ())}
     unknown = [name for name in chosen if name not in folders and not any(name in known for known in indices.values())]
     if unknown:

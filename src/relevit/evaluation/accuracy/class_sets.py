@@ -46,11 +46,6 @@ def read_class_set(given: ClassSet) -> list[str]:
     return found
 
 
-def indices_of(names: Iterable[str], model: nn.Module, class_map: Any = None) -> dict[str, int]:
-    """The model's class of each name that has one."""
-    return match_classes(names, model, class_map).classes
-
-
 def in_set(
     predictions: Predictions,
     names: Collection[str],

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.answers import first_five, hits
 from relevit.evaluation.accuracy.predictions import COLUMNS, Predictions
-from relevit.evaluation.batches import Framing
 from relevit.evaluation.fingerprints import of_answers
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
 from relevit.evaluation.sources import Item, LabelledSet
 from relevit.models.working import device_of
 
@@ -37,14 +36,11 @@ class TopFive:
     batch_size: ClassVar = 64
     needs: ClassVar = "images"
     description: ClassVar = "R@1 and R@5, percent"
+    framings = own_view
 
     def columns(self) -> pa.Schema:
         """See predictions.py."""
         return COLUMNS
-
-    def framings(self, model: LoadedModel) -> list[Framing]:
-        """The model's own view."""
-        return [Framing(model.view)]
 
     def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
         """Raises UserError for a folder that is no class of the model."""

@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.evaluation.batches import Framing
-from relevit.evaluation.measurement import LoadedModel, Work, by_batch
+from relevit.evaluation.measurement import LoadedModel, Work, by_batch, own_view
 from relevit.evaluation.rows import array
 from relevit.evaluation.sources import Item, LabelledSet
 
@@ -31,14 +30,11 @@ class Features:
     batch_size: ClassVar = 64
     needs: ClassVar = "images"
     description: ClassVar = "features before the head"
+    framings = own_view
 
     def columns(self) -> pa.Schema:
         """A list of numbers in single precision."""
         return pa.schema([("features", pa.list_(pa.float32()))])
-
-    def framings(self, model: LoadedModel) -> list[Framing]:
-        """The model's own view."""
-        return [Framing(model.view)]
 
     def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
         """Raises UserError for a model that does not tell its features."""

@@ -22,10 +22,9 @@ from torch import Tensor
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import hits_at
-from relevit.evaluation.batches import Framing
 from relevit.evaluation.frozen.features import Features
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurement import LoadedModel, Work
+from relevit.evaluation.measurement import LoadedModel, Work, own_view
 from relevit.evaluation.rows import array, counted, faults_of
 from relevit.evaluation.sources import LabelledSet
 from relevit.models.working import device_of
@@ -52,14 +51,11 @@ class NearestNeighbours:
     batch_size: ClassVar = 64
     needs: ClassVar = "train_and_test"
     description: ClassVar = "R@1 and R@5 of nearest neighbours on frozen features (appendix M), percent; needs --train"
+    framings = own_view
 
     def columns(self) -> pa.Schema:
         """See `Features`."""
         return Features(unit=True).columns()
-
-    def framings(self, model: LoadedModel) -> list[Framing]:
-        """See `Features`."""
-        return Features(unit=True).framings(model)
 
     def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
         """See `Features`."""

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch, Framing
+from relevit.evaluation.batches import Batch
 from relevit.evaluation.maps.removal import (
     Fill,
     check_explainer,
@@ -31,7 +31,7 @@ from relevit.evaluation.maps.removal import (
     with_pixels_removed,
 )
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device, own_view
 from relevit.evaluation.rows import Part, array
 from relevit.evaluation.sources import Item, LabelledSet
 
@@ -72,6 +72,7 @@ class InsertionDeletion:
     needs: ClassVar = "images"
     description: ClassVar = "probability of the class as pixels come in or go by relevance (RISE), percent"
     nothing: ClassVar = {UNKNOWN: "no image has a class that is known: take the predicted class as target"}
+    framings = own_view
 
     @property
     def curves(self) -> list[str]:
@@ -83,10 +84,6 @@ class InsertionDeletion:
         """By curve a probability for each step."""
         curves = [(name, pa.list_(pa.float64())) for name in self.curves]
         return pa.schema([("followed", pa.int32()), ("pixels", pa.int32()), *curves])
-
-    def framings(self, model: LoadedModel) -> list[Framing]:
-        """The model's own view."""
-        return [Framing(model.view)]
 
     def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
         """Raises UserError for a bad option, or a set whose classes the model does not have and that are needed."""

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
-from relevit.evaluation.batches import Framing
 from relevit.evaluation.maps.removal import (
     Fill,
     check_explainer,
@@ -34,7 +33,7 @@ from relevit.evaluation.maps.removal import (
     with_pixels_removed,
 )
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
 from relevit.evaluation.rows import NUMBERS, array
 from relevit.evaluation.sources import Item, LabelledSet
 
@@ -77,6 +76,7 @@ class Perturbation:
     description: ClassVar = (
         "accuracy as pixels are removed by relevance, most or least relevant first (appendix N), percent"
     )
+    framings = own_view
 
     @property
     def orders(self) -> list[str]:
@@ -88,10 +88,6 @@ class Perturbation:
         """The answers, by order one for each share."""
         orders = [(order, NUMBERS) for order in self.orders]
         return pa.schema([("answers", NUMBERS), ("original", pa.int32()), *orders])
-
-    def framings(self, model: LoadedModel) -> list[Framing]:
-        """The model's own view."""
-        return [Framing(model.view)]
 
     def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
         """Raises UserError for a bad option, or a set whose classes the model does not have."""

@@ -25,10 +25,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relevit.errors import UserError
-from relevit.evaluation.batches import Framing
 from relevit.evaluation.maps.removal import Fill, check_fill, filled
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
 from relevit.evaluation.rows import array
 from relevit.evaluation.sources import Item, LabelledSet
 from relevit.explainers.attention_maps import no_parameter_gradients
@@ -67,6 +66,7 @@ class SufficientSubsets:
     description: ClassVar = (
         "least share of pixels that keeps a class's confidence, predicted or another (appendix A), percent"
     )
+    framings = own_view
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -78,10 +78,6 @@ class SufficientSubsets:
         numbers = ("share", "confidence", "whole")
         types = [("class", pa.int32()), *((name, pa.float64()) for name in numbers)]
         return pa.schema([(f"{name}_{kind}", type) for kind in self.kinds for name, type in types])
-
-    def framings(self, model: LoadedModel) -> list[Framing]:
-        """The model's own view."""
-        return [Framing(model.view)]
 
     def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
         """Raises UserError for a bad option."""
