@@ -11,7 +11,7 @@ import itertools
 import json
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -62,7 +62,7 @@ class Framing:
         return framed.image, framed.mask >= 0.5, framed.ignore
 
     def _as_it_is(self, sample: Sample) -> tuple[Tensor, ...]:
-        assert isinstance(sample.image, Tensor)
+        assert isinstance(sample.image, Tensor) and sample.mask is not None
         size = (3, self.view.height, self.view.width)
         if tuple(sample.image.shape) != size:
             raise UserError(f"the tensor is {tuple(sample.image.shape)}, the model takes {size}")
@@ -75,9 +75,10 @@ def squash(
 ) -> tuple[Float[Tensor, "3 height width"], Bool[Tensor, "height width"], Bool[Tensor, "height width"]]:
     """A sample's whole picture at the model's input size, resized bilinearly (by PIL, antialiased) and normalised; its mask and
     ignored pixels resized to the nearest."""
+    assert sample.mask is not None
     size = (view.width, view.height)
     picture = as_picture(sample.image).resize(size, Image.Resampling.BILINEAR)  # type: ignore[arg-type]
-    ignore = np.zeros(sample.mask.shape, bool) if sample.ignore is None else sample.ignore
+    ignore = np.zeros(sample.mask.shape, bool) if sample.ignore is None else np.asarray(sample.ignore, bool)
     mask, ignored = (
         torch.from_numpy(np.array(Image.fromarray(plane.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0)
         for plane in (sample.mask >= 0.5, ignore)
@@ -130,7 +131,7 @@ def batches(
     batch_size: int,
     workers: int = 0,
     pin: bool = False,
-) -> Iterator[Shard]:
+) -> Generator[Shard, None, None]:
     """The shards in `todo`, each with the numbers of the framings that are wanted there, one after the other.
 
     A shard's batches must be taken before the next shard. workers: processes that read images; 0 reads in this one. pin: for

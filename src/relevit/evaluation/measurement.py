@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch, Framing, Transform
+from relevit.evaluation.batches import Batch, Framing
 from relevit.evaluation.rows import Part
 from relevit.evaluation.sources import Item, LabelledSet
 from relevit.models.working import device_of
@@ -21,7 +21,7 @@ class LoadedModel(NamedTuple):
 
     name: str
     net: nn.Module
-    view: Transform
+    view: Any  # most often an `EvaluationView`
 
 
 class Work(NamedTuple):
@@ -42,9 +42,13 @@ class Measurement(Protocol):
     What is random in it depends on the seed and the image's place alone, so that shards and processes change nothing.
     """
 
-    needs: ClassVar[Literal["images", "masks", "train_and_test"]]
+    needs: ClassVar[str]  # "images", "masks", or "train_and_test"
     description: ClassVar[str]
-    batch_size: Any  # images in a batch where nobody says it
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch where nobody says it."""
+        ...
 
     def columns(self) -> pa.Schema:
         """Its own columns of a row."""
@@ -54,8 +58,9 @@ class Measurement(Protocol):
         """How the model is shown an image: `relevit.evaluation.batches.Framing`, most often one."""
         ...
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
-        """Check options, model and set; no image is read yet. Raises UserError for what does not go together."""
+    def begin(self, model: LoadedModel, images: Any) -> Work:
+        """Check options, model and set (a `LabelledSet`, most often); no image is read yet. Raises UserError for what does not go
+        together."""
         ...
 
     def figures(self, rows: pa.Table) -> Any:

@@ -85,7 +85,7 @@ def evaluate(
         folder = RowsFolder(out, "evaluate", config, COLUMNS, "predictions")
     with nullcontext() if folder is None else folder.held(team):
         rows = run(models, sets, measurement, works, folder=folder, team=team, batch_size=batch_size, workers=workers)
-        settings = {"precision": precision} if folder is None else _told(folder, sets, models)
+        settings: dict[str, Any] = {"precision": precision} if folder is None else _told(folder, sets, models)
         if chosen is not None:
             settings["set_a"] = chosen
         predictions = {name: Rows({model: _answers(found, model) for model in found}) for name, found in rows.items()}
