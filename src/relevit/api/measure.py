@@ -86,7 +86,6 @@ def measure(
     Returns:
         The results of all models, with intervals and differences.
     """
-    from relevit.data.sets import ImageSet, of_dataset
     from relevit.evaluation.measurements import measure_models, measurement, options_of
     from relevit.evaluation.open_measured import open_data
     from relevit.files import atomic_write
@@ -116,12 +115,10 @@ def measure(
         "protocol": protocol,
         "options": {**chosen, "seed": seed, "limit": limit},
     }
-    images = of_dataset(source)
-    assert isinstance(images, ImageSet)  # a stream is refused by then
     results = measure_models(
         test,
         loaded,
-        images.limited(limit, seed),
+        source.limited(limit, seed),
         name=str(data) if benchmark is None else f"{data}/{benchmark}",
         out=None if figures_only else out,
         told=settings,
