@@ -45,7 +45,7 @@ class OwnedFolder:
         self,
         path: str | os.PathLike[str],
         kind: str,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, Any] | None,
         *,
         may_hold: Collection[str] | None = (),
         record: str = f"{HIDDEN}/settings.json",
@@ -57,7 +57,8 @@ class OwnedFolder:
         Args:
             path: the folder; it need not exist.
             kind: the command, such as "relevit audit".
-            settings: what the result depends on. "about" is kept, but not compared.
+            settings: what the result depends on. "about" is kept, but not compared. None: not known yet, so that only
+                folders of others are refused.
             may_hold: names beside the record that the folder may hold although it was not begun; None: any.
             record: the file of the settings, by its relative name.
             result: the file that marks the end, by its relative name; a folder that has it is refused.
@@ -67,9 +68,9 @@ class OwnedFolder:
             UserError: the path is a file, or holds anything else, or results of other settings.
         """
         self.path, self.kind = Path(path), kind
-        self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+        self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings or {})))
         self._may_hold, self._record, self._result = may_hold, self.path / record, result
-        self._compare = compare or differences
+        self._compare = compare or (differences if settings is not None else lambda old, new: [])
         self._held: ExitStack | None = None
         self._check: Callable[[], None] = lambda: None
         self.earlier = self._read()
@@ -91,7 +92,7 @@ class OwnedFolder:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{self._record} cannot be read ({error}): choose another folder.") from error
-        kind = found.pop("kind", None) if isinstance(found, dict) else None
+        kind = found.pop("written_by", None) if isinstance(found, dict) else None
         if kind != self.kind:
             written = (
                 f"was written by {kind}" if isinstance(kind, str) else f"is not empty and was not begun by {self.kind}"
@@ -130,11 +131,10 @@ class OwnedFolder:
                     self._hold(stack)
                 self.earlier = self._read()  # as it is now that nobody else writes to it
                 if not self.goes_on:
-                    text = json.dumps({"kind": self.kind, **self.settings}, indent=2, ensure_ascii=False)
+                    text = json.dumps({"written_by": self.kind, **self.settings}, indent=2, ensure_ascii=False)
                     atomic_write(self._record, text + "\n")
             else:
-                self._check = self._is_there
-                stack.enter_context(owned(self.path, self.check))
+                join(self.path)
             self._held = stack.pop_all()
         return self
 
@@ -174,23 +174,12 @@ class OwnedFolder:
             )
         stack.callback(release)
         status = os.stat(self._lock)
-        self._check = lambda: self._is_there(status)
+        self._check = lambda: _check_there(self.path, status)
         stack.enter_context(owned(self.path, self.check))
         holder = {"command": _command(), "process": os.getpid(), "host": socket.gethostname()}
         self._lock.write_text(json.dumps(holder), encoding="utf-8")
         if killed:
             remove_all_leftovers(self.path)
-
-    def _is_there(self, status: os.stat_result | None = None) -> None:
-        """Raise UserError if the lock is not there, or not the file of this status."""
-        with suppress(OSError):
-            now = os.stat(self._lock)
-            if status is None or os.path.samestat(status, now):
-                return
-        raise UserError(
-            f"{self.path} was removed or replaced while this command wrote to it, its results are lost: start the same "
-            "command again."
-        )
 
     def _concerns(self, error: OSError) -> bool:
         """Whether an error of the operating system is about this folder; one that names no file is taken to be."""
@@ -200,9 +189,10 @@ class OwnedFolder:
 
     def tidy(self) -> None:
         """Of a finished folder: remove what a process left that was killed when all was done."""
-        if self._held is None and is_first_process() and self._lock.exists():
+        hidden = self.path / HIDDEN
+        if self._held is None and is_first_process() and hidden.is_dir():
             with suppress(OSError):
-                release = _locked(self._lock)
+                release = _locked(self._lock) if self._lock.exists() or not any(hidden.iterdir()) else None
                 if release is not None:
                     remove_all_leftovers(self.path)
                     release()
@@ -251,6 +241,22 @@ def _command() -> str:
 
 def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "about"}
+
+
+def join(path: Path) -> None:
+    """Let this process write to the folder that another one holds for it, until the process ends."""
+    owned(path, lambda: _check_there(path)).__enter__()
+
+
+def _check_there(path: Path, status: os.stat_result | None = None) -> None:
+    """Raise UserError if the lock of a folder is gone, or is not the file of this status."""
+    with suppress(OSError):
+        now = os.stat(path / HIDDEN / "lock")
+        if status is None or os.path.samestat(status, now):
+            return
+    raise UserError(
+        f"{path} was removed or replaced while this command wrote to it, its results are lost: start the same command again."
+    )
 
 
 def is_first_process() -> bool:

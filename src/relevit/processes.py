@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import Any
-
-import torch
-import torch.distributed
+from typing import TYPE_CHECKING, Any
 
 from relevit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch  # imported where it is used: worker processes that read pictures do without
 
 
 class Processes:
@@ -25,6 +25,7 @@ class Processes:
         self.rank, self.count, self.device = 0, int(os.environ.get("WORLD_SIZE", "1")), device
         self._state: Any = None
         if self.count > 1:
+            import torch
             from accelerate import PartialState
             from accelerate.utils import parse_flag_from_env
 
@@ -82,6 +83,8 @@ def leave_at_exit() -> None:
 
 
 def _leave() -> None:
+    import torch.distributed
+
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     if torch.distributed.get_backend() == "gloo":
@@ -90,6 +93,8 @@ def _leave() -> None:
 
 def pick_device(name: str | None) -> str:
     """The device that was asked for, by default the GPU if there is one. Raises ArgumentError for one that cannot be used here."""
+    import torch
+
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

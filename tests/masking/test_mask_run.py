@@ -121,7 +121,9 @@ def test_done_images_are_not_done_again(model, images, tmp_path, monkeypatch):
     make(model, images, out)
     done = []
     real = mask_run.finish
-    monkeypatch.setattr(mask_run, "finish", lambda out, job, *rest: (done.append(job.name), real(out, job, *rest)))
+    monkeypatch.setattr(
+        mask_run, "finish", lambda out, job, seen, **options: (done.append(job.name), real(out, job, seen, **options))
+    )
     assert make(model, images, out).made == 0 and not done
     os.utime(images / "0" / "1.png", (1, 1))  # another date, the same content
     assert make(model, images, out).made == 0

@@ -57,7 +57,7 @@ def test_an_empty_folder_and_a_killed_runs_start_may_be_used(tmp_path):
     (tmp_path / ".relevit" / "lock").write_text("")
     with RunFolder(tmp_path, CONFIG) as folder:
         folder.write_split([])
-    assert json.loads((tmp_path / "config.json").read_text()) == {"kind": "relevit finetune", **CONFIG}
+    assert json.loads((tmp_path / "config.json").read_text()) == {"written_by": "relevit finetune", **CONFIG}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "split.csv", "trials"]
 
 

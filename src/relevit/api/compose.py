@@ -39,7 +39,8 @@ def compose(
     location, size and rotation put each object on scenes of --backgrounds, over a grid of values (as SI-Score does); original,
     only_fg, only_bg, mixed_same, mixed_rand and mixed_next change its background for others of --images (as the Backgrounds Challenge
     does), which needs --masks. Each set is OUT/SET/images/<class> with masks beside, OUT/manifest.csv says what every picture is made
-    of, and `relevit evaluate MODEL --data OUT` measures on all of them. The same call goes on where it was stopped.
+    of, and `relevit evaluate MODEL --data OUT` measures on all of them. The same call goes on where it was stopped,
+    and `torchrun -m relevit compose ...` shares the work among processes.
 
     Args:
         images: a folder of class folders with pictures, or with cut-outs that have an alpha channel.

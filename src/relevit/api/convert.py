@@ -32,12 +32,13 @@ def convert(
     """Turn masks of another format into what finetune takes: OUT/images, OUT/masks, and OUT/ignore where pixels are to be ignored.
 
     Formats: imagenet-s, png (0/255, 0/1, 16 bits, palette), alpha, coco, voc, numpy (.npy, .npz), tokencut (the published .pt files).
-    Everything is read and checked; all faults are listed.
+    Everything is read and checked; all faults are listed. Stopped, the same command goes on; `torchrun -m relevit convert ...` shares the
+    work among processes.
 
     Args:
         format: the format of the masks, see above.
         source: the folder of masks (ImageNet-S and VOC: or their main folder), or the JSON file of COCO instances.
-        out: the folder to write; it must not exist, nor lie in the folder of pictures.
+        out: the folder to write, empty or begun by the same call; it must not lie in the folder of pictures.
         images: the folder of pictures; not needed for alpha, nor for ImageNet-S and VOC where the pictures lie as published.
         class_list: a text file with one class a line. Only these are read; for imagenet-s the list of all 919 also tells the official ids, for voc what the indices 1, 2, ... are.
         protocol: paper counts ignored pixels as background, as the published setup does.

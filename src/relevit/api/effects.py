@@ -68,7 +68,7 @@ def effects(
         The classes that changed, and all figures.
     """
     given = dict(locals())
-    from relevit.class_effects.effects import write_effects
+    from relevit.class_effects.effects import effects_folder, write_effects
     from relevit.data.open import one_of
     from relevit.evaluation.run import evaluate
     from relevit.models.loading import labelled, load_several
@@ -78,33 +78,33 @@ def effects(
     named = labelled(models)
     if len(named) != 2:
         raise UserError(f"effects compares two models, before and after, not {len(named)}: name two")
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UserError(f"{out} is there already: choose another --out, nothing is overwritten")
+    folder = effects_folder(place)
     name, opened = one_of(data, benchmark, protocol=protocol)
     loaded = load_several(models, protocol, pick_device(device))
-    report = evaluate(
-        dict(loaded),
-        {name: opened},
-        class_map=class_map,
-        protocol=protocol,
-        out=results,
-        batch_size=batch_size,
-        workers=workers,
-    )
-    found, content = write_effects(
-        place,
-        loaded,
-        name,
-        opened,
-        {label: report.predictions[name][label] for label in loaded},
-        protocol=protocol,
-        classes=classes,
-        each=each,
-        seed=seed,
-        unreadable=report.unreadable[name],
-        command=command_line(effects, given),
-        sources={label: str(model) for label, model in named.items()},
-    )
+    with folder:
+        report = evaluate(
+            dict(loaded),
+            {name: opened},
+            class_map=class_map,
+            protocol=protocol,
+            out=results,
+            batch_size=batch_size,
+            workers=workers,
+        )
+        found, content = write_effects(
+            place,
+            loaded,
+            name,
+            opened,
+            {label: report.predictions[name][label] for label in loaded},
+            protocol=protocol,
+            classes=classes,
+            each=each,
+            seed=seed,
+            unreadable=report.unreadable[name],
+            command=command_line(effects, given),
+            sources={label: str(model) for label, model in named.items()},
+        )
     return Effects(found, content, *loaded)
 
 

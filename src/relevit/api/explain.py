@@ -81,6 +81,7 @@ def explain(
             explainer=explainer,
             raw=raw,
             overwrite=overwrite,
+            out=out,
             batch_size=batch_size,
             advance=advance,
         )

@@ -10,6 +10,7 @@ from relevit import terminal
 from relevit.api import types
 from relevit.api.types import command_line, public
 from relevit.errors import UserError
+from relevit.folders import OwnedFolder
 
 if TYPE_CHECKING:
     from relevit.evaluation.interpolation import Curve
@@ -65,7 +66,6 @@ def interpolate(
     given = dict(locals())
     from relevit.evaluation.interpolation import check_apart, check_line, interpolation_curve
     from relevit.evaluation.interpolation_page import render_interpolation
-    from relevit.folders import OwnedFolder
     from relevit.models.interpolation import check_mixable
     from relevit.models.interpolation import interpolate as mix
     from relevit.models.loading import checkpoint_config, data_config, load, save_checkpoint
@@ -120,7 +120,6 @@ def interpolate(
         (folder / "report.html").unlink(missing_ok=True)  # of this command, stopped before it was done
         render_interpolation(folder, curve.to_dict(), _summary(curve, budget), setup, notes)
         curve.save(folder, {**names, "data": data, "shifted": shifted, "protocol": protocol, "versions": versions()})
-        owned.forget()
     return curve
 
 

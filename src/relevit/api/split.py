@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from relevit import terminal
 from relevit.api import types
 from relevit.api.types import public
+from relevit.folders import check_new_file
 
 if TYPE_CHECKING:
     from relevit.data.splits import PaperSplit
@@ -64,7 +65,6 @@ def split(
     """
     from relevit.data.manifest import write_manifest
     from relevit.data.splits import paper_split
-    from relevit.folders import check_new_file
     from relevit.processes import cores
 
     check_new_file(out)

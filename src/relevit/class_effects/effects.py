@@ -12,6 +12,7 @@ from relevit.class_effects.page import render_effects
 from relevit.class_effects.panels import EffectPanels
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.files import atomic_write
+from relevit.folders import OwnedFolder
 
 PAGE, FIGURES = "effects.html", "effects.json"
 
@@ -31,7 +32,7 @@ def write_effects(
     command: str = "",
     sources: Mapping[str, str] | None = None,
 ) -> tuple[ClassEffects, dict[str, Any]]:
-    """Writes PLACE/effects.html and PLACE/effects.json; returns the effects, and what the JSON holds.
+    """Writes PLACE/effects.json, then PLACE/effects.html; returns the effects, and what the JSON holds.
 
     loaded: label to (model, transform) of two models, before and after. name, benchmark: where `rows`, label to predictions, come from. classes:
     most helped and most harmed classes with images; each: images of each kind. seed: of the draws. unreadable: (file, reason). command and
@@ -59,6 +60,7 @@ def write_effects(
         "protocol": protocol,
         "models": ", ".join(f"{each} ({named[each]})" if named.get(each, each) != each else each for each in loaded),
     }
+    atomic_write(place / FIGURES, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     render_effects(
         place / PAGE,
         "What changed, class by class",
@@ -70,8 +72,12 @@ def write_effects(
         {key: value for key, value in setup.items() if value},
         _notes(content),
     )
-    atomic_write(place / FIGURES, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return found, content
+
+
+def effects_folder(place: Path) -> OwnedFolder:
+    """The folder of a page of effects, which is written last. Raises UserError as `OwnedFolder`."""
+    return OwnedFolder(place, "relevit effects", None, result=PAGE)
 
 
 def _sentences(before: str, after: str, found: ClassEffects) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -16,6 +18,7 @@ from relevit.data.listing import list_images
 from relevit.errors import UserError
 from relevit.explainers import on_patches, on_pixels, scale_to_unit, unscaled
 from relevit.files import atomic_write
+from relevit.folders import OwnedFolder
 from relevit.images import read_image
 from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
@@ -97,6 +100,7 @@ def write_overlays(
     explainer: str = "gae",
     raw: bool = False,
     overwrite: bool = False,
+    out: str | Path | None = None,
     batch_size: int = 8,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Iterator[Explained]:
@@ -109,6 +113,7 @@ def write_overlays(
         explainer: a name in `relevit.explainers.EXPLAINERS`.
         raw: writes the relevance of each patch, not scaled, beside each overlay as .npy, too.
         overwrite: replaces files that are there.
+        out: the folder of the overlays; what the same call left there when it was killed is replaced, too.
         batch_size: pictures in one forward pass.
         advance: called with a number of pictures that are done.
 
@@ -118,10 +123,24 @@ def write_overlays(
     """
     planned = [path for job in jobs for path in (job.overlay, *([job.overlay.with_suffix(".npy")] if raw else []))]
     present = [path for path in planned if path.exists()]
-    if present and not overwrite:
+    files = {"files": [os.path.relpath(path, out or ".") for path in planned]}
+    folder = None
+    if out is not None:
+        folder = OwnedFolder(out, "relevit explain", files, may_hold=None, compare=lambda old, new: [])
+    if present and not overwrite and not (folder is not None and folder.goes_on):
+        if folder is not None:
+            folder.tidy()
         more = f" and {len(present) - 1} more files are" if len(present) > 1 else " is"
         raise UserError(f"{present[0]}{more} there already: choose another --out, or give --overwrite to replace them")
-    return _written(model, view, jobs, target, explainer, raw, batch_size, advance)
+    return _held(folder, _written(model, view, jobs, target, explainer, raw, batch_size, advance))
+
+
+def _held(folder: OwnedFolder | None, written: Iterator[Explained]) -> Iterator[Explained]:
+    """What is written, while the folder is held; then the pictures in it are the user's."""
+    with folder or nullcontext():
+        yield from written
+        if folder is not None:
+            folder.forget()
 
 
 def _save_array(values: np.ndarray, file: BinaryIO) -> None:

@@ -228,6 +228,8 @@ def test_a_killed_run_goes_on(data: Path) -> None:
         path.unlink()
     leftover = half[0].parent / f".{half[0].name}.tmp-killed"
     leftover.write_bytes(b"half a pict")
+    (data / "out" / ".relevit").mkdir()
+    (data / "out" / ".relevit" / "lock").write_text("")  # as a killed process leaves it
     untouched = picture_paths(data / "out", prepared.compositions[0])[0].stat().st_mtime_ns
     assert [c.file for c in missing(data / "out", prepared.compositions)] == [
         prepared.compositions[i].file for i in (5, 8)

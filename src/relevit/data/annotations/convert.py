@@ -1,22 +1,37 @@
-"""Masks of any format as the folders that fine-tuning takes: images/CLASS/NAME, masks/CLASS/NAME.png, ignore/..."""
+"""Masks of any format as the folders that fine-tuning takes: images/CLASS/NAME, masks/CLASS/NAME.png, ignore/...
+
+OUT/.relevit/work/           the three folders until all is converted, then they go to OUT in one step each
+OUT/.relevit/rows/*.json     what became of each entry, a file for every few of them
+OUT/.relevit/finished.json   the numbers, written last
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from jaxtyping import Bool
 from PIL import Image
 
-from relevit.data.annotations import Entry, FaultyMaskError, Foreground, list_masks
-from relevit.data.checks import Progress, fault_of_size, in_parallel
+from relevit.data.annotations import Entry, FaultyMaskError, Foreground, Listing, list_masks
+from relevit.data.checks import Progress, fault_of_size
+from relevit.data.image_map import Steps, in_batches, map_images, threads
 from relevit.errors import Fault, FaultsError, UserError, reason_of
-from relevit.files import atomic_folder
+from relevit.files import atomic_write
+from relevit.folders import HIDDEN, OwnedFolder
 from relevit.images import read_image
+from relevit.processes import Processes
+
+KINDS = ("images", "masks", "ignore")
+WORK, ROWS, FINISHED = f"{HIDDEN}/work", f"{HIDDEN}/rows", f"{HIDDEN}/finished.json"
+_PART = 16  # entries that one file of rows tells of
 
 
 class Converted(NamedTuple):
@@ -37,7 +52,22 @@ class Examined(NamedTuple):
     foreground: Foreground | None
     fault: Fault | None = None
     left_out: str = ""
-    written: bool = False
+
+
+class Part(NamedTuple):
+    """Entries that follow each other: what is done at a time."""
+
+    number: int
+    entries: Sequence[Entry]
+
+
+class Row(NamedTuple):
+    """What became of an entry: whether it was written, and with ignored pixels; else why not."""
+
+    written: bool
+    ignored: bool
+    left_out: str
+    fault: Sequence[str] | None
 
 
 def convert_masks(
@@ -60,37 +90,107 @@ def convert_masks(
     `protocol` is "paper", in which they count as background (the published setup). Images are symbolic links, or copies
     with `copy`. Masks of fewer than `min_pixels` object pixels are left out; None: see `fewest_pixels`.
 
-    Every picture and mask is read in full. Raises FaultsError with all faults, before anything is in `out`; with
-    `skip_bad`, bad ones are left out. Raises UserError where `out` exists or lies in `images`, or nothing is left to write.
+    Every picture and mask is read in full. Raises FaultsError with all faults; nothing is in `out` then. With
+    `skip_bad`, bad ones are left out. Raises UserError where `out` holds anything or lies in `images`, or nothing is left
+    to write. The same call goes on where it was stopped; several processes (torchrun) share the work.
     """
-    check_new(out)
-    if images is not None and Path(out).resolve().is_relative_to(Path(images).resolve()):
+    out = Path(os.path.abspath(out))
+    _owned(out, None)
+    if images is not None and out.resolve().is_relative_to(Path(images).resolve()):
         raise UserError(f"{out} lies in the folder of pictures {images}: choose an --out of its own, beside it.")
     least = fewest_pixels(format, min_pixels)
     listing = list_masks(format, Path(source), None if images is None else Path(images), class_list)
+    names = hashlib.blake2b("\n".join(entry.name for entry in listing.entries).encode(), digest_size=8).hexdigest()
+    choices = {"protocol": protocol, "min_pixels": least, "copy": copy, "skip_bad": skip_bad}
+    folder = _owned(out, {"format": format, "entries": len(listing.entries), "names": names, **choices})
+    parts = [Part(number, part) for number, part in enumerate(in_batches(listing.entries, _PART))]
+
+    def examined(part: Part, _: None) -> None:
+        rows = [_convert(out / WORK, entry, least, protocol, copy) for entry in part.entries]
+        content = {"inputs": _inputs(part), "rows": [row._asdict() for row in rows]}
+        atomic_write(_rows_file(out, part), json.dumps(content, indent=1) + "\n")
+
+    def count(parts_done: int) -> None:
+        nonlocal seen
+        seen += parts_done * _PART
+        if progress is not None:
+            progress(min(seen, len(listing.entries)), len(listing.entries))
+
+    seen, processes, existed = 0, Processes("cpu"), out.exists()
+    processes.wait()  # all have looked at the folder as it was
+    with folder:
+        processes.wait()  # the first one holds it
+        with threads(workers) as pool:
+            steps = Steps[Part](is_done=lambda part: _is_done(out, part), write=examined)
+            map_images([[part] for part in parts], steps, pool, processes, advance=count)
+        ended = processes.of_main(_publish(folder, listing, parts, source, skip_bad) if processes.is_main else None)
+    if isinstance(ended, Converted):
+        return ended
+    if processes.is_main and not existed:
+        out.rmdir()
+    raise FaultsError(ended) if isinstance(ended, list) else UserError(ended)
+
+
+def _owned(out: Path, settings: Mapping[str, Any] | None) -> OwnedFolder:
+    return OwnedFolder(out, "relevit convert", settings, result=FINISHED)
+
+
+def _convert(work: Path, entry: Entry, least: int, protocol: str, copy: bool) -> Row:
+    """Read an entry and write its files below `work`; what an earlier call wrote of it goes."""
+    found = examine(entry, least)
+    planes = found.foreground
+    ignore = None if planes is None or protocol == "paper" else planes.ignore
+    _write(work, entry, None if planes is None else planes.mask, ignore, copy)
+    return Row(planes is not None, ignore is not None, found.left_out, found.fault)
+
+
+def _publish(
+    folder: OwnedFolder, listing: Listing, parts: Sequence[Part], source: Any, skip_bad: bool
+) -> Converted | list[Fault] | str:
+    """Put what was written in its place; or, where it is not to be used, remove it and say why."""
+    out = folder.path
+    rows = [Row(**row) for part in parts for row in json.loads(_rows_file(out, part).read_text())["rows"]]
     faults = [Fault(*cast(Any, problem)) for problem in listing.problems]
-    out = Path(os.path.abspath(out))
-    with atomic_folder(out) as folder:
-
-        def one(entry: Entry) -> Examined:
-            found = examine(entry, least)
-            if found.foreground is not None:
-                ignore = found.foreground.ignore if protocol == "standard" else None
-                _write(folder, entry, found.foreground.mask, ignore, copy)
-            # the planes of a whole data set would fill the memory
-            return found._replace(foreground=None, written=found.foreground is not None)
-
-        outcome = in_parallel(one, listing.entries, workers, progress)
-        faults += [found.fault for found in outcome if found.fault is not None]
-        written = [entry for entry, found in zip(listing.entries, outcome, strict=True) if found.written]
-        left_out = Counter(found.left_out for found in outcome if found.left_out)
-        if faults and not (skip_bad and written):
-            raise FaultsError(faults)
-        if not written:
-            raise UserError(f"Nothing is left of {source}: " + "; ".join(f"{n} {why}" for why, n in left_out.items()))
-        ignored = sum(1 for _ in folder.glob("ignore/**/*.png"))
+    faults += [Fault(*row.fault) for row in rows if row.fault is not None]
+    written = [entry for entry, row in zip(listing.entries, rows, strict=True) if row.written]
+    left_out = dict(Counter(row.left_out for row in rows if row.left_out))
+    if not written or (faults and not skip_bad):
+        for place in (WORK, ROWS):
+            shutil.rmtree(out / place, ignore_errors=True)
+        folder.forget()
+        return faults or f"Nothing is left of {source}: " + "; ".join(f"{n} {why}" for why, n in left_out.items())
+    for kind in KINDS:
+        if (out / WORK / kind).exists():
+            os.rename(out / WORK / kind, out / kind)
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    ignored = sum(row.ignored for row in rows)
     classes = len({entry.class_name for entry in written})
-    return Converted(len(written), classes, ignored, dict(left_out), faults, listing.notes)
+    figures = {"images": len(written), "classes": classes, "ignored": ignored, "left_out": left_out}
+    atomic_write(out / FINISHED, json.dumps(figures, indent=1) + "\n")
+    return Converted(**figures, faults=faults, notes=listing.notes)
+
+
+def _rows_file(out: Path, part: Part) -> Path:
+    return out / ROWS / f"{part.number:06d}.json"
+
+
+def _is_done(out: Path, part: Part) -> bool:
+    """Whether a part's files were written, from pictures and masks that are as they were then."""
+    try:
+        return json.loads(_rows_file(out, part).read_text())["inputs"] == _inputs(part)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _inputs(part: Part) -> str:
+    """A hash of sizes and times of a part's pictures and masks."""
+    digest = hashlib.blake2b(digest_size=16)
+    for entry in part.entries:
+        for path in (entry.image, entry.source):
+            status = os.stat(path) if os.path.exists(path) else None
+            told = (status.st_size, status.st_mtime_ns) if status is not None else None
+            digest.update(f"{path}\0{told}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def fewest_pixels(format: str, min_pixels: int | None) -> int:
@@ -126,25 +226,19 @@ def examine(entry: Entry, min_pixels: int = 0) -> Examined:
     return Examined(found)
 
 
-def check_new(path: str | os.PathLike[str]) -> None:
-    """Raises UserError for a place where something is already: nothing is overwritten."""
-    place = Path(path)
-    if place.is_symlink() or place.is_file() or (place.is_dir() and any(place.iterdir())):
-        raise UserError(f"{place} is there already: give another --out, or remove it.")
-
-
-def _write(folder: Path, entry: Entry, mask: np.ndarray, ignore: np.ndarray | None, copy: bool) -> None:
+def _write(folder: Path, entry: Entry, mask: np.ndarray | None, ignore: np.ndarray | None, copy: bool) -> None:
     image = folder / "images" / entry.name
-    image.parent.mkdir(parents=True, exist_ok=True)
-    if copy:
-        shutil.copyfile(entry.image, image)
-    else:
+    image.unlink(missing_ok=True)
+    if mask is not None and copy:
+        with open(entry.image, "rb") as opened:
+            atomic_write(image, lambda file: shutil.copyfileobj(opened, file))
+    elif mask is not None:
+        image.parent.mkdir(parents=True, exist_ok=True)
         image.symlink_to(os.path.abspath(entry.image))
     for kind, plane in (("masks", mask), ("ignore", ignore)):
-        if plane is not None:
-            _write_png((folder / kind / entry.name).with_suffix(".png"), plane)
-
-
-def _write_png(path: Path, plane: Bool[np.ndarray, "height width"]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(plane.astype(np.uint8) * 255).save(path)
+        path = (folder / kind / entry.name).with_suffix(".png")
+        if plane is None:
+            path.unlink(missing_ok=True)
+        else:
+            picture = Image.fromarray(plane.astype(np.uint8) * 255)
+            atomic_write(path, partial(picture.save, format="PNG"))

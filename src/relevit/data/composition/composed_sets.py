@@ -13,7 +13,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,14 +31,16 @@ from relevit.data.composition.shift_tests import (
     scale_of_object,
 )
 from relevit.data.folder import class_folder_samples
+from relevit.data.image_map import Steps, map_images, threads
 from relevit.data.listing import list_images
 from relevit.data.sets import ImageSet
 from relevit.errors import Fault, FaultsError, UserError, reason_of
 from relevit.files import atomic_write
+from relevit.folders import OwnedFolder
 from relevit.images import read_image
+from relevit.processes import Processes
 
 CONFIG, MANIFEST = "compose.json", "manifest.csv"
-_BATCH = 256  # compositions handed to the threads at a time
 _NUMBERS = ("x", "y", "area", "scale", "angle")
 
 
@@ -225,29 +226,9 @@ def _remarks(plans: Mapping[str, Sequence[Composition]], samples: ImageSet) -> l
     return [f"mixed_same leaves out classes of a single picture: {shown}"]
 
 
-def check_place(out: Path, config: Mapping[str, Any] | None = None) -> None:
-    """Raise UserError where `out` is no place for composed sets: a file, a folder of other things, or one made with
-    another configuration (`config` None: not compared), with the differences. The entry "about" is not compared."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: choose a folder for the sets")
-    if not (out / CONFIG).exists():
-        if out.is_dir() and any(not entry.name.startswith(f".{CONFIG}.tmp-") for entry in out.iterdir()):
-            raise UserError(
-                f"{out} is not empty and holds no composed sets: choose another --out, nothing is overwritten"
-            )
-        return
-    old = read_config(out)
-    now = old if config is None else json.loads(json.dumps(config))
-    differences = [
-        f"{key}: {old.get(key)!r} in the folder, {now.get(key)!r} now"
-        for key in {**old, **now}
-        if key != "about" and old.get(key) != now.get(key)
-    ]
-    if differences:
-        raise UserError(
-            f"{out} holds sets of another configuration: {'; '.join(differences)}. Choose another --out, or give the "
-            "same options to go on with it"
-        )
+def check_place(out: Path, config: Mapping[str, Any] | None = None) -> OwnedFolder:
+    """The folder for composed sets of this configuration (None: of any). Raises UserError as `OwnedFolder`."""
+    return OwnedFolder(out, "relevit compose", config, record=CONFIG)
 
 
 def check_apart(out: Path, **folders: str | os.PathLike[str] | None) -> None:
@@ -288,34 +269,32 @@ def write_compositions(
     """Make what is missing below `out`, in `workers` threads, then the manifest; the number of pictures made.
 
     `config` is written to compose.json first; an `out` of another one is refused (`check_place`), and one in a folder
-    of the sources (`check_apart`). `advance` is called after each picture.
+    of the sources (`check_apart`). `advance` is called after each picture. Several processes (torchrun) share the work.
     """
-    check_place(out, config)
+    folder = check_place(out, config)
     check_apart(out, images=sources.samples.name, masks=sources.masks, backgrounds=sources.root)
-    if not (out / CONFIG).exists():
-        atomic_write(out / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    left = missing(out, compositions)
+    processes = Processes("cpu")
 
-    def make(composition: Composition) -> None:
+    def make(composition: Composition, _: None) -> None:
         picture, mask = render(composition, sources)
         to_picture, to_mask = picture_paths(out, composition)
         atomic_write(to_mask, _encoded(np.round(mask * 255).astype(np.uint8), ".png"))
         atomic_write(to_picture, _encoded(picture, to_picture.suffix))
-        if advance is not None:
+
+    def count(made: int) -> None:
+        for _ in range(made if advance is not None else 0):
             advance()
 
-    if workers > 1:
-        pool = ThreadPoolExecutor(workers)
-        try:
-            for start in range(0, len(left), _BATCH):
-                list(pool.map(make, left[start : start + _BATCH]))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    else:
-        for one in left:
-            make(one)
-    write_manifest(out / MANIFEST, compositions)
-    return len(left)
+    steps = Steps[Composition](is_done=lambda composition: not missing(out, [composition]), write=make)
+    processes.wait()  # all have looked at the folder as it was
+    with folder:
+        processes.wait()  # the first one holds it
+        with threads(workers) as pool:
+            made = map_images([[one] for one in compositions], steps, pool, processes, advance=count)
+        if processes.is_main:
+            write_manifest(out / MANIFEST, compositions)
+        processes.wait()
+    return made
 
 
 def write_manifest(path: Path, compositions: Sequence[Composition]) -> None:

@@ -7,31 +7,24 @@ run that was killed, or is shared by several processes, ends with the same bits.
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from datetime import timedelta
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
 from torch import nn
 
+from relevit.data.image_map import Steps, map_images, worker_processes
 from relevit.errors import UserError
-from relevit.files import atomic_write
+from relevit.folders import OwnedFolder
 from relevit.masking.features import Kind
 from relevit.masking.make import check_features, check_numbers, cut_views, object_patches
 from relevit.masking.refinement import MAX_SIDE, backbone_size
-from relevit.masking.run.plan import Size, check_clashes, check_folder, find_jobs, make_batches, read_sizes
+from relevit.masking.run.plan import Size, check_clashes, find_jobs, make_batches, read_sizes
 from relevit.masking.run.publish import (
     SHEET,
     MaskRow,
@@ -41,25 +34,13 @@ from relevit.masking.run.publish import (
     publish,
     read_excluded,
 )
-from relevit.masking.run.state import (
-    HIDDEN,
-    Job,
-    finish,
-    finish_unreadable,
-    is_done,
-    known_names,
-    read_record,
-    start_worker,
-    view_of,
-)
+from relevit.masking.run.state import Job, Seen, finish, is_done, known_names, read_record, start_worker, view_of
 from relevit.models.attention import patch_size
 from relevit.models.fingerprints import of_weights as fingerprint
 from relevit.models.loading import data_config, load
 from relevit.models.working import working
-from relevit.processes import leave_at_exit
+from relevit.processes import Processes
 from relevit.versions import versions
-
-_AHEAD = 2  # batches that are read while the backbone is busy with another
 
 
 class MaskRun(NamedTuple):
@@ -106,7 +87,7 @@ def make_masks(
 
     The same call goes on after an interruption. With another model or other features in the same folder it is refused,
     and so is a folder that holds anything else. An image that cannot be read is in the table with the reason. Started by
-    `accelerate launch`, every process does its share; the first writes the result, and it alone returns the rows.
+    `torchrun` or `accelerate launch`, every process does its share; the first writes the result, and it alone returns the rows.
 
     start, advance: called with the number of images to do in this process, and with a number of them that are done.
     Raises UserError for unusable arguments before any work.
@@ -118,9 +99,8 @@ def make_masks(
     out = Path(out)
     paths = [Path(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
     jobs = find_jobs(paths, out)
-    processes = _processes(device)
+    processes = Processes(device)
     net, _ = load(model)
-    home = torch.device(device) if device is not None and processes.num_processes == 1 else processes.device
     patch = patch_size(net)
     check_features(net, kind, block)
     config = {
@@ -129,66 +109,41 @@ def make_masks(
         **{"kind": kind, "block": block, "refine": refine, "size": size, "max_side": max_side},
         "about": {"model": str(model) if isinstance(model, str | os.PathLike) else type(net).__name__, **versions()},
     }
-    check_folder(out, config)
+    folder = OwnedFolder(out, "relevit masks", config)
     names = sorted({job.name for job in jobs} | set(known_names(out)))
     check_clashes(names)
     check_untouched(out, names)
     excluded = read_excluded(map(Path, exclude), names)
     sizes = read_sizes(jobs)
     overrides, unused = _overrides(override, out, names, sizes)
-    processes.wait_for_everyone()  # all have looked at the folder as it was
-    if processes.is_main_process:
-        atomic_write(out / HIDDEN / "config.json", json.dumps(config, indent=2) + "\n")
-
-    # The images that are not done, a batch at a time. Of a batch in which any is not, the backbone sees all.
     batches = make_batches(
         jobs, sizes, batch_size, lambda w, h: backbone_size(w, h, patch, size=size, max_side=max_side)
     )
-    mine = batches[processes.process_index :: processes.num_processes]
-    missing = {job.name for batch in mine for job in batch if not is_done(out, job)}
-    start(len(missing))
-    with working(net, home), _executor(workers) as pool:
-        pending: set[Future] = set()
-        for batch, read in _ahead([b for b in mine if any(j.name in missing for j in b)], pool, patch, size, max_side):
-            views: dict[tuple[int, ...], list[tuple[Job, np.ndarray]]] = {}
-            for job, future in zip(batch, read, strict=True):
-                view = future.result()
-                if isinstance(view, np.ndarray):
-                    views.setdefault(view.shape, []).append((job, view))
-                elif job.name in missing:
-                    pending.add(pool.submit(finish_unreadable, out, job, view))
-            for group in views.values():  # one, unless a file's header tells another size than its picture has
-                found = object_patches(_cut(net, np.stack([view for _, view in group]), kind, block))
-                for (job, _), (patches, eigenvalues) in zip(group, found, strict=True):
-                    if job.name in missing:
-                        pending.add(pool.submit(finish, out, job, patches, eigenvalues, refine, size))
-            pending = _settle(pending, 2 * batch_size, advance)
-        _settle(pending, 0, advance)
-    processes.wait_for_everyone()
-    made, seconds = sum(gather_object([len(missing)])), time.monotonic() - began
-
-    rows: list[MaskRow] = []
-    if processes.is_main_process:
-        rows = publish(
-            out,
-            [job.name for job in jobs],
-            overrides=overrides,
-            excluded=excluded,
-            min_confidence=min_confidence,
-            min_pixels=min_pixels,
-            title=f"Masks in {out.resolve().name}",
-        )
-    processes.wait_for_everyone()
+    steps = Steps[Job](
+        is_done=partial(is_done, out),
+        write=partial(finish, out, refine=refine, size=size),
+        read=partial(view_of, patch=patch, size=size, max_side=max_side),
+        compute=partial(_cut, net, kind, block),
+    )
+    processes.wait()  # all have looked at the folder as it was
+    with folder, working(net, processes.device or _default_device()):
+        processes.wait()  # the first one holds it
+        with worker_processes(workers, partial(start_worker, out)) as pool:
+            made = map_images(batches, steps, pool, processes, waiting=2 * batch_size, start=start, advance=advance)
+        rows = []
+        if processes.is_main:
+            rows = publish(
+                out,
+                [job.name for job in jobs],
+                overrides=overrides,
+                excluded=excluded,
+                min_confidence=min_confidence,
+                min_pixels=min_pixels,
+                title=f"Masks in {out.resolve().name}",
+            )
+        processes.wait()
     notes = [f"{len(unused)} masks of {override} belong to no image ({unused[0]}, ...)"] if unused else []
-    return MaskRun(out, rows, out / SHEET, made, seconds, notes)
-
-
-def _processes(device: str | torch.device | None) -> PartialState:
-    """Accelerate's view of the processes. On processors they must be asked for, or each would take itself for alone."""
-    asked = parse_flag_from_env("ACCELERATE_USE_CPU") or (device is not None and torch.device(device).type == "cpu")
-    cpu = asked or not torch.accelerator.is_available()
-    leave_at_exit()
-    return PartialState(cpu=cpu, timeout=timedelta(days=7))  # one may wait long for the others
+    return MaskRun(out, rows, out / SHEET, made, time.monotonic() - began, notes)
 
 
 def _overrides(
@@ -207,58 +162,21 @@ def _overrides(
     return find_overrides(Path(folder), known)
 
 
-def _ahead(
-    batches: Sequence[list[Job]], pool: Executor, patch: tuple[int, int], size: int | None, max_side: int
-) -> Iterator[tuple[list[Job], list[Future]]]:
-    """Every batch with its images' views, which are read while others are worked on."""
-    queue: deque[tuple[list[Job], list[Future]]] = deque()
-    for batch in batches:
-        queue.append((batch, [pool.submit(view_of, job, patch, size, max_side) for job in batch]))
-        if len(queue) > _AHEAD:
-            yield queue.popleft()
-    yield from queue
+def _cut(net: nn.Module, kind: Kind, block: int, views: Sequence[np.ndarray | str]) -> list[Seen | str]:
+    """What the backbone sees in each view of a batch, or why there is none."""
+    seen: dict[int, Seen | str] = {number: view for number, view in enumerate(views) if isinstance(view, str)}
+    shapes: dict[tuple[int, ...], list[int]] = {}  # one, unless a file's header tells another size than its picture has
+    for number, view in enumerate(views):
+        if not isinstance(view, str):
+            shapes.setdefault(view.shape, []).append(number)
+    for numbers in shapes.values():
+        try:
+            cut = cut_views(net, np.stack([views[number] for number in numbers]), kind=kind, block=block)
+        except torch.OutOfMemoryError as error:
+            raise UserError("The device has too little memory: give a smaller --batch-size or --max-side.") from error
+        seen |= dict(zip(numbers, object_patches(cut), strict=True))
+    return [seen[number] for number in range(len(views))]
 
 
-def _cut(net: nn.Module, views: np.ndarray, kind: Kind, block: int) -> Any:
-    try:
-        return cut_views(net, views, kind=kind, block=block)
-    except torch.OutOfMemoryError as error:
-        raise UserError("The device has too little memory: give a smaller --batch-size or --max-side.") from error
-
-
-def _settle(pending: set[Future], most: int, advance: Callable[[int], object]) -> set[Future]:
-    """Wait until at most `most` are left; raises what one of those that are done has raised."""
-    while True:
-        done, pending = wait(pending, timeout=0 if len(pending) <= most else None, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()
-        advance(len(done))
-        if len(pending) <= most:
-            return pending
-
-
-class _Here(Executor):
-    """Does everything at once, in this process."""
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        future: Future = Future()
-        future.set_result(function(*args, **kwargs))
-        return future
-
-
-@contextmanager
-def _executor(workers: int) -> Iterator[Executor]:
-    """A context with `workers` processes, or none; when it ends by an exception, what waits is not begun."""
-    if not workers:
-        yield _Here()
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
-    try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise UserError(
-            "A worker process ended unexpectedly, probably for want of memory: give fewer --workers. "
-            "The same command goes on where it was."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _default_device() -> torch.device | None:
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")

@@ -1,18 +1,15 @@
-"""What a run over image files is to do: the images with their names, their sizes, their batches, and the folder for them."""
+"""What a run over image files is to do: the images with their names, their sizes, and their batches."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from relevit.data.listing import list_images
 from relevit.errors import UserError
-from relevit.folders import differences
 from relevit.masking.run.publish import mask_name
-from relevit.masking.run.state import HIDDEN, Job, upright_size
+from relevit.masking.run.state import Job, upright_size
 
 Size = tuple[int, int]
 _HEADERS = 8  # threads that read sizes
@@ -54,29 +51,6 @@ def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
 def _can_be_listed(name: str) -> bool:
     """Whether a name can stand in a line of a text file."""
     return len(name.splitlines()) == 1 and not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def check_folder(out: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds masks of another configuration, or anything that no run of ours has put there."""
-    file = out / HIDDEN / "config.json"
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: choose a folder for the masks.")
-    if not file.exists():
-        if out.is_dir() and any(entry.name != HIDDEN for entry in out.iterdir()):
-            raise UserError(
-                f"{out} is not empty and holds no masks of ours: choose another --out, nothing is overwritten."
-            )
-        return
-    try:
-        old = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} cannot be read ({error}): choose another --out.") from error
-    differing = differences(old, json.loads(json.dumps(config)))
-    if differing:
-        raise UserError(
-            f"{out} holds masks of another configuration: {'; '.join(differing)}. Choose another --out, or call it with "
-            "these masks' own arguments to go on with them."
-        )
 
 
 def check_clashes(names: Sequence[str]) -> None:

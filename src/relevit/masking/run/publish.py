@@ -23,10 +23,11 @@ from relevit.data.listing import list_images
 from relevit.data.pairing import plain
 from relevit.errors import UserError
 from relevit.files import atomic_write
+from relevit.folders import HIDDEN
 from relevit.images import read_mask
 from relevit.masking.contact_sheet import Entry, mask_tile, write_sheets
 from relevit.masking.refinement import NO_OBJECT, OBJECT
-from relevit.masking.run.state import HIDDEN, UNREADABLE, Record, known_names, mask_png, read_part, read_record
+from relevit.masking.run.state import UNREADABLE, Record, known_names, mask_png, read_part, read_record
 
 TOO_SMALL, LOW, OVERRIDE, EXCLUDED = "too small", "low confidence", "override", "excluded"
 OUTCOMES = (OBJECT, OVERRIDE, NO_OBJECT, TOO_SMALL, LOW, EXCLUDED, UNREADABLE)

@@ -4,7 +4,7 @@
                                    picture.jpg, coarse.png and refined.png (small, for the contact sheet)
 
 One file for each image, written atomically: an image is done or it is not, whenever the run is killed. The masks that the
-user sees are made from these files (`mask_publish.py`), so that another threshold needs no new masks.
+user sees are made from these files (`publish.py`), so that another threshold needs no new masks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ import hashlib
 import io
 import json
 import os
-import signal
-import threading
 import zipfile
-from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -27,14 +24,15 @@ from threadpoolctl import threadpool_limits
 
 from relevit.errors import UserError, reason_of
 from relevit.files import atomic_write
+from relevit.folders import HIDDEN, join
 from relevit.images import read_image
 from relevit.masking.contact_sheet import mask_tile, picture_tile
 from relevit.masking.quality import Quality
 from relevit.masking.refinement import backbone_view, finished_mask
 
-HIDDEN = ".relevit"
 UNREADABLE = "unreadable"
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
+Seen = tuple[np.ndarray, tuple[float, float]]  # the object's patches, and eigenvalues: the backbone's share of a mask
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of everything in a state's file: it depends on the image alone
 
 
@@ -124,7 +122,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         return read_image(path).size
 
 
-def view_of(job: Job, patch: tuple[int, int], size: int | None, max_side: int) -> np.ndarray | str:
+def view_of(job: Job, *, patch: tuple[int, int], size: int | None, max_side: int) -> np.ndarray | str:
     """The image as the backbone sees it, uint8 (height, width, 3), or why it cannot be read."""
     try:
         return backbone_view(read_image(job.source), patch, size=size, max_side=max_side)
@@ -132,15 +130,20 @@ def view_of(job: Job, patch: tuple[int, int], size: int | None, max_side: int) -
         return reason_of(error)
 
 
-def finish(
-    out: Path, job: Job, patches: np.ndarray, eigenvalues: tuple[float, float], refine: bool, size: int | None
-) -> None:
-    """Refine an image's mask, measure it, and write the image's state."""
+def finish(out: Path, job: Job, seen: Seen | str, *, refine: bool, size: int | None) -> None:
+    """Refine an image's mask, measure it, and write the image's state. seen: by the backbone, or why there is nothing."""
     try:
         identity = _identity(job.source)  # before it is read: what changes later is done again
-        picture = read_image(job.source)
-    except (UserError, OSError) as error:  # gone since the backbone saw it
-        return finish_unreadable(out, job, reason_of(error))
+        picture = None if isinstance(seen, str) else read_image(job.source)
+    except UserError as error:  # gone since the backbone saw it
+        picture, seen = None, reason_of(error)
+    except OSError as error:
+        identity, picture = (-1, -1, ""), None
+        seen = seen if isinstance(seen, str) else reason_of(error)
+    if picture is None or isinstance(seen, str):
+        _write(out, Record(job.name, *identity, UNREADABLE, str(seen)), {})
+        return
+    patches, eigenvalues = seen
     made = finished_mask(picture, patches, eigenvalues, refine=refine, size=size)
     figures = [float(f"{value:.4g}") for value in made.quality]
     size_and_area = picture.width, picture.height, int(made.mask.sum())
@@ -154,15 +157,6 @@ def finish(
     _write(out, record, parts)
 
 
-def finish_unreadable(out: Path, job: Job, fault: str) -> None:
-    """Write the state of an image that cannot be read."""
-    try:
-        identity = _identity(job.source)
-    except OSError:
-        identity = (-1, -1, "")
-    _write(out, Record(job.name, *identity, UNREADABLE, fault), {})
-
-
 def mask_png(values: np.ndarray) -> bytes:
     """A mask, uint8 (height, width), 255 on the object, as a grey PNG file's bytes."""
     buffer = io.BytesIO()
@@ -170,19 +164,11 @@ def mask_png(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def start_worker() -> None:
-    """What a worker process does first: one thread, Ctrl-C left to the main process, and an end when that one ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def start_worker(out: Path) -> None:
+    """What a worker process does first: one thread, and it may write to the folder that the main process holds."""
     cv2.setNumThreads(1)
     threadpool_limits(1)
-    parent = parent_process()
-    if parent is not None:  # a pool's workers outlive a parent that was killed
-
-        def watch(sentinel: int = parent.sentinel) -> None:
-            connection.wait([sentinel])
-            os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
+    join(out)
 
 
 def _write(out: Path, record: Record, parts: dict[str, bytes]) -> None:
