@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import re
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
-from relevit.report.panels import Answer, Panel, changed, spread, tile
+from relevit.evaluation.accuracy.comparison import changed
+from relevit.report.panels import Answer, Panel, drawn, spread, tile
 from relevit.report.pictures import tile_uri
 from relevit.report.templating import template_environment
 from relevit.report.words import number
@@ -18,10 +20,20 @@ BEFORE = np.array([0, 0, 0, 1, 1, 1, 0, 1], bool)
 AFTER = np.array([1, 1, 0, 0, 0, 1, 1, 1], bool)
 SAME = np.array([0, 0, 1, 0, 0, 1, 0, 1], bool)
 GROUPS = np.array(list("aabacbaa"))
+KINDS = {"corrected": ~BEFORE & AFTER, "unchanged": SAME, "ruined": BEFORE & ~AFTER}
 
 
 def test_kinds() -> None:
-    found = changed(BEFORE, AFTER, SAME, GROUPS, each=9)
+    first = np.arange(8)
+    before, after = (
+        SimpleNamespace(hit1=hits, top5=np.stack([said, said], axis=1))
+        for hits, said in ((BEFORE, first), (AFTER, np.where(SAME, first, -1)))
+    )
+    kinds = changed(before, after)  # type: ignore[arg-type]
+    assert {kind: members.tolist() for kind, members in kinds.items()} == {
+        kind: members.tolist() for kind, members in KINDS.items()
+    }
+    found = drawn(kinds, GROUPS, each=9)
     assert {kind: sorted(rows) for kind, rows in found.items()} == {
         "corrected": [0, 1, 6],
         "unchanged": [2, 5, 7],
@@ -30,11 +42,11 @@ def test_kinds() -> None:
 
 
 def test_an_order_drawn_by_the_seed_and_no_class_twice() -> None:
-    firsts = {changed(BEFORE, AFTER, SAME, GROUPS, each=1, seed=seed)["corrected"][0] for seed in range(20)}
+    firsts = {drawn(KINDS, GROUPS, each=1, seed=seed)["corrected"][0] for seed in range(20)}
     assert firsts == {0, 1, 6}
-    assert changed(BEFORE, AFTER, SAME, GROUPS, each=2, seed=4) == changed(BEFORE, AFTER, SAME, GROUPS, each=2, seed=4)
+    assert drawn(KINDS, GROUPS, each=2, seed=4) == drawn(KINDS, GROUPS, each=2, seed=4)
     for seed in range(20):
-        two = changed(BEFORE, AFTER, SAME, GROUPS, each=2, seed=seed)["unchanged"]  # of two of class b and one of a
+        two = drawn(KINDS, GROUPS, each=2, seed=seed)["unchanged"]  # of two of class b and one of a
         assert sorted(GROUPS[two]) == ["a", "b"]
     assert spread([3, 0, 4], GROUPS, 2) == [3, 4] and spread([3, 0, 4], GROUPS, 3) == [3, 4, 0]
 

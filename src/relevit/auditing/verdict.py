@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from relevit.auditing.figures import ModelFigures
+from relevit.report.words import number, signed
 from relevit.statistics.estimate import Estimate
 
 # One object in a hundred: a smaller effect, which many pictures make measurable, misleads hardly anyone.
@@ -84,7 +85,7 @@ def sentences(name: str, found: ModelFigures, objects: int, *, predicted: bool =
     else:
         first = (
             f"{opening}: with a background of another class behind the object it names that class in {found.pull.rate:.1f}% of "
-            f"{effect.count:,} objects, where {found.pull.chance:.1f}% would be chance, {_signed(effect)} points "
+            f"{effect.count:,} objects, where {found.pull.chance:.1f}% would be chance, {signed(effect.value)} points "
             f"({_interval(effect)})."
         )
     alone = found.alone
@@ -112,9 +113,9 @@ def change_sentence(name: str, first: str, change: Estimate, accuracy: Estimate)
     elif change.low > 0:
         text = f"more misled than {first}: the effect of the background is larger by {change.value:.1f} points"
     else:
-        text = f"neither less nor more misled than {first} as far as these pictures tell: the effect differs by {_signed(change)} points"
+        text = f"neither less nor more misled than {first} as far as these pictures tell: the effect differs by {signed(change.value)} points"
     return (
-        f"{name} is {text} ({_interval(change)}); on the pictures as they are its accuracy differs by {_signed(accuracy)} points "
+        f"{name} is {text} ({_interval(change)}); on the pictures as they are its accuracy differs by {signed(accuracy.value)} points "
         f"({_interval(accuracy)})."
     )
 
@@ -123,19 +124,8 @@ def _fall(effect: Estimate) -> str:
     word = "a fall" if effect.value >= 0 else "a rise"
     points = abs(effect.value)
     ends: Sequence[float] = (effect.low, effect.high) if effect.value >= 0 else (-effect.high, -effect.low)
-    return f"{word} of {points:.1f} points (95% interval {_number(ends[0])} to {_number(ends[1])})"
+    return f"{word} of {points:.1f} points (95% interval {number(ends[0])} to {number(ends[1])})"
 
 
 def _interval(difference: Estimate) -> str:
-    return f"95% interval {_number(difference.low)} to {_number(difference.high)}"
-
-
-def _signed(difference: Estimate) -> str:
-    text = _number(difference.value)
-    return text if text == "0.0" or difference.value < 0 else f"+{text}"
-
-
-def _number(points: float) -> str:
-    """One decimal, a true minus, no sign of what rounds to zero."""
-    text = f"{abs(points):.1f}"
-    return text if text == "0.0" or points > 0 else f"\u2212{text}"
+    return f"95% interval {number(difference.low)} to {number(difference.high)}"

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relevit.class_effects.figures import ClassEffects, changed_images, class_effects
+from relevit.class_effects.figures import ClassEffects, class_effects
 from relevit.class_effects.page import render_effects
 from relevit.class_effects.panels import EffectPanels
+from relevit.evaluation.accuracy.comparison import changed
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
+from relevit.report.words import signed
 
 PAGE, FIGURES = "effects.html", "effects.json"
 
@@ -41,7 +43,7 @@ def write_effects(
     before, after = loaded
     found = class_effects(rows[before], rows[after], seed=seed)
     panels = EffectPanels(dict(loaded), benchmark, dict(rows), seed)
-    counts = {kind: int(chosen.sum()) for kind, chosen in changed_images(rows[before], rows[after]).items()}
+    counts = {kind: int(chosen.sum()) for kind, chosen in changed(rows[before], rows[after]).items()}
     content: dict[str, Any] = {
         "before": before,
         "after": after,
@@ -85,8 +87,8 @@ def _sentences(before: str, after: str, found: ClassEffects) -> list[str]:
     change, count = found.change, len(found.classes)
     settled = "" if change.settled else ", which leaves its sign open"
     lines = [
-        f"From {before} to {after} accuracy changes by {_signed(change.value)} points (95% interval {_signed(change.low)} to "
-        f"{_signed(change.high)}){settled}: {found.count(1)} of {count} classes gain, {found.count(-1)} lose, "
+        f"From {before} to {after} accuracy changes by {signed(change.value)} points (95% interval {signed(change.low)} to "
+        f"{signed(change.high)}){settled}: {found.count(1)} of {count} classes gain, {found.count(-1)} lose, "
         f"{found.count(0)} stay as they were.",
         f"Settled over all classes are {_number(found.count(1, settled=True), 'gain', 'gains')} and "
         f"{_number(found.count(-1, settled=True), 'loss', 'losses')}.",
@@ -106,11 +108,6 @@ def _sentences(before: str, after: str, found: ClassEffects) -> list[str]:
 
 def _number(count: int, one: str, several: str) -> str:
     return f"{count} {one if count == 1 else several}"
-
-
-def _signed(points: float) -> str:
-    text = f"{abs(points):.1f}"
-    return text if text == "0.0" else ("+" if points > 0 else "\u2212") + text
 
 
 def _notes(content: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from scipy.stats import false_discovery_control
 
 from relevit.errors import UserError
@@ -161,12 +161,3 @@ def _shared_out(values: np.ndarray, sizes: Sequence[int], seed: int) -> np.ndarr
     starts = np.concatenate([[0], ends]).astype(int)
     shares = [np.add.reduceat(rng.permutation(values), starts) / np.asarray(sizes) for _ in range(SHUFFLES)]
     return 100.0 * np.stack(shares)
-
-
-def changed_images(before: Predictions, after: Predictions) -> dict[str, Bool[np.ndarray, " images"]]:
-    """Which images were corrected, ruined, and answered alike."""
-    return {
-        "corrected": ~before.hit1 & after.hit1,
-        "unchanged": before.top5[:, 0] == after.top5[:, 0],
-        "ruined": before.hit1 & ~after.hit1,
-    }

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from relevit.class_effects.figures import ClassEffect, ClassEffects, changed_images
+from relevit.class_effects.figures import ClassEffect, ClassEffects
+from relevit.evaluation.accuracy.comparison import changed
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.explainers import forward_with_relevance
 from relevit.models.attention import unsupported_reason
 from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
 from relevit.models.working import working
-from relevit.report.panels import KINDS, Answer, Panel, changed, spread, tile
+from relevit.report.panels import Answer, Panel, drawn, spread, tile
 
 Loaded = tuple[nn.Module, EvaluationView]
 
@@ -43,11 +44,8 @@ class EffectPanels:
 
     def kinds(self, each: int) -> dict[str, list[Panel]]:
         """Corrected, unchanged and ruined images, `each` of a kind at most."""
-        same = changed_images(self.before, self.after)["unchanged"]
-        found = changed(
-            self.before.hit1, self.after.hit1, same, np.asarray(self.before.groups), each=each, seed=self.seed
-        )
-        return {kind: self.panels(found[kind]) for kind in KINDS}
+        kinds = drawn(changed(self.before, self.after), self.before.groups, each=each, seed=self.seed)
+        return {kind: self.panels(rows) for kind, rows in kinds.items()}
 
     def classes(self, effects: ClassEffects, count: int, each: int) -> dict[str, dict[str, list[Panel]]]:
         """ "helped" and "harmed" -> class -> panels, of the `count` most helped and harmed classes: the images that changed that

@@ -6,7 +6,7 @@ seed from images in their own order, so that a page comes out the same each time
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from PIL import Image
 
 from relevit.report.pictures import enlarged, outlined, overlay
 
-KINDS = ("corrected", "unchanged", "ruined")
 RULES = {
     "corrected": "Wrong before, right after.",
     "unchanged": "The same answer before and after.",
@@ -63,23 +62,19 @@ def tile(
     return enlarged(shown, max(1, _SHOWN // max(shown.shape[:2])))
 
 
-def changed(
-    before: Bool[np.ndarray, " images"],
-    after: Bool[np.ndarray, " images"],
-    same: Bool[np.ndarray, " images"],
+def drawn(
+    kinds: Mapping[str, Bool[np.ndarray, " images"]],
     groups: Shaped[np.ndarray, " images"],
     *,
     each: int = 6,
     seed: int = 0,
 ) -> dict[str, list[int]]:
-    """Which images to show of each of KINDS: the first `each` in an order drawn by `seed`, no class twice while there are
-    others.
+    """Which images to show of each kind: the first `each` in an order drawn by `seed`, no class twice while there are others.
 
-    before, after: whether the first and the second model are right. same: whether they answer alike. groups: the classes.
+    kinds: whether an image is of the kind (see RULES). groups: the classes.
     """
-    members = {"corrected": ~before & after, "unchanged": same, "ruined": before & ~after}
     order = np.random.default_rng(seed).permutation(len(groups))
-    return {kind: spread(order[members[kind][order]], groups, each) for kind in KINDS}
+    return {kind: spread(order[members[order]], groups, each) for kind, members in kinds.items()}
 
 
 def spread(order: Sequence[int] | np.ndarray, groups: Shaped[np.ndarray, " images"], count: int) -> list[int]:

@@ -4,7 +4,7 @@ as the IoU of a whole set. Two models that saw the same images are compared on t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -30,6 +30,16 @@ class Figures(Protocol):
         """What each image shows; images of one object are drawn together."""
         ...
 
+    @property
+    def values(self) -> Mapping[str, Float[np.ndarray, " images"]]:
+        """Every figure's value of each image, where it has one."""
+        ...
+
+    @property
+    def bounds(self) -> Mapping[str, tuple[float, float]]:
+        """Between which values a figure lies, where that is known."""
+        ...
+
     def figures(self, weights: Float[np.ndarray, "draws images"]) -> dict[str, Float[np.ndarray, " draws"]]:
         """Every figure of the set in which each image appears as often as `weights` says; NaN where it is undefined."""
         ...
@@ -51,9 +61,8 @@ def intervals(result: Figures, *, resamples: int = RESAMPLES, seed: int = 0) -> 
     between which values a figure lies, the interval still has a width (see `interval.widened`). The same seed gives the same.
     """
     (draws,), count = _drawn([result], resamples, seed), len(set(result.objects))
-    bounds = getattr(result, "bounds", {})
     return {
-        name: Estimate(value, *widened(draws[name], count, bounds.get(name)), count, "objects")
+        name: Estimate(value, *widened(draws[name], count, result.bounds.get(name)), count, "objects")
         for name, value in plain(result).items()
     }
 
@@ -72,7 +81,7 @@ def differences(result: Figures, first: Figures, *, resamples: int = RESAMPLES, 
     there = [place[result.names[number]] for number in here]
     after, before = result.only(np.array(here)), first.only(np.array(there))
     draws, count = _drawn([after, before], resamples, seed), len(set(after.objects))
-    bounds, old = getattr(result, "bounds", {}), plain(before)
+    bounds, old = result.bounds, plain(before)
     changes = {}
     for name, value in plain(after).items():
         low, high = bounds.get(name, (0.0, 0.0))
@@ -86,7 +95,7 @@ def _of_hits(
     before: Figures, after: Figures, name: str, bounds: tuple[float, float] | None
 ) -> tuple[float, float] | None:
     """The interval of a difference of hits; None where the values of a figure are something else."""
-    old, new = (getattr(result, "values", {}).get(name) for result in (before, after))
+    old, new = (result.values.get(name) for result in (before, after))
     if bounds is None or old is None or new is None:
         return None
     known = np.isfinite(old) & np.isfinite(new)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.predictions import Predictions
@@ -49,6 +50,15 @@ class Comparison:
             "corrected": self.corrected,
             "ruined": self.ruined,
         }
+
+
+def changed(before: Predictions, after: Predictions) -> dict[str, Bool[np.ndarray, " images"]]:
+    """Which images, the same of both, were corrected, answered alike, and ruined."""
+    return {
+        "corrected": ~before.hit1 & after.hit1,
+        "unchanged": before.top5[:, 0] == after.top5[:, 0],
+        "ruined": before.hit1 & ~after.hit1,
+    }
 
 
 def compare(first: Predictions, model: Predictions, *, seed: int = 0) -> Comparison:
