@@ -1,4 +1,4 @@
-"""doctor.py and data/inspection.py: every finding on a minimal case, and nothing found where nothing is odd."""
+"""diagnosis.py of data: every finding on a minimal case, and nothing found where nothing is odd."""
 
 from __future__ import annotations
 
@@ -6,31 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
-import torch
 from PIL import Image
-from torch import nn
 
-from odd_files import orientation, save
-from relevit.data.inspection import inspect_pair, mask_figures, stored_traits
+from inspected_pictures import HEIGHT, LEFT, RIGHT, TOP, WIDTH, mask, picture
+from odd_files import save
 from relevit.data.manifest import Row, write_manifest
-from relevit.diagnosis import Diagnosis, Finding, Where, examine_data, examine_model
+from relevit.diagnosis import Diagnosis, Finding, Where, examine_data
 from relevit.errors import UserError
 from relevit.training.samples import gather
 from tiny_run import tiny_model
-
-HEIGHT, WIDTH = 37, 43  # 1591 pixels
-TOP, LEFT, BOTTOM, RIGHT = 5, 7, 33, 36  # 28 x 29 = 812 pixels of object
-
-
-def picture(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-
-def mask(seed: int = 0) -> np.ndarray:
-    values = np.zeros((HEIGHT, WIDTH), np.uint8)
-    values[TOP + seed % 3 : BOTTOM + seed % 3, LEFT:RIGHT] = 255
-    return values
 
 
 @pytest.fixture
@@ -65,71 +49,6 @@ def test_of_a_good_set_there_is_nothing_to_tell(root: Path) -> None:
         "images": "6 with a mask, 6 of them good",
         "classes": "2 folders matched by index; 5 of the model's 7 classes have no folder",
     }
-
-
-def test_the_figures_of_a_mask() -> None:
-    values = np.zeros((7, 11), np.float32)  # middle ninth: rows 2 to 4, columns 3 to 7
-    values[0, :] = 1  # 11 of the 32 pixels of the border
-    values[1, 1] = 0.5  # foreground, and soft
-    values[3, 3:5] = 0.96  # 2 of the 15 in the middle
-    values[3, 5:7] = 0.04  # as good as background, and as small as a class id
-    values[5, 3:8] = 0.3
-    found = mask_figures(values)
-    assert found.pixels == 14 and found.share == pytest.approx(14 / 77)
-    assert found.border == pytest.approx(11 / 32) and found.centre == pytest.approx(2 / 15)
-    assert found.soft == pytest.approx(6 / 19)  # 0.5 and 0.3, among 0.3, 0.5, 0.96 and 1
-    assert found.ids == pytest.approx(2 / 21)
-    assert mask_figures(values).digest == found.digest
-    values[6, 10] = 0.001
-    assert mask_figures(values).digest != found.digest
-    assert mask_figures(values.reshape(11, 7)).digest != mask_figures(values).digest
-    assert mask_figures(np.ones((1, 2), np.float32)).border == 1 == mask_figures(np.ones((1, 2), np.float32)).centre
-
-
-def test_a_pair_is_measured_as_it_is_read(tmp_path: Path) -> None:
-    image = save(tmp_path / "a.png", picture(0))
-    turned = save(tmp_path / "t.png", np.rot90(picture(0)), exif=orientation(6))
-    place = save(tmp_path / "m.png", mask())
-    found, other = inspect_pair(image, place), inspect_pair(turned, place)
-    assert found.fault is None and found.image is not None and found.mask is not None and other.image is not None
-    assert found.image.size == (WIDTH, HEIGHT) == other.image.size and found.image.digest == other.image.digest
-    assert found.image.traits == () and other.image.traits == ("turned by EXIF",)
-    assert found.mask.pixels == 812 and other.mask == found.mask
-    text = tmp_path / "text.png"
-    text.write_text("none")
-    assert inspect_pair(text, place)[1:] == (None, None)
-    bad = inspect_pair(image, text)
-    assert bad.fault is not None and bad.fault.kind == "unreadable mask" and bad.image == found.image
-    assert bad.mask is None
-
-
-@pytest.mark.parametrize(
-    ("mode", "ending", "traits"),
-    [
-        ("RGB", "jpg", ()),
-        ("L", "jpg", ("grey",)),
-        ("1", "png", ("grey",)),
-        ("I;16", "png", ("grey", "16 bits")),
-        ("LA", "png", ("grey", "alpha channel")),
-        ("RGBA", "png", ("alpha channel",)),
-        ("P", "png", ("palette",)),
-        ("CMYK", "jpg", ("CMYK",)),
-    ],
-)
-def test_how_pictures_are_stored(mode: str, ending: str, traits: tuple[str, ...], tmp_path: Path) -> None:
-    values = Image.fromarray(picture(0))
-    if mode == "I;16":
-        stored = Image.fromarray(picture(0)[..., 0].astype(np.uint16) * 257)
-    else:
-        stored = values.convert(mode)
-    assert stored_traits(save(tmp_path / f"a.{ending}", stored)) == traits
-
-
-def test_an_animation_is_told(tmp_path: Path) -> None:
-    frames = [Image.fromarray(picture(seed)) for seed in (0, 1)]
-    path = save(tmp_path / "a.webp", frames[0], save_all=True, append_images=frames[1:])
-    assert stored_traits(path) == ("animated",)
-    assert stored_traits(save(tmp_path / "b.gif", frames[0])) == ("palette",)
 
 
 def test_faults_are_grouped_by_kind_and_stop_a_run(root: Path) -> None:
@@ -419,64 +338,6 @@ def test_classes_in_sorted_order(root: Path) -> None:
     model = tiny_model(num_classes=2)
     facts = examine_data(root / "images", root / "masks", model=model, class_map="sorted").facts
     assert facts["classes"] == "2 folders matched by sorted order; 0 of the model's 2 classes have no folder"
-
-
-def found_in(model: nn.Module, **options: object) -> dict[str, Finding]:
-    return {finding.kind: finding for finding in examine_model(model, **options).findings}  # type: ignore[arg-type]
-
-
-def build(name: str, **arguments: object) -> nn.Module:
-    with torch.device("meta"):
-        return timm.create_model(name, pretrained=False, **arguments)
-
-
-def test_a_supported_model_with_its_own_preprocessing_is_fine() -> None:
-    for name in ("deit_small_patch16_224.fb_in1k", "vit_small_patch16_224.augreg_in21k_ft_in1k"):
-        diagnosis = examine_model(build(name), name=name)
-        assert diagnosis.findings == [] and diagnosis.facts["supported"] == "yes"
-        assert diagnosis.facts["tokens"] == "1 prefix + 14 x 14 patches = 197"
-
-
-def test_the_papers_normalisation_of_a_model_with_another() -> None:
-    found = found_in(build("deit_small_patch16_224.fb_in1k"), protocol="paper", name="deit")
-    assert found["normalisation differs"].level == "warning"
-    assert found["normalisation differs"].where == [
-        Where(
-            "deit",
-            "trained with mean 0.485 0.456 0.406, std 0.229 0.224 0.225; configured: mean 0.5 0.5 0.5, std 0.5 0.5 0.5",
-        )
-    ]
-    assert found["resize and crop differ"].level == "note"
-    detail = found["resize and crop differ"].where[0].detail
-    assert detail.startswith("the model's own: bicubic, crop 0.9 ") and "configured: bilinear, crop 0.875 " in detail
-
-
-def test_the_papers_normalisation_of_a_model_that_was_trained_so() -> None:
-    found = found_in(build("vit_small_patch16_224.augreg_in21k_ft_in1k"), protocol="paper")
-    assert set(found) == {"resize and crop differ"}
-
-
-@pytest.mark.parametrize(
-    "name", ["resnet18.a1_in1k", "swin_tiny_patch4_window7_224.ms_in1k", "vit_small_patch16_224.dino"]
-)
-def test_an_unsupported_model_stops_a_run(name: str) -> None:
-    diagnosis = examine_model(build(name))
-    fault = diagnosis.findings[0]
-    assert diagnosis.stops and (fault.level, fault.kind) == ("fault", "unsupported model")
-    assert "supported" in fault.where[0].detail or "no classifier" in fault.where[0].detail
-
-
-def test_weights_that_are_nowhere_and_heads_that_are_new() -> None:
-    bare = build("vit_tiny_patch16_224", num_classes=7)
-    assert (
-        "the weights have 1000 classes, the model 7" in found_in(bare)["the head is new and untrained"].where[0].detail
-    )
-    assert found_in(bare, weights="file") == {}
-    assert "the head is new and untrained" in found_in(bare, weights="checkpoint")
-    bare.pretrained_cfg = {"num_classes": 7}
-    found = found_in(bare)
-    assert set(found) == {"no pretrained weights"} and found["no pretrained weights"].level == "fault"
-    assert found_in(bare, weights="checkpoint") == {}
 
 
 def test_everything_goes_into_json() -> None:

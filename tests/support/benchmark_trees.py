@@ -8,6 +8,9 @@ from pathlib import Path
 from PIL import Image
 from torch import nn
 
+from relevit.data.benchmarks import BENCHMARKS
+from relevit.data.sets import ImageSet
+
 
 class Classifier(nn.Module):
     """A model's classes: their number, and its own names."""
@@ -52,3 +55,25 @@ def objectnet(root: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
     return root
+
+
+MODEL = Classifier(1000)
+
+
+def opened(name: str, root: Path, protocol: str = "standard") -> ImageSet:
+    sets = BENCHMARKS[name].sets(root, protocol)
+    assert list(sets) == [name]
+    return sets[name]()
+
+
+def rows(data: ImageSet) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """By key: the group's name, the right classes, and the grey value of the picture's middle."""
+    answers = data.right_classes(MODEL)
+    assert len(answers) == len(data)
+    found = {}
+    for index in range(len(data)):
+        image = data[index].image
+        middle = image.getpixel((image.width // 2, image.height // 2))
+        found[data.names[index]] = (data.groups[index], answers[index], middle[0])
+    assert len(found) == len(data)
+    return found

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from timm.data import ImageNetInfo
 
-from relevit.data.annotations import MERGED
+from relevit.data.annotations import MERGED, Listing
 
 HEIGHT, WIDTH = 29, 31
 
@@ -71,3 +71,11 @@ def imagenet_s(root: Path, names: Sequence[str], per_class: int, ids: dict[str, 
             mask = class_ids(rectangle(seed), ids[name], ignore)
             save(root / f"ImageNetS919/train-semi-segmentation/{stem}.png", mask)
     return root / "ImageNetS919"
+
+
+def names(listing: Listing) -> list[str]:
+    return [entry.name for entry in listing.entries]
+
+
+def kinds(listing: Listing) -> dict[str, str]:
+    return {Path(problem.file).name: problem.kind for problem in listing.problems}

@@ -10,34 +10,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from benchmark_trees import Classifier, objectnet, save, val_name
+from benchmark_trees import MODEL, objectnet, opened, rows, save, val_name
 from relevit.data.benchmarks import BENCHMARKS
 from relevit.data.benchmarks.imagenet import read_labels
 from relevit.data.benchmarks.imagenet_classes import classes_of, index_of, wnids
-from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-
-MODEL = Classifier(1000)
-
-
-def opened(name: str, root: Path, protocol: str = "standard") -> ImageSet:
-    sets = BENCHMARKS[name].sets(root, protocol)
-    assert list(sets) == [name]
-    return sets[name]()
-
-
-def rows(data: ImageSet) -> dict[str, tuple[str, tuple[int, ...], int]]:
-    """By key: the group's name, the right classes, and the grey value of the picture's middle."""
-    answers = data.right_classes(MODEL)
-    assert len(answers) == len(data)
-    found = {}
-    for index in range(len(data)):
-        image = data[index].image
-        middle = image.getpixel((image.width // 2, image.height // 2))
-        found[data.names[index]] = (data.groups[index], answers[index], middle[0])
-    assert len(found) == len(data)
-    return found
-
 
 # ImageNet's validation set
 
