@@ -38,7 +38,7 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         found = self.difference
-        ends = {"mean": None, "low": None, "high": None}
+        ends: dict[str, float | None] = {"mean": None, "low": None, "high": None}
         if found is not None:
             ends = {"mean": found.value, "low": found.low, "high": found.high}
         words = {"says": self.says, "compared": self.compared}

@@ -36,7 +36,7 @@ def write(results: Mapping[str, Results], outcomes: Mapping[str, Outcome], out: 
     runs = [row for name, own in results.items() for row in run_rows(name, own, data)]
     atomic_write(out / "runs.csv", table(runs, RUN_COLUMNS))
     atomic_write(out / "jobs.csv", table([_job_row(key, outcome) for key, outcome in outcomes.items()], JOB_COLUMNS))
-    content = {
+    content: dict[str, Any] = {
         "command": command,
         "data": data.name,
         "protocol": data.protocol,

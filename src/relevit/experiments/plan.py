@@ -65,7 +65,10 @@ class Plan(Protocol):
 class Source(Protocol):
     """What data and models there are, and how an arm is trained and measured there; a `run` of None is the original."""
 
-    over: Literal["seeds", "models"]  # what claims are settled over
+    @property
+    def over(self) -> Literal["seeds", "models"]:
+        """What claims are settled over."""
+        ...
 
     def models(self, design: Design, data: Data) -> Sequence[Any]:
         """The models that are fine-tuned, each with a `name`: "" where there is one alone."""
@@ -243,7 +246,7 @@ class Measured:
                 for row, runs in rows.items():
                     for run in runs:
                         for value in self._of_run(model, run, name, Value(row, name, model=model.name)):
-                            paper = self.source.published(self.design, model, run and run.arm, value)
+                            paper = self.source.published(self.design, model, run.arm if run else None, value)
                             yield replace(value, published=paper)
 
     def pages(self) -> Iterator[tuple[str, str]]:

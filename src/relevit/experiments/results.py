@@ -203,7 +203,7 @@ def findings_of(design: Design, values: Iterable[Value], over: str = "seeds") ->
     for claim in design.claims:
         place = (claim.on or design.sets[0], claim.group, claim.figure)
         ours, theirs = known.get((claim.arm, place), {}), known.get((claim.against, place), {})
-        differences = {}
+        differences: dict[str, list[float]] = {}
         for model in (name for name in ours if name in theirs):
             start = theirs[model]
             pairs = [

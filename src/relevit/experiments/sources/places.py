@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from relevit.data.benchmarks import BENCHMARKS, find_benchmarks
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.experiments.sources.models import PaperModel, files_of
 from relevit.files import atomic_write
@@ -89,7 +90,7 @@ def weights_path(folder: Path, model: str) -> str | None:
     return json.loads((folder / PLACES).read_text(encoding="utf-8"))["weights"].get(model)
 
 
-def open_set(folder: Path, name: str, protocol: str) -> object:
+def open_set(folder: Path, name: str, protocol: str) -> ImageSet:
     """The benchmark of that name, opened."""
     place = data_path(folder, name)
     for entry in find_benchmarks(place, protocol).found:

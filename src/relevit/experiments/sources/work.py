@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from relevit.class_effects.effects import PAGE, write_effects
-from relevit.data.sets import of_dataset
+from relevit.data.sets import ImageSet
 from relevit.evaluation import evaluate as run
 from relevit.evaluation import read_predictions
 from relevit.evaluation.measurements import measure as run_test
@@ -30,14 +30,14 @@ def evaluate(loaded: tuple[Any, Any], sets: Mapping[str, Any], key: str, folder:
 def measure(
     test: str,
     loaded: tuple[Any, Any],
-    data: Any,
+    data: ImageSet,
     limit: int | None,
     options: Mapping[str, Any] | None,
     more: Mapping[str, Any],
 ) -> dict[str, float]:
     """A test of relevit.evaluation.measurements on at most `limit` images, drawn once: its figures by name. more: what the test
     reads beside the data."""
-    result = run_test(test, *loaded, of_dataset(data).limited(limit), **{**(options or {}), **more})
+    result = run_test(test, *loaded, data.limited(limit), **{**(options or {}), **more})
     return {str(figure): float(value) for figure, value in result if isinstance(value, int | float) and isfinite(value)}
 
 
