@@ -11,9 +11,7 @@ from relevit.experiments.results import MEASURED, Cell, Results
 from relevit.experiments.table import EXPERIMENTS
 from relevit.experiments.tables import blocks
 from relevit.experiments.words import column, title
-from relevit.report.plots import COLOURS
 from relevit.report.templating import template_environment
-from relevit.report.words import readable, signed
 
 _VERDICTS = {
     "holds": "hold",
@@ -39,9 +37,7 @@ def render(results: Mapping[str, Results], about: Mapping[str, Any], data: Data,
         "hardware": "; ".join(about["hardware"]),
         "versions": "; ".join(about["versions"]),
     }
-    environment = template_environment(
-        readable=readable, signed=signed, kind=kind, column=column, title_of=title, p=p_text
-    )
+    environment = template_environment(kind=kind, column=column, title_of=title, p=p_text)
     return environment.get_template("experiments.html").render(
         title="The paper's experiments" + (" on the built-in benchmark" if builtin else ""),
         summary=_summary(results, cells, over, claims),
@@ -51,7 +47,7 @@ def render(results: Mapping[str, Results], about: Mapping[str, Any], data: Data,
         published=any(cell.published is not None for cell in cells),
         setup=setup,
         not_done=about["not_done"],
-        colours=COLOURS,
+        notes=(),
     )
 
 
