@@ -52,6 +52,7 @@ def test_by_hand() -> None:
     assert found.share is not None and found.share.value == pytest.approx(35) and found.flat == 1
     assert found.more is not None and found.more.value == pytest.approx(35 - 75)
     assert found.area.value == pytest.approx(75)
+    assert found.area.low < 75 < found.area.high  # of pictures that all have the same share, too
 
 
 def test_no_answer_is_never_right() -> None:
