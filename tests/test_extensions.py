@@ -4,7 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from relevit.data.annotations import FORMATS, list_masks
+from relevit.data.benchmarks import BENCHMARKS
+from relevit.data.open import one_of
 from relevit.errors import UserError
 from relevit.extensions import Table
 
@@ -63,3 +67,28 @@ def test_a_program_may_set_rows_of_its_own(installed: Path, monkeypatch: pytest.
         change.setitem(table, "new", "mine too")
         assert dict(table) == {"own": "mine", "new": "mine too", "first": "theirs"}
     assert dict(table) == {"own": "ours", "first": "theirs"}
+
+
+def test_benchmarks_and_mask_formats_of_others_are_found(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "others_maps.py").write_text(
+        "from relevit.data.annotations import Listing\n"
+        "from relevit.data.benchmarks.class_folders import class_folders\n"
+        "from relevit.data.benchmarks.table import Benchmark\n"
+        "ROW = Benchmark(('pets',), lambda root, protocol: {'pets': lambda: class_folders(root, 'pets')})\n"
+        "def read(source, images, class_list):\n"
+        "    return Listing([], [], ['read by another'])\n"
+    )
+    lines = ["[relevit.benchmarks]", "pets = others_maps:ROW", "[relevit.annotations]", "theirs = others_maps:read"]
+    (installed / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "data/Pets/cat").mkdir(parents=True)
+    Image.new("RGB", (3, 2)).save(tmp_path / "data/Pets/cat/1.png")
+    for table in (BENCHMARKS, FORMATS):
+        vars(table).pop("added", None)
+    try:
+        name, images = one_of(tmp_path / "data")
+        assert name == images.name == "pets" and list(images.names) == ["cat/1.png"]
+        with pytest.raises(UserError, match="no masks of the format theirs .read by another"):
+            list_masks("theirs", tmp_path / "data")
+    finally:
+        for table in (BENCHMARKS, FORMATS):
+            vars(table).pop("added", None)

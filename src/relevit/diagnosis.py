@@ -111,18 +111,7 @@ def examine_data(
     listed = [] if manifest is None else read_manifest(manifest)
     names = None if manifest is None else list({plain(row.name): row.name for row in listed}.values())
     folders = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    rows: list[Row] = []
-    files: list[Files] = []
-    try:  # here every class is known, so that no image is left out; the classes are matched below
-        given = dict.fromkeys(folders, 0)
-        samples, faults = class_folder_samples(
-            root, masks, classes=given, ignore=ignore, names=names, skip_bad=True, check=False
-        )
-        pairs = zip(samples.names, samples.groups or (), strict=True)
-        rows = [Row(name, group, -1) for name, group in pairs]
-        files = [samples.files(number) for number in range(len(samples))] if samples.files is not None else []
-    except FaultsError as error:
-        faults = list(error.faults)
+    rows, files, faults = _paired(root, masks, ignore, names, folders)
     used = {row.class_name for row in rows}
     if names is not None and class_map == "sorted":  # which counts the folders of other images, too
         used |= {folder for folder in folders if is_visible(folder)}
@@ -152,6 +141,24 @@ def examine_data(
     part = None if manifest is None else {plain(row.name) for row in listed if row.split == TRAINING}
     findings += _of_classes(looks, matched.classes, part)
     return Diagnosis(facts, sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
+
+
+def _paired(
+    root: Path,
+    masks: str | os.PathLike[str] | None,
+    ignore: str | os.PathLike[str] | None,
+    names: Sequence[str] | None,
+    folders: Sequence[str],
+) -> tuple[list[Row], list[Files], list[Fault]]:
+    """The images that have a mask, their files, and the faults that names alone tell, whatever the classes of `folders`."""
+    try:
+        samples, faults = class_folder_samples(
+            root, masks, classes=dict.fromkeys(folders, 0), ignore=ignore, names=names, skip_bad=True, check=False
+        )
+    except FaultsError as error:
+        return [], [], list(error.faults)
+    rows = [Row(name, group, -1) for name, group in zip(samples.names, samples.groups or (), strict=True)]
+    return rows, [samples.files(number) for number in range(len(samples)) if samples.files is not None], faults
 
 
 def examine_model(

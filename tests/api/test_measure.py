@@ -176,7 +176,10 @@ def test_the_label_as_target(models: list[str], data: Path, capsys: pytest.Captu
         (["segmentation", "builtin", "--data", "builtin", "--options", "{target: truth}"], "target must be one of"),
         (["segmentation", "builtin", "--data", "builtin", "--explainer", "magic"], "explainer must be one of"),
         (["segmentation", "builtin", "--data", "builtin", "--train", "x"], "leave out --train"),
-        (["segmentation", "builtin", "--data", "builtin/night"], "has no set 'night': choose one of in_distribution"),
+        (
+            ["segmentation", "builtin", "--data", "builtin/night"],
+            "builtin/night is no set of the built-in benchmark: builtin/NAME, with NAME one of in_distribution",
+        ),
         (["segmentation", "builtin", "--data", "builtin", "--masks", "x"], "has exact masks: leave out --masks"),
         (["segmentation", "builtin", "--data", "nowhere"], "nowhere is not there"),
         (["segmentation", "builtin", "--data", "nowhere.mat"], "There is no file nowhere.mat"),
@@ -188,7 +191,7 @@ def test_the_label_as_target(models: list[str], data: Path, capsys: pytest.Captu
             "leave out --explainer",
         ),
         (["perturbation", "builtin", "--data", "builtin", "--masks", "x"], "takes no masks: leave out --masks"),
-        (["perturbation", "builtin", "--data", "nowhere"], "nowhere is not a folder"),
+        (["perturbation", "builtin", "--data", "nowhere"], "there is no nowhere: give a folder"),
     ],
 )
 def test_what_a_user_can_get_wrong(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -13,6 +13,8 @@ from PIL import Image
 from torch import nn
 
 from relevit.data.benchmarks import class_folders
+from relevit.data.folder import class_folder_samples
+from relevit.data.open import one_of
 from relevit.data.sample import Sample
 from relevit.data.sets import ImageSet, StreamSet, of_dataset
 from relevit.errors import UserError
@@ -148,3 +150,25 @@ def test_streams_stay_streams_and_other_things_are_refused() -> None:
     assert of_dataset(stream) is stream and [sample.label for sample in stream] == [2]
     with pytest.raises(UserError, match="numbers is no benchmark: give a folder, or a data set"):
         of_dataset(iter([]), "numbers")
+
+
+@pytest.mark.parametrize("given", ["builtin/size", "builtin/train", "builtin/validation/size"])
+def test_a_name_means_the_same_pictures_masked_or_not(given: str) -> None:
+    (name, plain), (again, masked) = one_of(given), one_of(given, masked=True)
+    assert name == again == plain.name and list(plain.names) == list(masked.names) and plain.labels == masked.labels
+    assert len(plain) == {"builtin/size": 2400, "builtin/train": 1200, "builtin/validation/size": 1200}[given]
+    assert np.array_equal(plain[7].mask, masked[7].mask)  # type: ignore[arg-type]
+
+
+def test_a_folder_means_the_same_pictures_masked_or_not(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/deep/2.png", "__MACOSX/a/1.png", "b/._2.png"):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (3, 2), 255).save(tmp_path / kind / name)
+    _, plain = one_of(tmp_path / "images")
+    for masked in (one_of(tmp_path / "images", None, tmp_path / "masks")[1], one_of(tmp_path, masked=True)[1]):
+        assert list(masked.names) == list(plain.names) == ["a/1.png", "b/deep/2.png"]
+        assert list(masked.groups or ()) == list(plain.groups or ()) == ["a", "b"]
+        assert [sample.mask.sum() for sample in masked] == [6, 6]  # type: ignore[union-attr]
+    samples, faults = class_folder_samples(tmp_path / "images", tmp_path / "masks", classes={"a": 0, "b": 1})
+    assert list(samples.names) == ["a/1.png", "b/deep/2.png"] and not faults

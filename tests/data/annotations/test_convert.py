@@ -47,7 +47,7 @@ def test_imagenet_s_is_what_fine_tuning_reads(tmp_path: Path) -> None:
 def test_in_the_papers_mode_ignored_pixels_are_background(tmp_path: Path) -> None:
     folders = wnids(7)
     root = imagenet_s(tmp_path, folders, 1)
-    done = convert_masks("imagenet-s", root, tmp_path / "out", class_list=folders, mode="paper")
+    done = convert_masks("imagenet-s", root, tmp_path / "out", class_list=folders, protocol="paper")
     assert done.ignored == 0 and not (tmp_path / "out/ignore").exists()
     name = next(name for name in folders if name not in MERGED)
     mask = np.asarray(Image.open(tmp_path / f"out/masks/{name}/{name}_8.png"))

@@ -121,6 +121,13 @@ def test_an_unreadable_image_in_a_tar_file_is_named(tmp_path: Path) -> None:
     assert data[1].image.getpixel((0, 0)) == (5, 5, 5)
 
 
+def test_damaged_exif_data_in_a_tar_file_are_passed_over(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (5, 7), (90,) * 3).save(content, "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x05\x01")
+    data = only(opened(tar(tmp_path / "a.tar", {"a/1.jpg": content.getvalue()})))
+    assert data[0].image.size == (5, 7)
+
+
 def test_torchvisions_folder_by_its_string(tmp_path: Path) -> None:
     save(tmp_path / "n15075141" / "a.png", 1)
     save(tmp_path / "n01440764" / "a.png", 2)

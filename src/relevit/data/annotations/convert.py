@@ -215,7 +215,7 @@ def examine(entry: Entry, min_pixels: int = 0) -> Examined:
         return Examined(None, Fault("unreadable mask", str(entry.source), reason_of(error)))
     fault = fault_of_size(found.mask, entry.source, entry.image, picture)
     if fault is not None:
-        return Examined(None, fault)
+        return Examined(None, fault._replace(detail=fault.detail.replace("its image", f"its image {entry.image}")))
     if found.left_out:
         return Examined(None, None, found.left_out)
     pixels = int(found.mask.sum())

@@ -1,4 +1,4 @@
-"""The table of benchmarks. A new one is a file with a function `sets`, and a line here."""
+"""The table of benchmarks. A new one is a file with a function `sets`, and a line here; or an entry point of another distribution."""
 
 from __future__ import annotations
 
