@@ -87,7 +87,7 @@ def test_benchmarks_and_mask_formats_of_others_are_found(installed: Path, tmp_pa
     try:
         name, images = one_of(tmp_path / "data")
         assert name == images.name == "pets" and list(images.names) == ["cat/1.png"]
-        with pytest.raises(UserError, match="no masks of the format theirs .read by another"):
+        with pytest.raises(UserError, match=r"no masks of the format theirs \(read by another"):
             list_masks("theirs", tmp_path / "data")
     finally:
         for table in (BENCHMARKS, FORMATS):
