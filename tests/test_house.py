@@ -23,8 +23,6 @@ LONG_FUNCTIONS: set[str] = {
     "src/relevit/masking/run/mask_run.py:make_masks",
 }
 MANY_PARAMETERS: set[str] = {
-    "src/relevit/data/composition/composed_sets.py:prepare",
-    "src/relevit/data/splits.py:paper_split",
     "src/relevit/masking/run/mask_run.py:make_masks",
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -39,62 +40,91 @@ class _Chosen(NamedTuple):
     faults: list[Fault]
 
 
+@dataclass(frozen=True)
+class Amounts:
+    """How many classes and samples are chosen, and in which order.
+
+    The first `classes` classes give `per_class` samples each for training; the last `validation_classes` (None: all the
+    others; 0: none) give `validation_per_class` each. Classes are in the order of their names, or in one that
+    `class_seed` and the names determine; the samples of a class likewise by `seed`. Raises UserError for impossible ones.
+    """
+
+    classes: int = 500
+    per_class: int = 3
+    validation_classes: int | None = None
+    validation_per_class: int = 1
+    seed: int | None = None
+    class_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least("classes", self.classes, 1)
+        at_least("per_class", self.per_class, 1)
+        at_least("validation_classes", self.validation_classes, 0)
+        at_least("validation_per_class", self.validation_per_class, 1)
+
+    @property
+    def of(self) -> dict[str, int]:
+        """Samples of a class, for training and for validation."""
+        return {TRAINING: self.per_class, VALIDATION: self.validation_per_class}
+
+    def parts(self, order: Sequence[str]) -> list[tuple[str, str]] | None:
+        """What each class is for, (split, class), of the classes in their order; None where there are too few."""
+        held = len(order) - self.classes if self.validation_classes is None else self.validation_classes
+        if held < (1 if self.validation_classes is None else 0) or self.classes + held > len(order):
+            return None
+        training, validation = order[: self.classes], order[len(order) - held :]
+        return [(TRAINING, name) for name in training] + [(VALIDATION, name) for name in validation]
+
+
+def at_least(name: str, value: int | None, least: int) -> None:
+    """Raises UserError for a number below `least`, by the name of its option."""
+    if value is not None and value < least:
+        raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {value}.")
+
+
 def paper_split(
     masks: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
     *,
     format: str = "imagenet-s",
-    classes: int = 500,
-    per_class: int = 3,
-    validation_classes: int | None = None,
-    validation_per_class: int = 1,
-    seed: int | None = None,
-    class_seed: int | None = None,
     min_pixels: int | None = None,
     class_list: str | os.PathLike[str] | Sequence[str] | None = None,
     class_map: ClassMap | None = None,
     skip_bad: bool = False,
     workers: int = 0,
     progress: Progress | None = None,
+    **amounts: Any,
 ) -> PaperSplit:
-    """Choose the samples for training and validation from masks of any format of masks.formats.
+    """Choose the samples for training and validation from masks of any format of `relevit.data.annotations`.
 
-    The first `classes` classes give `per_class` samples each for training; the last `validation_classes` (None: all the
-    others; 0: none) give `validation_per_class` each. Classes are in the order of their names, or in one that
-    `class_seed` and the names determine; the samples of a class likewise by `seed`. Masks of fewer than `min_pixels`
-    object pixels are skipped (None: 520 for the format tokencut, none for others). Merged wnids are left out. A row's label is the class index of the folder (by wnid, by
-    number, or by `class_map`), -1 where that is not known. Only the candidates that are needed are read, by class.
+    amounts: see `Amounts`. Masks of fewer than `min_pixels` object pixels are skipped (None: 520 for the format tokencut,
+    none for others). Merged wnids are left out. A row's label is the class index of the folder (by wnid, by number, or by
+    `class_map`), -1 where that is not known. Only the candidates that are needed are read, by class.
 
     Raises FaultsError for what is wrong with the tree or the candidates (with `skip_bad`, the next is taken), and
     UserError where there are too few classes.
     """
-    least = fewest_pixels(format, min_pixels)
-    _check_numbers(classes, per_class, validation_classes, validation_per_class, least)
+    chosen_by, least = Amounts(**amounts), fewest_pixels(format, min_pixels)
+    at_least("min_pixels", least, 0)
     wanted = Path(class_list) if isinstance(class_list, str | os.PathLike) else class_list
     listing = list_masks(format, Path(masks), None if images is None else Path(images), wanted)
     notes = list(listing.notes)
     groups: dict[str, list[Entry]] = {}
-    for entry in sorted(listing.entries, key=lambda entry: rank(entry.name, seed)):
+    for entry in sorted(listing.entries, key=lambda entry: rank(entry.name, chosen_by.seed)):
         groups.setdefault(entry.class_name, []).append(entry)
     merged = sorted(MERGED & groups.keys())
     if merged:  # the reader of ImageNet-S has left them out already
         notes.append(f"{len(merged)} merged classes are left out: {' '.join(merged)}")
-    order = sorted(groups.keys() - MERGED, key=lambda name: rank(name, class_seed))
-    held = len(order) - classes if validation_classes is None else validation_classes
+    order = sorted(groups.keys() - MERGED, key=lambda name: rank(name, chosen_by.class_seed))
     faults = [Fault(*cast(Any, problem)) for problem in listing.problems]
-    if held < (1 if validation_classes is None else 0) or classes + held > len(order):
+    parts = chosen_by.parts(order)
+    if parts is None:
         if faults and not skip_bad:
             raise FaultsError(faults)
-        raise UserError(
-            f"{masks} has {len(order)} classes with masks, too few for {classes} of training"
-            + (f" and {held} of validation" if validation_classes is not None else " and at least one of validation")
-            + ": give other --classes and --validation-classes."
-        )
-    parts = [(TRAINING, name) for name in order[:classes]] + [(VALIDATION, name) for name in order[len(order) - held :]]
-    counts = {TRAINING: per_class, VALIDATION: validation_per_class}
+        raise UserError(_too_few(masks, len(order), chosen_by))
 
     def choose(part: tuple[str, str]) -> _Chosen:
-        return _first(groups[part[1]], counts[part[0]], least)
+        return _first(groups[part[1]], chosen_by.of[part[0]], least)
 
     outcome = in_parallel(choose, parts, workers, progress)
     faults += [fault for chosen in outcome for fault in chosen.faults]
@@ -105,21 +135,27 @@ def paper_split(
         notes.append(
             f"{len(matched.unknown)} classes have no known index: their label is -1, and told by the model later"
         )
+    done = list(zip(parts, outcome, strict=True))
     rows = [
         Row(entry.name, name, matched.classes.get(name, -1), split)
-        for (split, name), chosen in zip(parts, outcome, strict=True)
+        for (split, name), chosen in done
         for entry in chosen.entries
     ]
-    for split in (TRAINING, VALIDATION)[: 1 + (held > 0)]:
+    for split in dict.fromkeys(split for split, _ in parts):
         if all(row.split != split for row in rows):
             raise UserError(f"No sample of {masks} is usable for {split}: all are too small (--min-pixels) or faulty.")
-    short = {
-        name: len(chosen.entries)
-        for (split, name), chosen in zip(parts, outcome, strict=True)
-        if len(chosen.entries) < counts[split]
-    }
+    short = {name: len(got.entries) for (split, name), got in done if len(got.entries) < chosen_by.of[split]}
     left_out = Counter(reason for chosen in outcome for reason in chosen.left_out)
     return PaperSplit(rows, dict(left_out), short, faults, notes)
+
+
+def _too_few(masks: str | os.PathLike[str], count: int, amounts: Amounts) -> str:
+    held = amounts.validation_classes
+    return (
+        f"{masks} has {count} classes with masks, too few for {amounts.classes} of training"
+        + (f" and {held} of validation" if held is not None else " and at least one of validation")
+        + ": give other --classes and --validation-classes."
+    )
 
 
 def _first(candidates: Sequence[Entry], count: int, min_pixels: int) -> _Chosen:
@@ -136,17 +172,3 @@ def _first(candidates: Sequence[Entry], count: int, min_pixels: int) -> _Chosen:
         else:
             chosen.entries.append(entry)
     return chosen
-
-
-def _check_numbers(
-    classes: int, per_class: int, validation_classes: int | None, validation_per_class: int, min_pixels: int
-) -> None:
-    for name, value, least in (
-        ("classes", classes, 1),
-        ("per_class", per_class, 1),
-        ("validation_classes", validation_classes, 0),
-        ("validation_per_class", validation_per_class, 1),
-        ("min_pixels", min_pixels, 0),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {value}.")

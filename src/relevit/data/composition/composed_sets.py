@@ -13,6 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from relevit.data.composition.shift_tests import (
 )
 from relevit.data.folder import class_folder_samples
 from relevit.data.image_map import Steps, map_images, threads
-from relevit.data.listing import list_images
+from relevit.data.listing import is_visible, list_images
 from relevit.data.sets import ImageSet
 from relevit.errors import Fault, FaultsError, UserError, reason_of
 from relevit.files import atomic_write
@@ -56,38 +57,68 @@ class Prepared(NamedTuple):
     remarks: list[str]
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How sets are composed; see `plan_set`. size: pixels. suffix: of pictures. Raises UserError for values out of range."""
+
+    seed: int = 0
+    size: int = 224
+    repeats: int = 1
+    limit: int | None = None
+    grid: Grid = field(default_factory=Grid)
+    suffix: str = ".png"
+
+    def __post_init__(self) -> None:
+        grid = self.grid
+        for name, value, least in (
+            ("size", self.size, 8),
+            ("repeats", self.repeats, 1),
+            ("limit", self.limit, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.suffix not in (".png", ".jpg"):
+            raise UserError(f"pictures are written as .png or .jpg, not as {self.suffix!r}")
+        for name, values in (("positions", grid.positions), ("areas", grid.areas), ("angles", grid.angles)):
+            if not values or len({f"{value:g}" for value in values}) < len(values):
+                raise UserError(f"{name} must be one or several different numbers, not {list(values)}")
+        for name, values, above in (("positions", grid.positions, -1e-9), ("areas", (*grid.areas, grid.area), 0.0)):
+            wrong = [value for value in values if not above < value <= 1]
+            if wrong:
+                low = "0 to 1" if name == "positions" else "above 0 and at most 1"
+                raise UserError(f"{name} are shares of the picture, {low}, not {wrong[0]:g}")
+        if not all(np.isfinite(angle) for angle in grid.angles):
+            raise UserError(f"angles must be degrees, not {list(grid.angles)}")
+
+
 def prepare(
     images: str | os.PathLike[str],
     backgrounds: str | os.PathLike[str] | None = None,
     masks: str | os.PathLike[str] | None = None,
     *,
     sets: Sequence[str] = ("all",),
-    seed: int = 0,
-    size: int = 224,
-    repeats: int = 1,
-    limit: int | None = None,
-    grid: Grid | None = None,
-    suffix: str = ".png",
     skip_bad: bool = False,
     workers: int = 0,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Prepared:
     """Reads and checks every object and background, and plans the sets; nothing is written.
 
     images: class folders of pictures, with `masks` of the same names (see `masked_folder`); without masks, cut-outs
     with alpha. backgrounds: a folder of scenes, for location, size and rotation. See `shift_tests` for the sets.
+    settings: see `Settings`.
 
     Raises FaultsError with all faults (with `skip_bad`, if nothing is left), and UserError for arguments out of range and
     for sets that cannot be made of what there is.
     """
-    grid = grid or Grid()
-    _check_arguments(size, repeats, limit, seed, suffix, grid)
+    chosen = Settings(**settings)
     names = chosen_sets(sets, masks is None, backgrounds is not None)
     scenes, faults = _scenes(backgrounds if set(names) & set(SI_SCORE) else None, workers, progress)
     root = Path(images)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: give a folder that holds one folder of images per class")
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and is_visible(entry.name))
     numbers = {folder: number for number, folder in enumerate(folders)}
     try:
         samples, bad = class_folder_samples(
@@ -98,30 +129,14 @@ def prepare(
     if faults and (not skip_bad or not scenes):
         raise FaultsError(faults)
     scenery = None if backgrounds is None else Path(backgrounds)
-    sources = Sources(samples, scenery, size, None if masks is None else Path(masks))
-    scale_of = scale_of_object(sources)
-    plans = {
-        name: plan_set(
-            name, sources, scenes, seed=seed, repeats=repeats, limit=limit, grid=grid, suffix=suffix, scale_of=scale_of
-        )
-        for name in names
-    }
-    compositions = [one for plan in plans.values() for one in plan]
-    _check_names(compositions)
-    remarks = _remarks(plans, samples)
-    for name in [name for name, plan in plans.items() if not plan]:
-        if "all" not in sets:
-            raise UserError(f"no {name} can be made: {_NEEDS[name]}; add pictures, or leave it out of --sets")
-        remarks = [f"no {name} can be made: {_NEEDS[name]}", *remarks]
-        del plans[name]
+    sources = Sources(samples, scenery, chosen.size, None if masks is None else Path(masks))
+    plans, remarks = _plans(names, sources, scenes, chosen, "all" in sets)
+    options = {key: value for key, value in vars(chosen).items() if key != "grid"}
+    grid = {key: list(value) if isinstance(value, Sequence) else value for key, value in chosen.grid._asdict().items()}
     config = {
         "sets": list(plans),
-        "seed": seed,
-        "size": size,
-        "repeats": repeats,
-        "limit": limit,
-        "suffix": suffix,
-        **{key: list(value) if isinstance(value, Sequence) else value for key, value in grid._asdict().items()},
+        **options,
+        **grid,
         "cut_outs": masks is None,
         **_fingerprints(sources, scenes, workers, progress),
         "about": {
@@ -130,8 +145,26 @@ def prepare(
             "backgrounds": backgrounds and str(backgrounds),
         },
     }
+    compositions = [row for plan in plans.values() for row in plan]
     counts = {name: len(plan) for name, plan in plans.items()}
     return Prepared(compositions, sources, config, counts, [*bad, *faults], remarks)
+
+
+def _plans(
+    names: Sequence[str], sources: Sources, scenes: Sequence[str], settings: Settings, all_possible: bool
+) -> tuple[dict[str, list[Composition]], list[str]]:
+    """The compositions of each set, and what is to be said of them. all_possible: sets of nothing are left out."""
+    options: dict[str, Any] = {key: value for key, value in vars(settings).items() if key != "size"}
+    options["scale_of"] = scale_of_object(sources)
+    plans = {name: plan_set(name, sources, scenes, **options) for name in names}
+    _check_names([row for plan in plans.values() for row in plan])
+    remarks = _remarks(plans, sources.samples)
+    for name in [name for name, plan in plans.items() if not plan]:
+        if not all_possible:
+            raise UserError(f"no {name} can be made: {_NEEDS[name]}; add pictures, or leave it out of --sets")
+        remarks = [f"no {name} can be made: {_NEEDS[name]}", *remarks]
+        del plans[name]
+    return plans, remarks
 
 
 _NEEDS = {
@@ -139,24 +172,6 @@ _NEEDS = {
     "mixed_rand": "it needs two pictures",
     "mixed_next": "it needs two classes",
 }
-
-
-def _check_arguments(size: int, repeats: int, limit: int | None, seed: int, suffix: str, grid: Grid) -> None:
-    for name, value, least in (("size", size, 8), ("repeats", repeats, 1), ("limit", limit, 1), ("seed", seed, 0)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if suffix not in (".png", ".jpg"):
-        raise UserError(f"pictures are written as .png or .jpg, not as {suffix!r}")
-    for name, values in (("positions", grid.positions), ("areas", grid.areas), ("angles", grid.angles)):
-        if not values or len({f"{value:g}" for value in values}) < len(values):
-            raise UserError(f"{name} must be one or several different numbers, not {list(values)}")
-    for name, values, above in (("positions", grid.positions, -1e-9), ("areas", (*grid.areas, grid.area), 0.0)):
-        wrong = [value for value in values if not above < value <= 1]
-        if wrong:
-            low = "0 to 1" if name == "positions" else "above 0 and at most 1"
-            raise UserError(f"{name} are shares of the picture, {low}, not {wrong[0]:g}")
-    if not all(np.isfinite(angle) for angle in grid.angles):
-        raise UserError(f"angles must be degrees, not {list(grid.angles)}")
 
 
 def _scenes(
