@@ -17,9 +17,6 @@ LONG_FILES: set[str] = {
     "tests/data/composition/test_shift_tests.py",
 }
 LONG_FUNCTIONS: set[str] = {
-    "src/relevit/data/composition/composed_sets.py:prepare",
-    "src/relevit/data/splits.py:paper_split",
-    "src/relevit/diagnosis.py:examine_data",
     "src/relevit/masking/run/mask_run.py:make_masks",
 }
 MANY_PARAMETERS: set[str] = {

@@ -88,7 +88,7 @@ def paper_split(
     *,
     format: str = "imagenet-s",
     min_pixels: int | None = None,
-    class_list: str | os.PathLike[str] | Sequence[str] | None = None,
+    class_list: str | Path | Sequence[str] | None = None,
     class_map: ClassMap | None = None,
     skip_bad: bool = False,
     workers: int = 0,
@@ -106,8 +106,7 @@ def paper_split(
     """
     chosen_by, least = Amounts(**amounts), fewest_pixels(format, min_pixels)
     at_least("min_pixels", least, 0)
-    wanted = Path(class_list) if isinstance(class_list, str | os.PathLike) else class_list
-    listing = list_masks(format, Path(masks), None if images is None else Path(images), wanted)
+    listing = list_masks(format, Path(masks), None if images is None else Path(images), class_list)
     notes = list(listing.notes)
     groups: dict[str, list[Entry]] = {}
     for entry in sorted(listing.entries, key=lambda entry: rank(entry.name, chosen_by.seed)):
@@ -133,7 +132,7 @@ def paper_split(
     matched = match_classes(order, None, class_map)
     if matched.unknown:
         notes.append(
-            f"{len(matched.unknown)} classes have no known index: their label is -1, and told by the model later"
+            f"{len(matched.unknown)} classes have no known index: their label is -1, and the model tells it later"
         )
     done = list(zip(parts, outcome, strict=True))
     rows = [
@@ -141,12 +140,16 @@ def paper_split(
         for (split, name), chosen in done
         for entry in chosen.entries
     ]
-    for split in dict.fromkeys(split for split, _ in parts):
-        if all(row.split != split for row in rows):
-            raise UserError(f"No sample of {masks} is usable for {split}: all are too small (--min-pixels) or faulty.")
+    _check_left(rows, [split for split, _ in parts], masks)
     short = {name: len(got.entries) for (split, name), got in done if len(got.entries) < chosen_by.of[split]}
     left_out = Counter(reason for chosen in outcome for reason in chosen.left_out)
     return PaperSplit(rows, dict(left_out), short, faults, notes)
+
+
+def _check_left(rows: Sequence[Row], splits: Sequence[str], masks: str | os.PathLike[str]) -> None:
+    for split in dict.fromkeys(splits):
+        if all(row.split != split for row in rows):
+            raise UserError(f"No sample of {masks} is usable for {split}: all are too small (--min-pixels) or faulty.")
 
 
 def _too_few(masks: str | os.PathLike[str], count: int, amounts: Amounts) -> str:
