@@ -104,8 +104,8 @@ def paper_split(
     Raises FaultsError for what is wrong with the tree or the candidates (with `skip_bad`, the next is taken), and
     UserError where there are too few classes.
     """
+    at_least("min_pixels", min_pixels, 0)
     chosen_by, least = Amounts(**amounts), fewest_pixels(format, min_pixels)
-    at_least("min_pixels", least, 0)
     listing = list_masks(format, Path(masks), None if images is None else Path(images), class_list)
     notes = list(listing.notes)
     groups: dict[str, list[Entry]] = {}
@@ -131,9 +131,7 @@ def paper_split(
         raise FaultsError(faults)
     matched = match_classes(order, None, class_map)
     if matched.unknown:
-        notes.append(
-            f"{len(matched.unknown)} classes have no known index: their label is -1, and the model tells it later"
-        )
+        notes.append(f"{len(matched.unknown)} classes have no known index: their label is -1, the model tells it later")
     done = list(zip(parts, outcome, strict=True))
     rows = [
         Row(entry.name, name, matched.classes.get(name, -1), split)
