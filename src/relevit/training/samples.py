@@ -20,7 +20,8 @@ from relevit.data.manifest import (
 )
 from relevit.data.open import is_set_with_masks, one_of
 from relevit.data.pairing import plain
-from relevit.errors import UserError
+from relevit.data.sets import ImageSet
+from relevit.errors import Fault, UserError
 from relevit.training.batches import CheckedSamples, check_dataset
 
 _HELD_OUT = 0.2  # of the classes of a folder, or of the samples of each class
@@ -55,11 +56,8 @@ def gather(
         given: Any, argument: str, its_masks: Any, split: str, its_ignore: Any, names: Any = None
     ) -> CheckedSamples:
         opened, faults = given, []
-        if isinstance(given, str | os.PathLike) and is_set_with_masks(given):
-            opened = one_of(given, None, its_masks, ignore=its_ignore, masked=True)[1].labelled_for(model, class_map)
-        elif isinstance(given, str | os.PathLike):  # contents are checked below, with those of data sets
-            known: dict[str, Any] = {"model": model, "class_map": class_map, "ignore": its_ignore, "names": names}
-            opened, faults = class_folder_samples(given, its_masks, **known, skip_bad=True, check=False)
+        if isinstance(given, str | os.PathLike):
+            opened, faults = _opened(given, its_masks, its_ignore, names, model, class_map)
         elif not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
             raise UserError(f"{argument} must be a folder or a data set with items, not {type(given).__name__}")
         elif its_masks is not None or its_ignore is not None:
@@ -94,6 +92,16 @@ def _held_out(training: CheckedSamples, share: float | None) -> tuple[CheckedSam
     split = split_samples(training.rows, share, by=by)
     assert split.validation is not None  # it was asked for
     return training.part(split.training, TRAINING), training.part(split.validation, VALIDATION)
+
+
+def _opened(
+    given: str | os.PathLike[str], masks: Any, ignore: Any, names: Any, model: nn.Module, class_map: Any
+) -> tuple[ImageSet, list[Fault]]:
+    """The samples of a name or folder, labelled for the model, and the faults that names alone tell."""
+    if is_set_with_masks(given):
+        return one_of(given, None, masks, ignore=ignore, masked=True)[1].labelled_for(model, class_map), []
+    known: dict[str, Any] = {"model": model, "class_map": class_map, "ignore": ignore, "names": names}
+    return class_folder_samples(given, masks, **known, skip_bad=True, check=False)  # contents are checked later
 
 
 def _usable(rows: list[Row], path: str | os.PathLike[str]) -> list[Row]:

@@ -121,6 +121,7 @@ def test_an_unreadable_image_in_a_tar_file_is_named(tmp_path: Path) -> None:
     assert data[1].image.getpixel((0, 0)) == (5, 5, 5)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_data_in_a_tar_file_are_passed_over(tmp_path: Path) -> None:
     content = io.BytesIO()
     Image.new("RGB", (5, 7), (90,) * 3).save(content, "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x05\x01")
