@@ -41,7 +41,6 @@ CANDIDATES = 10  # pictures of each class that get automatic masks, where there 
 
 def annotated_masks(protocol: str, folder: Path) -> dict[str, Any]:
     """ImageNet-S in our own layout, in OUT/masks/annotated. In the protocol `paper` ignored pixels count as background."""
-
     out = folder / "masks" / "annotated"
     if not out.exists():  # written in one step
         train = data_path(folder, TRAIN) if has(folder, TRAIN) else None
@@ -54,7 +53,6 @@ def annotated_masks(protocol: str, folder: Path) -> dict[str, Any]:
 def automatic_masks(backbone: str, size: int | None, folder: Path) -> dict[str, Any]:
     """TokenCut's masks in OUT/masks/automatic: those as published where they are there, else made by the backbone of the protocol,
     of the pictures that have annotated masks, or of the first pictures of each class."""
-
     out = folder / "masks" / "automatic"
     if has(folder, PUBLISHED_MASKS):
         if not out.exists():
@@ -83,7 +81,6 @@ def samples(
     folder: Path,
 ) -> dict[str, Any]:
     """The paper's split of the masks, or another choice by seed, in OUT/splits/NAME.csv."""
-
     root = folder / "masks" / masks
     least = 520 if masks == "automatic" else None
     found = paper_split(
@@ -121,7 +118,6 @@ def train(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One fine-tuning, in OUT/runs/NAME; its best checkpoint is what is measured."""
-
     root = folder / "masks" / masks
     ignore = root / "ignore"
     lr = model["lr"]
@@ -170,7 +166,6 @@ def measure(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A test of relevit.evaluation.measurements of a run's model, or of the original: its figures by name."""
-
     loaded = _with_view(model, run, protocol, folder)
     row, more = measurement(test, options), dict[str, Any]()
     if data == GTSEGS:
@@ -206,7 +201,6 @@ def effects(
 
 def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> dict[str, Any]:
     """A linear head for a self-supervised backbone, on ImageNet's training pictures (appendix L), in OUT/probes/NAME."""
-
     out = folder / "probes" / name
     if is_checkpoint(out):
         return {"checkpoint": True}
@@ -216,7 +210,6 @@ def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> d
 
 def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
     """A model before fine-tuning."""
-
     if model.get("probe"):
         return load(str(folder / "probes" / model["name"]), protocol=protocol)[0]
     return _loaded(model, protocol, folder)
@@ -224,7 +217,6 @@ def original(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module
 
 def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
     """By timm's name with its weights, with a file of weights, or from a checkpoint folder."""
-
     file = weights_path(folder, model["name"])
     if file is not None and Path(file).is_dir():
         return load(file, protocol=protocol)[0]
@@ -233,7 +225,6 @@ def _loaded(model: Mapping[str, Any], protocol: str, folder: Path) -> nn.Module:
 
 def _with_view(model: Mapping[str, Any], run: str | None, protocol: str, folder: Path) -> tuple[nn.Module, Any]:
     """The best checkpoint of a run, or the original, with its preprocessing."""
-
     if run is None:
         return _viewed(original(model, protocol, folder), protocol)
     place = folder / "runs" / run / "best"
@@ -244,7 +235,6 @@ def _with_view(model: Mapping[str, Any], run: str | None, protocol: str, folder:
 
 def _viewed(net: nn.Module, protocol: str) -> tuple[nn.Module, Any]:
     """A model on the GPU if there is one, with its preprocessing."""
-
     net = net.to("cuda" if torch.cuda.is_available() else "cpu")
     return net, evaluation_view(data_config(net, protocol))  # type: ignore[arg-type]
 
@@ -261,7 +251,6 @@ def _candidates(folder: Path) -> Path:
 
 def _first_of_each(train: Path, out: Path) -> Path:
     """Links to the first pictures of each class, by name."""
-
     if not out.exists():
         with atomic_folder(out) as made:
             for each in sorted(path for path in train.iterdir() if path.is_dir() and not path.name.startswith(".")):
