@@ -13,9 +13,7 @@ SOURCE = ROOT / "src" / "relevit"
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS, MOST_FILES_IN_THE_HALL, LONGEST_TEST_NAME = 400, 60, 12, 12, 60
 
 # What is still beyond: these lists only shrink.
-LONG_FILES: set[str] = {
-    "tests/data/composition/test_shift_tests.py",
-}
+LONG_FILES: set[str] = set()
 LONG_FUNCTIONS: set[str] = {
     "src/relevit/masking/run/mask_run.py:make_masks",
 }
