@@ -21,8 +21,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    return sys.stderr  # type: ignore[return-value]
+    return Terminal()
 
 
 def test_text_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +42,8 @@ def test_a_function_called_from_python_tells_nothing(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == "told\n"
 
 
-def test_a_bar_counts_on_a_terminal(screen: Terminal) -> None:
+def test_a_bar_counts_on_a_terminal(screen: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen)
     with terminal.progress("reading [x]", 7) as advance:
         advance(3)
         advance(4)
@@ -55,9 +55,8 @@ def test_a_bar_counts_on_a_terminal(screen: Terminal) -> None:
 
 @pytest.mark.parametrize("reason", ["no terminal", "another process", "not wanted"])
 def test_no_bar_where_nobody_looks(reason: str, screen: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    if reason == "no terminal":
-        monkeypatch.setattr(sys, "stderr", io.StringIO())
-    elif reason == "another process":
+    monkeypatch.setattr(sys, "stderr", io.StringIO() if reason == "no terminal" else screen)
+    if reason == "another process":
         monkeypatch.setenv("RANK", "1")
     token = terminal.bars_wanted.set(reason != "not wanted")
     with terminal.progress("reading", 3) as advance:

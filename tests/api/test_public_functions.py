@@ -26,11 +26,11 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_evaluate_takes_names_and_objects(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, view = relevit.load("builtin")
-    dataset = [(Image.open(path), int(path.parent.name)) for path in sorted(pictures.rglob("*.png"))]
-    by_name = relevit.evaluate("builtin", str(pictures)).to_dict()["benchmarks"][str(pictures)]["models"]["builtin"]
+    dataset = [(np.asarray(Image.open(path)), int(path.parent.name)) for path in sorted(pictures.rglob("*.png"))]
+    by_name = relevit.evaluate("builtin", str(pictures)).to_dict()[str(pictures)]["models"]["builtin"]
     for model, name in ((net, "model"), ((net, view), "model"), ({"mine": net}, "mine"), (["x=builtin"], "x")):
         for benchmark, called in ((pictures, str(pictures)), (dataset, "benchmark"), ({"set": dataset}, "set")):
-            figures = relevit.evaluate(model, benchmark).to_dict()["benchmarks"][called]["models"][name]
+            figures = relevit.evaluate(model, benchmark).to_dict()[called]["models"][name]
             assert figures["images"] == 5 and [figures[key] for key in ("r1", "r5")] == [by_name["r1"], by_name["r5"]]
     printed = capsys.readouterr()
     assert printed.out == printed.err == ""

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from relevit.cli import build_parser
-from relevit.training.methods import METHODS, settings
+from relevit.training.methods import METHODS, numbers_of
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -65,7 +65,7 @@ def test_rates_and_temperatures_of_the_paper() -> None:
 def test_every_method_runs_with_every_recipe(path: Path, method: str) -> None:
     """By --method alone: the recipe's numbers are taken where the method has them."""
     given = yaml.safe_load(path.read_text())
-    numbers = settings(method, given)
+    numbers = numbers_of(method, given)
     assert numbers.keys() == METHODS[method].options.keys()
     assert all(numbers[key] == value for key, value in given.items() if key in numbers)
 

@@ -14,6 +14,7 @@ from predicted import predicted
 from relevit.class_effects.figures import RATE, class_effects
 from relevit.class_effects.page import changes_svg
 from relevit.cli import main
+from relevit.data.builtin.sets import builtin_set
 from relevit.errors import UserError
 from relevit.report.words import number
 
@@ -102,8 +103,12 @@ def test_the_histogram_has_a_bar_for_every_class() -> None:
     assert svg.startswith("<svg") and "aria-label" in svg and "http" not in svg
 
 
-def test_the_command_on_the_built_in_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_on_the_built_in_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model against itself: nothing changes; the page holds the figures; rows of --results are used again."""
+    third = builtin_set("background_shuffled").subset(range(800))
+    monkeypatch.setattr("relevit.data.open.builtin_sets", lambda spec: {spec: lambda: third})
     out, results = tmp_path / "effects", tmp_path / "results"
     call = ["effects", "one=builtin", "two=builtin", "--data", "builtin/background_shuffled", "--results", str(results)]
     call += ["--each", "1", "--classes", "1"]
@@ -130,7 +135,10 @@ def test_the_command_on_the_built_in_benchmark(tmp_path: Path, capsys: pytest.Ca
     [
         (["one=builtin", "--data", "builtin/size"], "effects compares two models"),
         (["one=builtin", "two=builtin", "--data", "nowhere"], "there is no nowhere: give a folder"),
-        (["one=builtin", "two=builtin", "--data", "builtin"], "name one with --benchmark"),
+        (
+            ["one=builtin", "two=builtin", "--data", "two.yaml"],
+            "holds several sets: give --benchmark, one of near, far",
+        ),
         (["one=builtin", "two=builtin", "--data", "builtin/sizes"], "no set of the built-in benchmark"),
         (["one=builtin", "two=builtin", "--data", "builtin", "--benchmark", "x"], "there is no benchmark x"),
         (["builtin", "builtin", "--data", "builtin"], "two models are called builtin"),
@@ -141,6 +149,10 @@ def test_faults_are_one_line(
     tmp_path: Path, arguments: list[str], part: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("near", "far"):
+        (tmp_path / name / "3").mkdir(parents=True)
+        (tmp_path / name / "3" / "picture.png").touch()
+    (tmp_path / "two.yaml").write_text("near: near\nfar: far\n")
     with pytest.raises(SystemExit) as stop:
         main(["effects", *arguments])
     text = capsys.readouterr().err

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
-from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
+from predicted import predicted
 from relevit.evaluation.accuracy.comparison import changed
+from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.report.panels import Answer, Panel, drawn, spread, tile
 from relevit.report.pictures import tile_uri
 from relevit.report.templating import template_environment
@@ -23,13 +25,20 @@ GROUPS = np.array(list("aabacbaa"))
 KINDS = {"corrected": ~BEFORE & AFTER, "unchanged": SAME, "ruined": BEFORE & ~AFTER}
 
 
+def answers(hits: np.ndarray, first: np.ndarray) -> Predictions:
+    """Rows of a model that was right where `hits` says so, with these first answers."""
+    table = predicted(hits, list(GROUPS)).table
+    top5 = [[int(each), 11, 12, 13, 14] for each in first]
+    place = table.schema.get_field_index("top5")
+    return Predictions(
+        table.set_column(place, table.schema.field(place), pa.array(top5, table.schema.field(place).type))
+    )
+
+
 def test_kinds() -> None:
     first = np.arange(8)
-    before, after = (
-        SimpleNamespace(hit1=hits, top5=np.stack([said, said], axis=1))
-        for hits, said in ((BEFORE, first), (AFTER, np.where(SAME, first, -1)))
-    )
-    kinds = changed(before, after)  # type: ignore[arg-type]
+    before, after = (answers(hits, said) for hits, said in ((BEFORE, first), (AFTER, np.where(SAME, first, -1))))
+    kinds = changed(before, after)
     assert {kind: members.tolist() for kind, members in kinds.items()} == {
         kind: members.tolist() for kind, members in KINDS.items()
     }

@@ -229,7 +229,10 @@ def test_folder_of_something_else(files, capsys):
         ("--data near --shifted far --budget -1", "--budget must be at least 0, not -1"),
         ("--data near --shifted near", "near is among both"),
         ("--data near near --shifted far", "two sets called near"),
-        ("--data builtin/nothing --shifted far", "no built-in set 'nothing'; there are: in_distribution"),
+        (
+            "--data builtin/nothing --shifted far",
+            "builtin/nothing is no set of the built-in benchmark: builtin/NAME, with NAME one of in_distribution",
+        ),
         ("--data nowhere --shifted far", "nowhere"),
     ],
 )

@@ -18,7 +18,9 @@ from relevit.errors import FaultsError, UserError
 
 
 def files(root: Path) -> list[str]:
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    """Every file but those that are hidden, by which the command knows its folder."""
+    names = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return sorted(name for name in names if not name.startswith(".relevit/"))
 
 
 def test_imagenet_s_is_what_fine_tuning_reads(tmp_path: Path) -> None:
