@@ -81,11 +81,11 @@ def evaluate(
     sets = _sets([benchmark] if isinstance(benchmark, str | Path) else benchmark, benchmarks, protocol)
     by_name = all(isinstance(each, str | Path) for each in named.values())
     alone = Processes(device).count == 1
+    models: dict[str, Any] = {
+        label: load(each, protocol=protocol) if isinstance(each, str | Path) else each for label, each in named.items()
+    }
     report = run(
-        {
-            label: load(each, protocol=protocol) if isinstance(each, str | Path) else each
-            for label, each in named.items()
-        },
+        models,
         sets,
         transform=transform,
         class_map=class_map,

@@ -73,7 +73,12 @@ def interpolate(
     from relevit.versions import versions
 
     names = {"original": str(original), "tuned": str(tuned)}
-    settings = {**names, "data": types.listed(data), "shifted": types.listed(shifted), "alphas": types.listed(alphas)}
+    settings: dict[str, Any] = {
+        **names,
+        "data": types.listed(data),
+        "shifted": types.listed(shifted),
+        "alphas": types.listed(alphas),
+    }
     settings |= {"budget": budget, "protocol": protocol, "class_map": class_map}
     owned = OwnedFolder(out, "relevit interpolate", settings, result="interpolation.json")
     check_line(alphas, budget)

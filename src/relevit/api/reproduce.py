@@ -150,7 +150,7 @@ def _data(given: Mapping[str, Any]) -> Any:
             if given[name]:
                 raise ArgumentError(name, "is for a folder of data sets, not for the built-in benchmark")
         return Data(root, seeds=seeds)
-    protocol = given["protocol"] or "paper"
+    protocol: Any = given["protocol"] or "paper"
     chosen = chosen_models(list(given["models"]), weights)
     backbone = given["self_supervised"]
     if backbone is not None:

@@ -31,6 +31,13 @@ class Sample(NamedTuple):
     ignore: Bool[np.ndarray, "height width"] | None = None
     name: str = ""
 
+    @property
+    def foreground(self) -> Float[np.ndarray, "height width"]:
+        """The mask, which must be there. Raises UserError for a sample without one."""
+        if self.mask is None:
+            raise UserError(f"{self.name} has no mask: give a folder of masks.")
+        return self.mask
+
 
 def as_sample(item: Any, index: int | str = 0) -> Sample:
     """An item of any data set, (image, mask, label[, ignore[, name]]), as a Sample in one form.

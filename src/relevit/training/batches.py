@@ -34,6 +34,8 @@ def seed_from(*numbers: int) -> int:
 
 def _fault(sample: Sample, num_classes: int, needs_labels: bool) -> str | None:
     """What makes a sample useless for training, beyond what `as_sample` refuses."""
+    if sample.mask is None:
+        return f"{sample.name}: there is no mask"
     if not has_object(sample.mask):
         return f"{sample.name}: the mask is empty"
     if sample.label >= num_classes or (sample.label < 0 and needs_labels):

@@ -354,4 +354,6 @@ def _finish(run: Run) -> FinetuneResult:
     metrics = run.state.metrics()
     if folder is not None and run.writes:
         folder.finish(metrics)
-    return FinetuneResult(model, metrics, folder and folder.best, folder and folder.path)
+    if folder is None:
+        return FinetuneResult(model, metrics, None, None)
+    return FinetuneResult(model, metrics, folder.best, folder.path)

@@ -113,7 +113,7 @@ def swap_background(
     if not swaps or len(backgrounds) < 2:
         return sample
     other += other >= index  # any sample but this one
-    return sample._replace(image=paste(as_picture(sample.image), sample.mask, backgrounds[other]))
+    return sample._replace(image=paste(as_picture(sample.image), sample.foreground, backgrounds[other]))
 
 
 def another_background(

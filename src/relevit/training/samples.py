@@ -55,7 +55,8 @@ def gather(
     def checked(
         given: Any, argument: str, its_masks: Any, split: str, its_ignore: Any, names: Any = None
     ) -> CheckedSamples:
-        opened, faults = given, []
+        opened = given
+        faults: list[Fault] = []
         if isinstance(given, str | os.PathLike):
             opened, faults = _opened(given, its_masks, its_ignore, names, model, class_map)
         elif not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):

@@ -67,7 +67,7 @@ class Row(NamedTuple):
     written: bool
     ignored: bool
     left_out: str
-    fault: Sequence[str] | None
+    fault: Any  # a Fault, or the list that JSON makes of it
 
 
 def convert_masks(
@@ -110,13 +110,15 @@ def convert_masks(
         content = {"inputs": _inputs(part), "rows": [row._asdict() for row in rows]}
         atomic_write(_rows_file(out, part), json.dumps(content, indent=1) + "\n")
 
+    seen = 0
+
     def count(parts_done: int) -> None:
         nonlocal seen
         seen += parts_done * _PART
         if progress is not None:
             progress(min(seen, len(listing.entries)), len(listing.entries))
 
-    seen, processes, existed = 0, Processes("cpu"), out.exists()
+    processes, existed = Processes("cpu"), out.exists()
     processes.wait()  # all have looked at the folder as it was
     with folder:
         processes.wait()  # the first one holds it
@@ -165,7 +167,7 @@ def _publish(
     shutil.rmtree(out / WORK, ignore_errors=True)
     ignored = sum(row.ignored for row in rows)
     classes = len({entry.class_name for entry in written})
-    figures = {"images": len(written), "classes": classes, "ignored": ignored, "left_out": left_out}
+    figures: dict[str, Any] = {"images": len(written), "classes": classes, "ignored": ignored, "left_out": left_out}
     atomic_write(out / FINISHED, json.dumps(figures, indent=1) + "\n")
     return Converted(**figures, faults=faults, notes=listing.notes)
 

@@ -297,8 +297,9 @@ def write_compositions(
         atomic_write(to_picture, _encoded(picture, to_picture.suffix))
 
     def count(made: int) -> None:
-        for _ in range(made if advance is not None else 0):
-            advance()
+        if advance is not None:
+            for _ in range(made):
+                advance()
 
     steps = Steps[Composition](is_done=lambda composition: not missing(out, [composition]), write=make)
     processes.wait()  # all have looked at the folder as it was

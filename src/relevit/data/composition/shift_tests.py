@@ -110,13 +110,13 @@ class Sources:
 
     def _object(self, name: str) -> Cutout:
         sample = self.samples[self._numbers[name]]
-        return cropped(cut_out(as_picture(sample.image), sample.mask))
+        return cropped(cut_out(as_picture(sample.image), sample.foreground))
 
     def _in_place(self, name: str) -> Cutout:
         """The object in its picture's whole frame, cut out before the frame is resized: no colour of the old background."""
         sample = self.samples[self._numbers[name]]
-        whole = cut_out(as_picture(sample.image), sample.mask)
-        return Cutout(*(resize(values, self._frame(sample.mask.shape)) for values in whole))
+        whole = cut_out(as_picture(sample.image), sample.foreground)
+        return Cutout(*(resize(values, self._frame(sample.foreground.shape)) for values in whole))
 
     def _scene(self, name: str) -> _Scene:
         sample = self.samples[self._numbers[name]]
