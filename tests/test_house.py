@@ -14,12 +14,8 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS, MOST_FILES_IN_THE_HALL, L
 
 # What is still beyond: these lists only shrink.
 LONG_FILES: set[str] = set()
-LONG_FUNCTIONS: set[str] = {
-    "src/relevit/masking/run/mask_run.py:make_masks",
-}
-MANY_PARAMETERS: set[str] = {
-    "src/relevit/masking/run/mask_run.py:make_masks",
-}
+LONG_FUNCTIONS: set[str] = set()
+MANY_PARAMETERS: set[str] = set()
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

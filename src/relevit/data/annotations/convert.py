@@ -94,8 +94,7 @@ def convert_masks(
     `skip_bad`, bad ones are left out. Raises UserError where `out` holds anything or lies in `images`, or nothing is left
     to write. The same call goes on where it was stopped; several processes (torchrun) share the work.
     """
-    out = Path(os.path.abspath(out))
-    _owned(out, None)
+    _owned(out := Path(os.path.abspath(out)), None)
     if images is not None and out.resolve().is_relative_to(Path(images).resolve()):
         raise UserError(f"{out} lies in the folder of pictures {images}: choose an --out of its own, beside it.")
     least = fewest_pixels(format, min_pixels)
@@ -114,9 +113,9 @@ def convert_masks(
 
     def count(parts_done: int) -> None:
         nonlocal seen
-        seen += parts_done * _PART
+        seen = min(seen + parts_done * _PART, len(listing.entries))
         if progress is not None:
-            progress(min(seen, len(listing.entries)), len(listing.entries))
+            progress(seen, len(listing.entries))
 
     processes, existed = Processes("cpu"), out.exists()
     processes.wait()  # all have looked at the folder as it was
@@ -126,11 +125,11 @@ def convert_masks(
             steps = Steps[Part](is_done=lambda part: _is_done(out, part), write=examined)
             map_images([[part] for part in parts], steps, pool, processes, advance=count)
         ended = processes.of_main(_publish(folder, listing, parts, source, skip_bad) if processes.is_main else None)
-    if isinstance(ended, Converted):
-        return ended
-    if processes.is_main and not existed:
-        out.rmdir()
-    raise FaultsError(ended) if isinstance(ended, list) else UserError(ended)
+    if not isinstance(ended, Converted):
+        if processes.is_main and not existed:
+            out.rmdir()
+        raise FaultsError(ended) if isinstance(ended, list) else UserError(ended)
+    return ended
 
 
 def _owned(out: Path, settings: Mapping[str, Any] | None) -> OwnedFolder:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from relevit.data.image_map import Steps, map_images, worker_processes
 from relevit.errors import UserError
 from relevit.folders import OwnedFolder
 from relevit.masking.features import Kind
-from relevit.masking.make import check_features, check_numbers, cut_views, object_patches
-from relevit.masking.refinement import MAX_SIDE, backbone_size
+from relevit.masking.make import check_features, cut_views, object_patches
+from relevit.masking.refinement import backbone_size
 from relevit.masking.run.plan import Size, check_clashes, find_jobs, make_batches, read_sizes
 from relevit.masking.run.publish import (
     SHEET,
@@ -34,9 +34,10 @@ from relevit.masking.run.publish import (
     publish,
     read_excluded,
 )
+from relevit.masking.run.settings import MaskSettings
 from relevit.masking.run.state import Job, Seen, finish, is_done, known_names, read_record, start_worker, view_of
 from relevit.models.attention import patch_size
-from relevit.models.fingerprints import of_weights as fingerprint
+from relevit.models.fingerprints import of_weights
 from relevit.models.loading import data_config, load
 from relevit.models.working import working
 from relevit.processes import Processes
@@ -60,90 +61,100 @@ def make_masks(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
-    kind: Kind = "key",
-    block: int = -1,
-    refine: bool = True,
-    size: int | None = None,
-    max_side: int = MAX_SIDE,
-    min_confidence: float = 0.0,
-    min_pixels: int = 520,
-    override: str | os.PathLike[str] | None = None,
-    exclude: Sequence[str | os.PathLike[str]] = (),
-    batch_size: int = 16,
-    workers: int = 0,
-    device: str | torch.device | None = None,
     start: Callable[[int], object] = lambda total: None,
     advance: Callable[[int], object] = lambda count: None,
+    **options: Any,
 ) -> MaskRun:
     """Make a mask for each image, and write masks, masks.csv and a contact sheet into the folder `out`.
 
     images: files, and folders whose trees are kept (of several folders each tree goes into a folder of its name), so
     that `finetune(..., masks=out)` takes the result as it is. model: a module, used as it is, or what `relevit.load`
-    takes. kind, block, refine, size, max_side: see `masks.automatic`.
-
-    Masks with a confidence below `min_confidence` or of fewer than `min_pixels` pixels (protocol: 520) are left out, as
-    are those named in the files `exclude`, one a line. A mask of the same relative name in the folder `override` wins.
-    Thresholds, exclusions and overrides may differ in the next call: images done are not done again.
+    takes. options: the fields of `MaskSettings`. start, advance: called with the number of images to do in this
+    process, and with a number of them that are done.
 
     The same call goes on after an interruption. With another model or other features in the same folder it is refused,
-    and so is a folder that holds anything else. An image that cannot be read is in the table with the reason. Started by
-    `torchrun` or `accelerate launch`, every process does its share; the first writes the result, and it alone returns the rows.
-
-    start, advance: called with the number of images to do in this process, and with a number of them that are done.
-    Raises UserError for unusable arguments before any work.
+    and so is a folder that holds anything else; thresholds, exclusions and overrides may differ. An image that cannot be
+    read is in the table with the reason. Started by `torchrun` or `accelerate launch`, every process does its share; the
+    first writes the result, and it alone returns the rows. Raises UserError for unusable arguments before any work.
     """
     began = time.monotonic()
-    check_numbers(size=size, max_side=max_side, batch_size=batch_size)
-    if not 0 <= min_confidence <= 1 or min_pixels < 0 or workers < 0:
-        raise UserError("min_confidence must lie in 0 to 1, min_pixels and workers must not be below 0.")
-    out = Path(out)
-    paths = [Path(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
-    jobs = find_jobs(paths, out)
-    processes = Processes(device)
+    settings = MaskSettings(**options)
+    settings.check()
+    plan = _plan(model, [images] if isinstance(images, str | os.PathLike) else images, Path(out), settings)
+    processes = Processes(settings.device)
+    processes.wait()  # all have looked at the folder as it was
+    with plan.folder, working(plan.model, processes.device or _default_device()):
+        processes.wait()  # the first one holds it
+        with worker_processes(settings.workers, partial(start_worker, plan.folder.path)) as pool:
+            ahead = 2 * settings.batch_size
+            made = map_images(plan.batches, plan.steps, pool, processes, waiting=ahead, start=start, advance=advance)
+        rows = _published(plan, settings) if processes.is_main else []
+        processes.wait()
+    unused = plan.unused
+    notes = [f"{len(unused)} masks of {settings.override} belong to no image ({unused[0]}, ...)"] if unused else []
+    return MaskRun(plan.folder.path, rows, plan.folder.path / SHEET, made, time.monotonic() - began, notes)
+
+
+class _Plan(NamedTuple):
+    """What is to be done: the images in batches, how each is done, whose masks win (overrides) or are left out (excluded)."""
+
+    model: nn.Module
+    folder: OwnedFolder
+    jobs: list[Job]
+    batches: list[list[Job]]
+    steps: Steps[Job]
+    overrides: dict[str, Path]
+    unused: list[str]
+    excluded: set[str]
+
+
+def _plan(
+    model: nn.Module | str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    out: Path,
+    settings: MaskSettings,
+) -> _Plan:
+    """Look at the model, the images and the folder. Raises UserError for whatever is unusable."""
+    jobs = find_jobs([Path(path) for path in images], out)
     net, _ = load(model)
-    patch = patch_size(net)
-    check_features(net, kind, block)
+    patch, size, max_side = patch_size(net), settings.size, settings.max_side
+    check_features(net, settings.kind, settings.block)
     config = {
-        "weights": fingerprint(net.state_dict()),
+        "weights": of_weights(net.state_dict()),
         **{name: list(data_config(net)[name]) for name in ("mean", "std")},
-        **{"kind": kind, "block": block, "refine": refine, "size": size, "max_side": max_side},
+        **settings.made_with,
         "about": {"model": str(model) if isinstance(model, str | os.PathLike) else type(net).__name__, **versions()},
     }
     folder = OwnedFolder(out, "relevit masks", config)
     names = sorted({job.name for job in jobs} | set(known_names(out)))
     check_clashes(names)
     check_untouched(out, names)
-    excluded = read_excluded(map(Path, exclude), names)
     sizes = read_sizes(jobs)
-    overrides, unused = _overrides(override, out, names, sizes)
-    batches = make_batches(
-        jobs, sizes, batch_size, lambda w, h: backbone_size(w, h, patch, size=size, max_side=max_side)
-    )
     steps = Steps[Job](
         is_done=partial(is_done, out),
-        write=partial(finish, out, refine=refine, size=size),
+        write=partial(finish, out, refine=settings.refine, size=size),
         read=partial(view_of, patch=patch, size=size, max_side=max_side),
-        compute=partial(_cut, net, kind, block),
+        compute=partial(_cut, net, settings.kind, settings.block),
     )
-    processes.wait()  # all have looked at the folder as it was
-    with folder, working(net, processes.device or _default_device()):
-        processes.wait()  # the first one holds it
-        with worker_processes(workers, partial(start_worker, out)) as pool:
-            made = map_images(batches, steps, pool, processes, waiting=2 * batch_size, start=start, advance=advance)
-        rows = []
-        if processes.is_main:
-            rows = publish(
-                out,
-                [job.name for job in jobs],
-                overrides=overrides,
-                excluded=excluded,
-                min_confidence=min_confidence,
-                min_pixels=min_pixels,
-                title=f"Masks in {out.resolve().name}",
-            )
-        processes.wait()
-    notes = [f"{len(unused)} masks of {override} belong to no image ({unused[0]}, ...)"] if unused else []
-    return MaskRun(out, rows, out / SHEET, made, time.monotonic() - began, notes)
+    seen_size = partial(backbone_size, patch=patch, size=size, max_side=max_side)
+    batches = make_batches(jobs, sizes, settings.batch_size, seen_size)
+    excluded = read_excluded(map(Path, settings.exclude), names)
+    overrides, unused = _overrides(settings.override, out, names, sizes)
+    return _Plan(net, folder, jobs, batches, steps, overrides, unused, excluded)
+
+
+def _published(plan: _Plan, settings: MaskSettings) -> list[MaskRow]:
+    """Write masks, table and contact sheet of all images done."""
+    out = plan.folder.path
+    return publish(
+        out,
+        [job.name for job in plan.jobs],
+        overrides=plan.overrides,
+        excluded=plan.excluded,
+        min_confidence=settings.min_confidence,
+        min_pixels=settings.min_pixels,
+        title=f"Masks in {out.resolve().name}",
+    )
 
 
 def _overrides(
