@@ -159,6 +159,16 @@ def test_user_errors(folder: Path, tmp_path: Path) -> None:
         train_linear_probe(net, view, folder, tmp_path / "a")
 
 
+@pytest.mark.parametrize("inner", ["images", ".hidden"])
+def test_a_folder_of_other_files_is_never_replaced(folder: Path, tmp_path: Path, inner: str) -> None:
+    model, view = backbone()
+    (tmp_path / "out" / inner).mkdir(parents=True)
+    (tmp_path / "out" / inner / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        train_linear_probe(model, view, folder, tmp_path / "out")
+    assert (tmp_path / "out" / inner / "mine.txt").read_text() == "mine"
+
+
 def test_a_distilled_model_gets_both_heads(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = timm.create_model("deit_tiny_distilled_patch16_224", **ARGUMENTS).eval()

@@ -32,6 +32,7 @@ from relevit.evaluation.frozen.features import Features
 from relevit.evaluation.measurement import LoadedModel
 from relevit.evaluation.rows import array, counted, faults_of
 from relevit.evaluation.sources import LabelledSet
+from relevit.folders import HIDDEN
 from relevit.models.checkpoints import save_checkpoint
 from relevit.models.loading import data_config, is_checkpoint
 from relevit.processes import Processes
@@ -127,6 +128,9 @@ def _checked(images: Any, out: str | os.PathLike[str], strengths: Sequence[float
         raise UserError(f"{data.name} holds one class folder: a head needs at least two classes")
     if is_checkpoint(Path(out)):
         raise UserError(f"{out} holds a checkpoint already: give another folder")
+    other = sorted({path.name for path in Path(out).iterdir()} - {FEATURES, HIDDEN}) if Path(out).is_dir() else []
+    if other:  # the checkpoint replaces the folder as a whole
+        raise UserError(f"{out} holds other files ({other[0]}): give another folder, nothing is overwritten")
     return data
 
 
