@@ -26,7 +26,7 @@ def evaluate(
     benchmarks: types.Names = (),
     protocol: types.Protocol = "standard",
     transform: Annotated[Callable[..., Any] | None, types.PythonOnly] = None,
-    set_a: types.File | Sequence[str] | None = None,
+    set_a: types.ClassSet | None = None,
     class_map: types.ClassMap | None = None,
     format: Literal["parquet", "csv"] = "parquet",
     batch_size: types.Count = 64,

@@ -20,7 +20,7 @@ def explain(
     images: Annotated[types.Files, types.Shown(list[str], "IMAGE")],
     *,
     out: types.Folder = "runs/explain",
-    target: str | int | None = None,
+    target: types.ClassName | None = None,
     explainer: types.Name = "gae",
     raw: bool = False,
     checkpoint: types.Output | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from relevit import terminal
 from relevit.api import types
@@ -39,7 +39,7 @@ def reproduce(
     dry_run: bool = False,
     workers: types.Count | None = None,
     seeds: types.Count | None = None,
-    ray: str | None = None,
+    ray: Annotated[str | None, types.Shown(metavar="ADDRESS")] = None,
     slurm: bool = False,
     slurm_options: types.Options = None,
     protocol: types.Protocol | None = None,

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Files = Path | Sequence[Path]
     Names = Sequence[str]
     ClassMap = Path | Mapping[str, int]
+    ClassSet = Path | Sequence[str]
+    ClassName = str | int
     Validation = Any  # a folder, a data set, or a fraction or number of classes
 
 
@@ -73,7 +75,8 @@ if not TYPE_CHECKING:
     Benchmarks = Annotated[Any, Shown(list[str], "DIR", option="data")]
     Samples = Annotated[Any, Shown(str, "DIR", option="images")]
     Folder = Annotated[Any, Shown(str, "DIR")]
-    File = ClassMap = Annotated[Any, Shown(str, "FILE")]
+    File = ClassMap = ClassSet = Annotated[Any, Shown(str, "FILE")]
+    ClassName = Annotated[Any, Shown(str, "CLASS")]
     Run = Annotated[Any, Shown(str, "RUN")]
     Output = Annotated[Any, Shown(str, "PATH")]
     Folders = Annotated[Any, Shown(list[str], "DIR")]
