@@ -68,7 +68,8 @@ def finetune_by_rule(
     owner = None
     if out is not None:
         record = f"{TRIALS}/rates.json"
-        owner = OwnedFolder(out, f"{KIND} --lr auto", {**settings.recorded(), "rates": grid}, record=record)
+        recorded = {**settings.recorded(), "rates": grid}  # a call killed at its start leaves the folder of the record
+        owner = OwnedFolder(out, f"{KIND} --lr auto", recorded, may_hold=(TRIALS,), record=record)
     with owner if owner is not None and _finished_rate(out) is None else nullcontext():
         finished = _finished_rate(out)
         if finished is None:

@@ -32,6 +32,7 @@ from relevit.evaluation.frozen.features import Features
 from relevit.evaluation.measurement import LoadedModel
 from relevit.evaluation.rows import array, counted, faults_of
 from relevit.evaluation.sources import LabelledSet
+from relevit.files import remove_leftovers
 from relevit.folders import HIDDEN
 from relevit.models.checkpoints import save_checkpoint
 from relevit.models.loading import data_config, is_checkpoint
@@ -127,6 +128,7 @@ def _checked(images: Any, out: str | os.PathLike[str], strengths: Sequence[float
     if len(data.class_names) < 2:
         raise UserError(f"{data.name} holds one class folder: a head needs at least two classes")
     if is_checkpoint(Path(out)):
+        remove_leftovers(out)  # of a call that was killed when it had put the checkpoint in its place
         raise UserError(f"{out} holds a checkpoint already: give another folder")
     other = sorted({path.name for path in Path(out).iterdir()} - {FEATURES, HIDDEN}) if Path(out).is_dir() else []
     if other:  # the checkpoint replaces the folder as a whole
