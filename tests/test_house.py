@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,20 @@ def test_names_of_tests_are_short() -> None:
 def test_parameters_are_counted(source: str, count: int) -> None:
     function = ast.parse(source).body[0]
     assert isinstance(function, Function) and parameters(function) == count
+
+
+def test_contributing_says_where_things_go() -> None:
+    """Every file, table and entry point that the table names is there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (an? .*?) \| (.*?) \| `(.*?\.py)`: `([A-Z]+)` \| (.*?) ?\|$", text, re.M)
+    assert len(rows) >= 7
+    for what, where, file, name, group in rows:
+        assert (SOURCE / file).is_file(), what
+        table = getattr(
+            import_module("relevit." + file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")), name
+        )
+        assert len(table) > 1, what
+        for place in re.findall(r"`([\w/]+/)`", where):
+            assert (SOURCE / place).is_dir(), (what, place)
+        if group:
+            assert f"`relevit.{table.group}`" == group, what
