@@ -58,6 +58,7 @@ def test_no_bar_where_nobody_looks(reason: str, screen: Terminal, monkeypatch: p
     monkeypatch.setattr(sys, "stderr", io.StringIO() if reason == "no terminal" else screen)
     if reason == "another process":
         monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
     token = terminal.bars_wanted.set(reason != "not wanted")
     with terminal.progress("reading", 3) as advance:
         advance(3)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 from relevit.api import COMMANDS
 from relevit.api.types import Argument, arguments_of
 from relevit.errors import ArgumentError, UserError, new_name
-from relevit.terminal import is_first, telling
+from relevit.processes import is_first
+from relevit.terminal import telling
 from relevit.versions import RELEVIT
 
 if TYPE_CHECKING:

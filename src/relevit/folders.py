@@ -25,6 +25,7 @@ from typing import Any
 
 from relevit.errors import UserError
 from relevit.files import atomic_write, clear_errors, explained, owned, remove_all_leftovers
+from relevit.processes import is_first
 
 HIDDEN = ".relevit"  # the folder of what is of no use to the user
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # of file systems that know none
@@ -125,7 +126,7 @@ class OwnedFolder:
 
     def __enter__(self) -> OwnedFolder:
         with ExitStack() as stack:
-            if is_first_process():
+            if is_first():
                 with clear_errors(self.path):
                     self._lock.parent.mkdir(parents=True, exist_ok=True)
                     self._hold(stack)
@@ -146,7 +147,7 @@ class OwnedFolder:
             if isinstance(error, OSError) and error.errno in _WRITING and self._concerns(error):
                 self.check()
                 raise explained(error, self.path) from error
-            if kind is None and is_first_process():
+            if kind is None and is_first():
                 self.check()
         self._held, self._check = None, lambda: None
 
@@ -156,7 +157,7 @@ class OwnedFolder:
 
     def forget(self) -> None:
         """Remove the record of the settings: what is in the folder is finished, and the user's."""
-        if is_first_process():
+        if is_first():
             self._record.unlink(missing_ok=True)
 
     @property
@@ -190,7 +191,7 @@ class OwnedFolder:
     def tidy(self) -> None:
         """Of a finished folder: remove what a process left that was killed when all was done."""
         hidden = self.path / HIDDEN
-        if self._held is None and is_first_process() and hidden.is_dir():
+        if self._held is None and is_first() and hidden.is_dir():
             with suppress(OSError):
                 release = _locked(self._lock) if self._lock.exists() or not any(hidden.iterdir()) else None
                 if release is not None:
@@ -257,11 +258,6 @@ def _check_there(path: Path, status: os.stat_result | None = None) -> None:
     raise UserError(
         f"{path} was removed or replaced while this command wrote to it, its results are lost: start the same command again."
     )
-
-
-def is_first_process() -> bool:
-    """Whether this process is the first of its launch, or alone."""
-    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def check_new_file(path: str | os.PathLike[str]) -> None:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     import torch  # imported where it is used: worker processes that read pictures do without
 
 
+def is_first() -> bool:
+    """Whether this process is alone, or the first of those that a launcher started: the one that speaks, and holds folders."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 class Processes:
     """This process's place among those that share the work; alone where no launcher started several.
 

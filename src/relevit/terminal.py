@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+
+from relevit.processes import is_first
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,11 +42,6 @@ def tell_remarks(notes: Sequence[str], faults: Sequence[Fault], title: str) -> N
     remark(*(f"note: {note}" for note in notes))
     if faults:
         remark(title, *describe(faults, shown=5).splitlines()[1:])
-
-
-def is_first() -> bool:
-    """Whether this process is the first, or the only one, of those that a launcher started: the one that speaks."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def compose(
             prepared.sources,
             prepared.config,
             workers=workers,
-            advance=lambda: advance(1),
+            advance=advance,
         )
     return dict(prepared.counts)
 

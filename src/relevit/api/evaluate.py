@@ -72,7 +72,7 @@ def evaluate(
     from relevit.evaluation.run import evaluate as run
     from relevit.folders import check_new_file
     from relevit.models.loading import labelled, load
-    from relevit.processes import Processes, pick_device
+    from relevit.processes import Processes, is_first, pick_device
 
     figures_only = out is not None and str(out).endswith(".json")
     if figures_only:
@@ -98,7 +98,7 @@ def evaluate(
         device=pick_device(device) if alone and (by_name or device is not None) else device,
         precision=precision,
     )
-    if figures_only and terminal.is_first():
+    if figures_only and is_first():
         report.save(str(out))
     return report
 

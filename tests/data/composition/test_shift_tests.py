@@ -217,7 +217,7 @@ def test_an_error_leaves_whole_pictures_and_no_manifest(data: Path) -> None:
     prepared = cut_outs(data)
     count = 0
 
-    def stop() -> None:
+    def stop(made: int) -> None:
         nonlocal count
         count += 1
         if count == 6:

@@ -279,12 +279,12 @@ def write_compositions(
     config: Mapping[str, Any],
     *,
     workers: int = 0,
-    advance: Callable[[], object] | None = None,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> int:
     """Make what is missing below `out`, in `workers` threads, then the manifest; the number of pictures made.
 
     `config` is written to compose.json first; an `out` of another one is refused (`check_place`), and one in a folder
-    of the sources (`check_apart`). `advance` is called after each picture. Several processes (torchrun) share the work.
+    of the sources (`check_apart`). `advance` is called with the number of pictures that are done since its last call. Several processes (torchrun) share the work.
     """
     folder = check_place(out, config)
     check_apart(out, images=sources.samples.name, masks=sources.masks, backgrounds=sources.root)
@@ -296,17 +296,12 @@ def write_compositions(
         atomic_write(to_mask, _encoded(np.round(mask * 255).astype(np.uint8), ".png"))
         atomic_write(to_picture, _encoded(picture, to_picture.suffix))
 
-    def count(made: int) -> None:
-        if advance is not None:
-            for _ in range(made):
-                advance()
-
     steps = Steps[Composition](is_done=lambda composition: not missing(out, [composition]), write=make)
     processes.wait()  # all have looked at the folder as it was
     with folder:
         processes.wait()  # the first one holds it
         with threads(workers) as pool:
-            made = map_images([[one] for one in compositions], steps, pool, processes, advance=count)
+            made = map_images([[one] for one in compositions], steps, pool, processes, advance=advance)
         if processes.is_main:
             write_manifest(out / MANIFEST, compositions)
         processes.wait()
