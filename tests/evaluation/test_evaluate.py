@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from predicted import predicted
 from relevit.data.benchmarks.class_folders import tree_set
-from relevit.data.benchmarks.imagenet_c import SETS
+from relevit.data.benchmarks.table import CORRUPTED as SETS
 from relevit.data.listing import Paths, Tree
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError

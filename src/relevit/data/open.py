@@ -13,7 +13,6 @@ import yaml
 from relevit.data.benchmarks.class_folders import class_folders, composed_sets
 from relevit.data.benchmarks.discovery import Discovery, find_benchmarks, own_sets, spelling
 from relevit.data.benchmarks.gtsegs import gtsegs
-from relevit.data.benchmarks.reading import read_text
 from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
 from relevit.data.benchmarks.tar_files import has_tars, open_tars
 from relevit.data.benchmarks.timm_sets import PACKAGES, is_timm_string, open_timm
@@ -21,6 +20,7 @@ from relevit.data.builtin.sets import BUILTIN, builtin_sets
 from relevit.data.composition.composed_sets import CONFIG
 from relevit.data.folder import images_with_masks
 from relevit.data.listing import holds_classes
+from relevit.data.reading import read_text
 from relevit.data.sets import ImageSet, StreamSet, of_dataset
 from relevit.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import nn
 
-from relevit.data.benchmarks.backgrounds_challenge import NAME as BACKGROUNDS_CHALLENGE
+from relevit.data.benchmarks.table import BACKGROUNDS_CHALLENGE
 from relevit.data.classes import match_classes
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.class_sets import ClassSet, classes_of, in_set, read_class_set

@@ -127,9 +127,9 @@ def test_a_name_alone_is_not_trusted(tmp_path: Path) -> None:
     save(tmp_path / "imagenet-v2" / "n01440764" / "x.png")
     found = find_benchmarks(tmp_path)
     assert names(found) == ["sketch", "val"]  # names that any data set may have
-    assert reasons(found, "imagenet-a") == [f"there is a folder {tmp_path / 'imagenet-a'}, but {R} in {tmp_path / 'imagenet-a'} is none of its 200 classes"]  # fmt: skip
+    assert reasons(found, "imagenet-a") == [f"there is a folder {tmp_path / 'imagenet-a'}, but {tmp_path / 'imagenet-a'} should hold folders named by wnid, such as {A}, but {R} is none of its 200 classes"]  # fmt: skip
     assert "images/<folder>/*.png and mappings/" in reasons(found, "objectnet")[0]
-    assert "named by class index, 0 to 999, but there is n01440764" in reasons(found, "imagenet-v2")[0]
+    assert "named by class index, 0 to 999, but n01440764 is none" in reasons(found, "imagenet-v2")[0]
     assert reasons(found, "imagenet-r") == ["no folder has one of its names (imagenetr, imagenetrendition)"]
     assert len({name for name, _ in found.missing}) == len(BENCHMARKS)
 

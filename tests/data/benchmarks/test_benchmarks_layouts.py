@@ -211,7 +211,7 @@ def test_the_sets_own_classes_compete_in_the_standard_protocol(name: str, tmp_pa
         assert rows(data) == wanted and data.competing_classes(MODEL) == competing
     outsider = next(wnid for index, wnid in enumerate(wnids()) if index not in classes)
     save(tmp_path / outsider / "x.png")
-    with pytest.raises(UserError, match=f"{outsider} in .* is none of its 200 classes"):
+    with pytest.raises(UserError, match=f"{tmp_path} should hold .*, but {outsider} is none of its 200 classes"):
         opened(name, tmp_path)
 
 
@@ -228,7 +228,7 @@ def test_folders_of_v2_are_numbers_and_not_places(tmp_path: Path) -> None:
     for variant in ("imagenet-v2", "imagenet-v2-threshold-0.7", "imagenet-v2-top-images"):
         assert rows(opened(variant, tmp_path)) == wanted
     save(tmp_path / "1000" / "x.png")
-    with pytest.raises(UserError, match="named by class index, 0 to 999, but there is 1000"):
+    with pytest.raises(UserError, match="named by class index, 0 to 999, but 1000 is none"):
         opened("imagenet-v2", tmp_path)
 
 
@@ -368,7 +368,7 @@ def test_backgrounds_challenge(tmp_path: Path) -> None:
     assert 151 in dog and 0 in fish and not set(dog) & set(fish) and len(dog) == 116 and len(fish) == 16
     assert mixed.competing_classes(MODEL) is None
     save(tmp_path / "bg_challenge" / "only_fg" / "val" / "00_fish" / "x.png")  # a number that is not the name's
-    with pytest.raises(UserError, match="00_fish is none of the nine classes"):
+    with pytest.raises(UserError, match="00_fish is none of its nine classes"):
         BENCHMARKS["backgrounds-challenge"].sets(tmp_path, "standard")
 
 

@@ -9,7 +9,6 @@ import pytest
 from timm.data import ImageNetInfo
 
 from benchmark_trees import Classifier
-from relevit.data.benchmarks.backgrounds_challenge import KINDS, classes_of_kind
 from relevit.data.benchmarks.imagenet_classes import (
     ImageNetAnswers,
     ImageNetCandidates,
@@ -19,7 +18,8 @@ from relevit.data.benchmarks.imagenet_classes import (
     wnids,
 )
 from relevit.data.benchmarks.imagenet_real import read_real
-from relevit.data.benchmarks.reading import packaged
+from relevit.data.benchmarks.table import KINDS, classes_of_kind
+from relevit.data.reading import packaged
 from relevit.errors import UserError
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from relevit.data.benchmarks.imagenet_c import CORRUPTIONS, EXTRA, SETS
+from relevit.data.benchmarks.table import CORRUPTED as SETS
+from relevit.data.benchmarks.table import CORRUPTIONS, EXTRA
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.corruption_error import ALEXNET, mean_corruption_error
 

@@ -19,17 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from relevit.data.benchmarks.class_folders import Open, tree_set
-from relevit.data.benchmarks.imagenet_classes import COUNT, ImageNetAnswers, ImageNetCandidates, index_of, wnids
-from relevit.data.benchmarks.reading import read_text
-from relevit.data.benchmarks.wnid_folders import find_wnid_folders
+from relevit.data.benchmarks.class_folders import Open
+from relevit.data.benchmarks.imagenet_classes import COUNT, index_of, wnids
+from relevit.data.benchmarks.imagenet_folders import INNER, by_wnid, find_class_folders, imagenet_set
 from relevit.data.listing import Paths, Tree, class_tree, first_image, image_names, subfolders
+from relevit.data.reading import read_text
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
 NAME = "imagenet"
 IMAGES = 50_000
-GENERIC = ("val", "validation")  # names that other data sets have, too
 IDS, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 WNIDS_IN_ORDER = "imagenet_2012_validation_synset_labels.txt"
 LISTS = ("LOC_val_solution.csv", "val.txt", "val.csv", "val_labels.txt", WNIDS_IN_ORDER, IDS)
@@ -62,7 +61,7 @@ def find_validation(root: Path) -> tuple[Path, Path | None]:
     for inner in _INNER:
         folder = root / inner
         if any(name in index_of() for name in subfolders(folder)):
-            find_wnid_folders(folder)
+            find_class_folders([folder / each for each in INNER], by_wnid())
             example = next(filter(None, (first_image(folder / name) for name in subfolders(folder))), "")
             if _TRAINING.match(example):
                 raise UserError(f"{folder} holds training images, such as {example}")
@@ -192,6 +191,4 @@ def _find_list(folder: Path) -> Path:
 
 def _open(folder: Path, labels: Path | None) -> ImageSet:
     tree = validation_images(folder, labels)
-    choices = [(index_of()[wnid],) for wnid in tree.class_names]
-    right = ImageNetAnswers(NAME, choices, tree.class_names)
-    return tree_set(NAME, tree, right, competing=ImageNetCandidates())
+    return imagenet_set(NAME, tree, [(index_of()[wnid],) for wnid in tree.class_names])

@@ -13,11 +13,12 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from relevit.data.benchmarks.class_folders import Open, tree_set
+from relevit.data.benchmarks.class_folders import Open
 from relevit.data.benchmarks.imagenet import IMAGES, above, confirm, find_validation, number_of, validation_images
-from relevit.data.benchmarks.imagenet_classes import COUNT, ImageNetAnswers, ImageNetCandidates
-from relevit.data.benchmarks.reading import read_json
+from relevit.data.benchmarks.imagenet_classes import COUNT
+from relevit.data.benchmarks.imagenet_folders import imagenet_set
 from relevit.data.listing import Paths, Tree
+from relevit.data.reading import read_json
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 
@@ -69,6 +70,5 @@ def _open(folder: Path, labels: Path | None, file: Path | None) -> ImageSet:
     if not names:
         raise UserError(f"none of the images in {folder} has a reassessed label")
     class_names = [tree.class_names[group] for _, group in kinds]
-    right = ImageNetAnswers(NAME, [labels for labels, _ in kinds], class_names)
     kept = Tree(tree.class_names, Paths(folder, names), groups)
-    return tree_set(NAME, kept, right, kinds=kind_of, competing=ImageNetCandidates())
+    return imagenet_set(NAME, kept, [labels for labels, _ in kinds], class_names=class_names, kinds=kind_of)

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from relevit.data.benchmarks.class_folders import Open, tree_set
-from relevit.data.benchmarks.imagenet_classes import COUNT, ImageNetAnswers, ImageNetCandidates
-from relevit.data.benchmarks.reading import read_json, read_text
+from relevit.data.benchmarks.class_folders import Open
+from relevit.data.benchmarks.imagenet_classes import COUNT
+from relevit.data.benchmarks.imagenet_folders import imagenet_set
 from relevit.data.listing import class_tree, subfolders
+from relevit.data.reading import read_json, read_text
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.images import read_image
@@ -107,6 +108,4 @@ def _class_by_line(mappings: Path) -> dict[int, int]:
 def _open(root: Path, protocol: str, classes: Mapping[str, tuple[int, ...]]) -> ImageSet:
     tree = class_tree(root / "images", classes)
     choices = [classes[folder] if protocol == "standard" else classes[folder][:1] for folder in tree.class_names]
-    right = ImageNetAnswers(NAME, choices, tree.class_names)
-    read = read_without_border if protocol == "standard" else read_image
-    return tree_set(NAME, tree, right, competing=ImageNetCandidates(), read=read)
+    return imagenet_set(NAME, tree, choices, read=read_without_border if protocol == "standard" else read_image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from relevit.data.benchmarks.imagenet_c import CORRUPTIONS, NAME, SETS, SEVERITIES
+from relevit.data.benchmarks.table import CORRUPTED, CORRUPTIONS, IMAGENET_C, SEVERITIES
 from relevit.errors import UserError
 
 # AlexNet's error in percent, the mean over the severities
@@ -55,18 +55,20 @@ def mean_corruption_error(errors: Mapping[str, float]) -> CorruptionErrors:
     `errors`: the top-1 error in percent (100 - R@1) by the name of the set, imagenet-c/<corruption>/<severity>; other names are ignored.
     Raises UserError that names what is missing where any of the 15 corruptions lacks a severity, and for an error outside 0 to 100.
     """
-    absent = {c: [s for s in SEVERITIES if f"{NAME}/{c}/{s}" not in errors] for c in CORRUPTIONS}
+    absent = {c: [s for s in SEVERITIES if f"{IMAGENET_C}/{c}/{s}" not in errors] for c in CORRUPTIONS}
     absent = {corruption: missing for corruption, missing in absent.items() if missing}
     if absent:
         told = "; ".join(f"{c}: severity {', '.join(map(str, missing))}" for c, missing in absent.items())
         raise UserError(
-            f"the mean corruption error needs all 15 corruptions of {NAME} in 5 severities, there is no result of {told}"
+            f"the mean corruption error needs all 15 corruptions of {IMAGENET_C} in 5 severities, there is no result of {told}"
         )
-    for name in SETS:
+    for name in CORRUPTED:
         if not 0 <= errors[name] <= 100:
             raise UserError(f"the error on {name} must lie in 0 to 100 percent, not {errors[name]}")
     by_corruption = {
-        corruption: 100.0 * sum(errors[f"{NAME}/{corruption}/{s}"] for s in SEVERITIES) / (len(SEVERITIES) * alexnet)
+        corruption: 100.0
+        * sum(errors[f"{IMAGENET_C}/{corruption}/{s}"] for s in SEVERITIES)
+        / (len(SEVERITIES) * alexnet)
         for corruption, alexnet in ALEXNET.items()
     }
     return CorruptionErrors(by_corruption, sum(by_corruption.values()) / len(by_corruption))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool
 
-from relevit.data.benchmarks.imagenet_c import NAME as IMAGENET_C
+from relevit.data.benchmarks.table import IMAGENET_C
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.background_gap import background_gaps
 from relevit.evaluation.accuracy.calibration import Calibration, calibration
