@@ -75,7 +75,7 @@ def test_a_map_from_a_file_or_a_dictionary(tmp_path: Path) -> None:
     ("name", "text", "hint"),
     [
         ("a.json", "{", "not valid JSON"),
-        ("a.json", "[1]", "JSON object"),
+        ("a.json", "[1]", "a JSON object"),
         ("a.json", '{"cow": "x"}', "cow has the class 'x'"),
         ("a.json", '{"cow": 1.5}', "cow has the class 1.5"),
         ("a.json", '{"cow": true}', "cow has the class True"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from mask_trees import class_ids, imagenet_s, picture, rectangle, save, wnids
 from relevit.data.annotations import MERGED
 from relevit.data.annotations.convert import convert_masks
 from relevit.data.folder import class_folder_samples
-from relevit.data.manifest import Row, split_samples
+from relevit.data.manifest import Row
 from relevit.data.splits import paper_split
 from relevit.errors import FaultsError, UserError
 
@@ -71,12 +73,18 @@ def test_seeds_choose_others_and_the_same_again(root: Path) -> None:
 
 @pytest.mark.parametrize("seed", [None, 5])
 def test_the_same_as_a_split_of_the_converted_folder(seed: int | None, root: Path, tmp_path: Path) -> None:
-    """By the general splitting of samples, which reads all of a data set's names."""
     convert_masks("imagenet-s", root, tmp_path / "out", class_list=FOLDERS)
     samples, _ = class_folder_samples(tmp_path / "out/images", tmp_path / "out/masks", check=False)
-    columns = zip(samples.names, samples.groups, samples.labels, strict=True)
-    rows = [Row(name, group, label) for name, group, label in columns]
-    expected = split_samples(rows, 7, per_class=3, validation_per_class=1, seed=seed).manifest
+
+    def ranked(names: Iterable[str]) -> list[str]:
+        return sorted(names, key=lambda name: name if seed is None else sha256(f"{seed}/{name}".encode()).digest())
+
+    label = dict(zip(samples.names, samples.labels, strict=True))
+    expected = []
+    for place, group in enumerate(ranked(set(samples.groups))):
+        members = ranked(name for name in samples.names if name.startswith(f"{group}/"))
+        part, count = ("training", 3) if place < 11 else ("validation", 1)
+        expected += [Row(name, group, label[name], part) for name in members[:count]]
     assert split(root, seed=seed, class_seed=seed) == expected
     converted = {"class_list": None, "images": tmp_path / "out/images", "format": "png"}
     assert split(tmp_path / "out/masks", seed=seed, class_seed=seed, **converted) == expected

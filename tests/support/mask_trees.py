@@ -78,4 +78,4 @@ def names(listing: Listing) -> list[str]:
 
 
 def kinds(listing: Listing) -> dict[str, str]:
-    return {Path(problem.file).name: problem.kind for problem in listing.problems}
+    return {Path(fault.file).name: fault.kind for fault in listing.faults}

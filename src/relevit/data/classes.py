@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from relevit.data.pairing import plain
+from relevit.data.reading import read_json, read_lines
 from relevit.errors import UserError
 
 RULES = ("wnid", "index", "names", "sorted")
@@ -123,17 +123,13 @@ def _sorted(names: list[str], model: nn.Module | None) -> dict[str, int]:
 def _read_map(source: ClassMap) -> dict[str, int]:
     if isinstance(source, Mapping):
         return {str(folder): _whole(index, folder, "the class map") for folder, index in source.items()}
-    path = Path(source)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The class map {path} cannot be read ({getattr(error, 'strerror', None) or error}): give a JSON or "
-            f"CSV file, or one of {', '.join(RULES)}."
-        ) from error
+    path, what = (
+        Path(source),
+        f"a class map, JSON {{folder: index}} or CSV folder,index (or give one of {', '.join(RULES)})",
+    )
     if path.suffix.lower() == ".json":
-        return _read_json(text, path)
-    rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
+        return {str(folder): _whole(index, folder, path) for folder, index in read_json(path, what).items()}
+    rows = list(csv.reader(read_lines(path, what)))
     if rows and len(rows[0]) >= 2 and not _is_whole(rows[0][1]):
         rows = rows[1:]  # a header
     mapping: dict[str, int] = {}
@@ -147,16 +143,6 @@ def _read_map(source: ClassMap) -> dict[str, int]:
             raise UserError(f"The class map {path} names the folder {folder} twice: keep one of the lines.")
         mapping[folder] = _whole(row[1].strip(), folder, path)
     return mapping
-
-
-def _read_json(text: str, path: Path) -> dict[str, int]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"The class map {path} is not valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise UserError(f"The class map {path} must be a JSON object of the form {{folder: index}}.")
-    return {str(folder): _whole(index, folder, path) for folder, index in content.items()}
 
 
 def _whole(value: Any, folder: object, source: object) -> int:

@@ -1,20 +1,15 @@
-"""Which sample is for what: splits that are sorted or seeded, never the order of a directory listing, and their CSV
-files."""
+"""Which sample is for what: what is held out, and CSV files that say it."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from relevit.data.pairing import plain
+from relevit.data.reading import read_rows, write_rows
 from relevit.errors import UserError
-from relevit.files import atomic_write
 
 COLUMNS = ("name", "class", "label", "split")
 TRAINING, VALIDATION = "training", "validation"
@@ -29,93 +24,69 @@ class Row(NamedTuple):
     split: str = ""
 
 
-class Split(NamedTuple):
-    """The samples for training and, if asked for, for validation, by number, with a row for each (training first, in
-    order)."""
+def hold_out(
+    rows: Sequence[Row], amount: float, by: Literal["class", "sample"] = "class"
+) -> tuple[list[int], list[int]]:
+    """The numbers of the samples for training and of those for validation, by class, then by name.
 
-    training: list[int]
-    validation: list[int] | None
-    manifest: list[Row]
-
-
-def split_samples(
-    rows: Sequence[Row],
-    validation: float | int | None = None,
-    *,
-    by: Literal["class", "sample"] = "class",
-    seed: int | None = None,
-    per_class: int | None = None,
-    validation_per_class: int | None = None,
-) -> Split:
-    """Choose samples for training and for validation, reproducibly.
-
-    validation: None for none; a fraction below 1 or a whole number of what is held out. `by="class"` holds out classes,
-    the last in order (as in the paper, whose validation classes are none of the training ones); `by="sample"` holds out
-    samples of every class, the last of each. seed: None takes classes and samples sorted by name; a number takes them
-    in an order that depends on the seed and the names alone. per_class, validation_per_class: at most so many samples
-    of a class, the first in order.
-
-    Raises UserError when nothing is left for training, or for validation that was asked for.
+    amount: what is held out, a fraction below 1 (at least one, never all) or a whole number. by: "class" holds out the last
+    classes in order (as in the paper, whose validation classes are none of the training ones); "sample" the last samples of
+    every class. Raises UserError for another amount, and where nothing is left for training.
     """
-    for name, limit in (("per_class", per_class), ("validation_per_class", validation_per_class)):
-        if limit is not None and limit < 1:
-            raise UserError(f"{name} must be at least 1, not {limit}.")
-    _check_amount(validation)
+    whole = isinstance(amount, int) and not isinstance(amount, bool) and amount >= 1
+    if not whole and not (isinstance(amount, float) and 0 < amount < 1):
+        raise UserError(f"validation must be a fraction between 0 and 1 or a whole number from 1, not {amount!r}.")
+
+    def kept(count: int) -> int:
+        return max(0, count - int(amount)) if whole else count - min(max(1, round(amount * count)), count - 1)
+
     groups: dict[str, list[int]] = {}
-    for index in sorted(range(len(rows)), key=lambda index: rank(rows[index].name, seed)):
+    for index in sorted(range(len(rows)), key=lambda index: rows[index].name):
         groups.setdefault(rows[index].class_name, []).append(index)
-    # Classes are sorted by label first where the names are the labels of a data set without folders: 2 before 10.
-    classes = sorted(groups, key=lambda name: rank(name, seed) if seed is not None else _natural(name))
-
-    chosen: dict[str, list[int]] = {TRAINING: [], VALIDATION: []}
-    held = _amount(validation, len(classes)) if by == "class" else 0
-    for place, name in enumerate(classes):
-        members = groups[name]
-        out = _amount(validation, len(members)) if by == "sample" else 0
-        inside, outside = members[: len(members) - out], members[len(members) - out :]
-        if by == "class" and place >= len(classes) - held:
-            inside, outside = [], members
-        chosen[TRAINING] += inside[:per_class]
-        chosen[VALIDATION] += outside[:validation_per_class]
-    _check_left(chosen, validation, by, len(classes), len(rows))
-    manifest = [rows[index]._replace(split=split) for split, indices in chosen.items() for index in indices]
-    return Split(chosen[TRAINING], chosen[VALIDATION] if validation is not None else None, manifest)
+    classes = [groups[name] for name in sorted(groups, key=_natural)]
+    if by == "class":
+        parts = [(group, []) if place < kept(len(classes)) else ([], group) for place, group in enumerate(classes)]
+    else:
+        parts = [(group[: kept(len(group))], group[kept(len(group)) :]) for group in classes]
+    training, validation = ([index for part in side for index in part] for side in zip(*parts, strict=True))
+    for split, numbers in ((TRAINING, training), (VALIDATION, validation)):
+        if not numbers:
+            raise UserError(
+                f"No samples are left for {split}: there are {len(rows)} in {len(classes)} classes, and "
+                f"validation={amount} holds out by {by}. Give more samples, or another validation."
+            )
+    return training, validation
 
 
-def apply_manifest(rows: Sequence[Row], manifest: Sequence[Row]) -> Split:
-    """The split that a manifest describes, of the samples `rows`. Raises UserError that names samples that are not there."""
+def apply_manifest(rows: Sequence[Row], manifest: Sequence[Row]) -> tuple[list[int], list[int]]:
+    """The numbers of the samples `rows` that a manifest names for training and for validation, in its order.
+
+    Raises UserError that names samples that are not there.
+    """
     where = {row.name: index for index, row in enumerate(rows)}
     absent = [row.name for row in manifest if row.name not in where]
     if absent:
         raise UserError(
             f"{len(absent)} samples of the manifest are not among the data ({absent[0]}, ...): is it of another folder?"
         )
-    indices = {split: [where[row.name] for row in manifest if row.split == split] for split in (TRAINING, VALIDATION)}
-    return Split(indices[TRAINING], indices[VALIDATION] or None, list(manifest))
+    training, validation = (
+        [where[row.name] for row in manifest if row.split == split] for split in (TRAINING, VALIDATION)
+    )
+    return training, validation
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Sequence[Row]) -> None:
     """Write rows to a CSV file with the columns name, class, label, split; atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(manifest)
-    atomic_write(path, text.getvalue())
+    write_rows(path, COLUMNS, manifest)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Row]:
     """The rows of a manifest. Raises UserError when the file is missing or is none."""
-    path = Path(path)
-    try:
-        lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"The manifest {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    lines = read_rows(path, "a manifest", COLUMNS)
     try:
         return [Row(line["name"], line["class"], int(line["label"]), line["split"]) for line in lines]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is no manifest: expected the columns {', '.join(COLUMNS)}, the label a number."
-        ) from error
+    except ValueError as error:
+        raise UserError(f"{path} is no manifest: the label must be a number ({error}).") from error
 
 
 def faults_of_rows(rows: Sequence[Row]) -> list[str]:
@@ -145,39 +116,6 @@ def faults_of_labels(rows: Sequence[Row], labels: Mapping[str, int]) -> list[str
     ]
 
 
-def _check_amount(validation: float | int | None) -> None:
-    whole = isinstance(validation, int) and not isinstance(validation, bool) and validation >= 1
-    fraction = isinstance(validation, float) and 0 < validation < 1
-    if validation is not None and not whole and not fraction:
-        raise UserError(f"validation must be a fraction between 0 and 1 or a whole number from 1, not {validation!r}.")
-
-
-def _amount(validation: float | int | None, count: int) -> int:
-    """How many of `count` are held out: of a fraction at least one, but never all."""
-    if validation is None:
-        return 0
-    if isinstance(validation, int):
-        return min(validation, count)
-    return min(max(1, round(validation * count)), count - 1)
-
-
-def _check_left(
-    chosen: dict[str, list[int]], validation: float | int | None, by: str, classes: int, count: int
-) -> None:
-    wanted = [TRAINING] if validation is None else [TRAINING, VALIDATION]
-    for split in wanted:
-        if not chosen[split]:
-            raise UserError(
-                f"No samples are left for {split}: there are {count} in {classes} classes, and validation={validation} "
-                f"holds out by {by}. Give more samples, or another validation."
-            )
-
-
-def rank(name: str, seed: int | None) -> tuple[bytes, str]:
-    """Sorts by name, or, with a seed, by a hash of both: an order that no library version and no other sample
-    changes."""
-    return (b"" if seed is None else hashlib.sha256(f"{seed}/{name}".encode()).digest(), name)
-
-
 def _natural(name: str) -> tuple[int, int, str]:
+    """By label where the names are the labels of a data set without folders: 2 before 10."""
     return (0, int(name), name) if name.isascii() and name.isdigit() else (1, 0, name)

@@ -8,18 +8,21 @@ taken (protocol, "Automatic masks"); annotated masks are taken whatever their si
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from relevit.data.annotations import MERGED, Entry, list_masks
-from relevit.data.annotations.convert import examine, fewest_pixels
+from relevit.data.annotations.convert import Examined, examine, fewest_pixels
+from relevit.data.annotations.listing import Foreground
 from relevit.data.checks import Progress, in_parallel
 from relevit.data.classes import ClassMap, match_classes
-from relevit.data.manifest import TRAINING, VALIDATION, Row, rank
+from relevit.data.manifest import TRAINING, VALIDATION, Row
 from relevit.errors import Fault, FaultsError, UserError
 
 
@@ -32,12 +35,6 @@ class PaperSplit(NamedTuple):
     short: dict[str, int]
     faults: list[Fault]
     notes: list[str]
-
-
-class _Chosen(NamedTuple):
-    entries: list[Entry]
-    left_out: list[str]
-    faults: list[Fault]
 
 
 @dataclass(frozen=True)
@@ -62,18 +59,13 @@ class Amounts:
         at_least("validation_classes", self.validation_classes, 0)
         at_least("validation_per_class", self.validation_per_class, 1)
 
-    @property
-    def of(self) -> dict[str, int]:
-        """Samples of a class, for training and for validation."""
-        return {TRAINING: self.per_class, VALIDATION: self.validation_per_class}
-
-    def parts(self, order: Sequence[str]) -> list[tuple[str, str]] | None:
-        """What each class is for, (split, class), of the classes in their order; None where there are too few."""
+    def parts(self, order: Sequence[str]) -> list[tuple[str, str, int]] | None:
+        """What each class is for, (class, split, samples), of the classes in their order; None where there are too few."""
         held = len(order) - self.classes if self.validation_classes is None else self.validation_classes
         if held < (1 if self.validation_classes is None else 0) or self.classes + held > len(order):
             return None
-        training, validation = order[: self.classes], order[len(order) - held :]
-        return [(TRAINING, name) for name in training] + [(VALIDATION, name) for name in validation]
+        training = [(name, TRAINING, self.per_class) for name in order[: self.classes]]
+        return training + [(name, VALIDATION, self.validation_per_class) for name in order[len(order) - held :]]
 
 
 def at_least(name: str, value: int | None, least: int) -> None:
@@ -109,45 +101,34 @@ def paper_split(
     listing = list_masks(format, Path(masks), None if images is None else Path(images), class_list)
     notes = list(listing.notes)
     groups: dict[str, list[Entry]] = {}
-    for entry in sorted(listing.entries, key=lambda entry: rank(entry.name, chosen_by.seed)):
+    for entry in sorted(listing.entries, key=lambda entry: _rank(entry.name, chosen_by.seed)):
         groups.setdefault(entry.class_name, []).append(entry)
     merged = sorted(MERGED & groups.keys())
     if merged:  # the reader of ImageNet-S has left them out already
         notes.append(f"{len(merged)} merged classes are left out: {' '.join(merged)}")
-    order = sorted(groups.keys() - MERGED, key=lambda name: rank(name, chosen_by.class_seed))
-    faults = [Fault(*cast(Any, problem)) for problem in listing.problems]
-    parts = chosen_by.parts(order)
+    order = sorted(groups.keys() - MERGED, key=lambda name: _rank(name, chosen_by.class_seed))
+    parts, faults = chosen_by.parts(order), list(listing.faults)
     if parts is None:
         if faults and not skip_bad:
             raise FaultsError(faults)
         raise UserError(_too_few(masks, len(order), chosen_by))
-
-    def choose(part: tuple[str, str]) -> _Chosen:
-        return _first(groups[part[1]], chosen_by.of[part[0]], least)
-
-    outcome = in_parallel(choose, parts, workers, progress)
-    faults += [fault for chosen in outcome for fault in chosen.faults]
+    outcome = in_parallel(partial(_first, groups, least), parts, workers, progress)
+    skipped = [found for _, passed in outcome for found in passed]
+    faults += [found for found in skipped if isinstance(found, Fault)]
     if faults and not skip_bad:
         raise FaultsError(faults)
     matched = match_classes(order, None, class_map)
     if matched.unknown:
         notes.append(f"{len(matched.unknown)} classes have no known index: their label is -1, the model tells it later")
-    done = list(zip(parts, outcome, strict=True))
-    rows = [
-        Row(entry.name, name, matched.classes.get(name, -1), split)
-        for (split, name), chosen in done
-        for entry in chosen.entries
-    ]
-    _check_left(rows, [split for split, _ in parts], masks)
-    short = {name: len(got.entries) for (split, name), got in done if len(got.entries) < chosen_by.of[split]}
-    left_out = Counter(reason for chosen in outcome for reason in chosen.left_out)
-    return PaperSplit(rows, dict(left_out), short, faults, notes)
-
-
-def _check_left(rows: Sequence[Row], splits: Sequence[str], masks: str | os.PathLike[str]) -> None:
-    for split in dict.fromkeys(splits):
+    rows, short = list[Row](), dict[str, int]()
+    for (name, split, count), (entries, _) in zip(parts, outcome, strict=True):
+        rows += [Row(entry.name, name, matched.classes.get(name, -1), split) for entry in entries]
+        if len(entries) < count:
+            short[name] = len(entries)
+    for split in dict.fromkeys(split for _, split, _ in parts):
         if all(row.split != split for row in rows):
             raise UserError(f"No sample of {masks} is usable for {split}: all are too small (--min-pixels) or faulty.")
+    return PaperSplit(rows, dict(Counter(found for found in skipped if isinstance(found, str))), short, faults, notes)
 
 
 def _too_few(masks: str | os.PathLike[str], count: int, amounts: Amounts) -> str:
@@ -159,17 +140,23 @@ def _too_few(masks: str | os.PathLike[str], count: int, amounts: Amounts) -> str
     )
 
 
-def _first(candidates: Sequence[Entry], count: int, min_pixels: int) -> _Chosen:
-    """The first `count` usable candidates of a class."""
-    chosen = _Chosen([], [], [])
-    for entry in candidates:
-        if len(chosen.entries) == count:
+def _first(
+    groups: dict[str, list[Entry]], min_pixels: int, part: tuple[str, str, int]
+) -> tuple[list[Entry], list[Examined]]:
+    """The first usable entries of a class, as many as wanted, and what was found of those passed over."""
+    name, _, count = part
+    chosen, passed = list[Entry](), list[Examined]()
+    for entry in groups[name]:
+        if len(chosen) == count:
             break
         found = examine(entry, min_pixels)
-        if found.fault is not None:
-            chosen.faults.append(found.fault)
-        elif found.foreground is None:
-            chosen.left_out.append(found.left_out)
+        if isinstance(found, Foreground):
+            chosen.append(entry)
         else:
-            chosen.entries.append(entry)
-    return chosen
+            passed.append(found)
+    return chosen, passed
+
+
+def _rank(name: str, seed: int | None) -> tuple[bytes, str]:
+    """Sorts by name, or, with a seed, by a hash of both: an order that no library version and no other sample changes."""
+    return (b"" if seed is None else hashlib.sha256(f"{seed}/{name}".encode()).digest(), name)

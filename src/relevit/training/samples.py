@@ -15,8 +15,8 @@ from relevit.data.manifest import (
     apply_manifest,
     faults_of_labels,
     faults_of_rows,
+    hold_out,
     read_manifest,
-    split_samples,
 )
 from relevit.data.open import is_set_with_masks, one_of
 from relevit.data.pairing import plain
@@ -90,9 +90,8 @@ def _held_out(training: CheckedSamples, share: float | None) -> tuple[CheckedSam
         classes = [row.class_name for row in training.rows]
         few = len(set(classes)) < _MANY and len(set(classes)) < len(classes)
         share, by = _HELD_OUT, "sample" if few else "class"
-    split = split_samples(training.rows, share, by=by)
-    assert split.validation is not None  # it was asked for
-    return training.part(split.training, TRAINING), training.part(split.validation, VALIDATION)
+    kept, held_out = hold_out(training.rows, share, by)
+    return training.part(kept, TRAINING), training.part(held_out, VALIDATION)
 
 
 def _opened(
@@ -124,9 +123,8 @@ def _as_listed(
         wanted = [row for row in wanted if plain(row.name) in there]
         if all(row.split != TRAINING for row in wanted):
             raise UserError(f"Of the samples for {TRAINING} in {path}, none is left.")
-    split = apply_manifest(checked.rows, wanted)
-    held_out = checked.part(split.validation, VALIDATION) if split.validation is not None else None
-    return checked.part(split.training, TRAINING), held_out
+    training, validation = apply_manifest(checked.rows, wanted)
+    return checked.part(training, TRAINING), checked.part(validation, VALIDATION) if validation else None
 
 
 def split_rows(training: CheckedSamples, validation: CheckedSamples | None) -> list[Row]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mask_trees import HEIGHT, WIDTH, class_ids, imagenet_s, palette, picture, rectangle, save, wnids
-from relevit.data.annotations import MERGED, Entry
+from relevit.data.annotations import MERGED, Entry, Foreground
 from relevit.data.annotations.convert import Examined, convert_masks, examine
 from relevit.data.folder import class_folder_samples
 from relevit.errors import FaultsError, UserError
@@ -158,8 +158,8 @@ def test_masks_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def watched(entry: Entry, least: int) -> Examined:
         found = examine(entry, least)
-        assert found.foreground is not None
-        planes.extend(weakref.ref(plane) for plane in found.foreground[:2])
+        assert isinstance(found, Foreground)
+        planes.extend(weakref.ref(plane) for plane in found[:2])
         return found
 
     monkeypatch.setattr("relevit.data.annotations.convert.examine", watched)

@@ -38,10 +38,10 @@ def test_faulty_ids_are_named(tmp_path: Path) -> None:
     two[0, :5] = (300 - 256, 1, 0)
     with pytest.raises(FaultyMaskError, match=r"ä b\.png.*7, 300.*nine is 9") as caught:
         read_imagenet_s(save(tmp_path / "nine" / "ä b.png", two), 9)
-    assert caught.value.problem.kind == "several objects in one mask"
+    assert caught.value.fault.kind == "several objects in one mask"
     with pytest.raises(FaultyMaskError, match=r"c\.png.*the id 8, nine is 9") as caught:
         read_imagenet_s(save(tmp_path / "nine" / "c.png", class_ids(rectangle(0), 8)), 9)
-    assert caught.value.problem.kind == "wrong class id"
+    assert caught.value.fault.kind == "wrong class id"
 
 
 def test_imagenet_s_without_its_merged_classes(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_imagenet_s_without_its_merged_classes(tmp_path: Path) -> None:
     listing = list_masks("imagenet-s", root, class_list=folders)
     expected = [f"{name}/{name}_{n}.JPEG" for name in folders if name not in MERGED for n in (8, 9)]
     assert names(listing) == expected and len(expected) == 36
-    assert listing.problems == [] and "5 merged classes" in listing.notes[-1]
+    assert listing.faults == [] and "5 merged classes" in listing.notes[-1]
     place = folders.index(listing.entries[4].class_name)
     entry = listing.entries[4]
     assert np.array_equal(entry.read().mask, rectangle(10 * place)) and entry.read().ignore.sum() == 2 * WIDTH
@@ -89,7 +89,7 @@ def test_a_shorter_list_is_a_choice_of_classes(total: int, tmp_path: Path, monke
     save(last, class_ids(rectangle(0), 3))
     listing = list_masks("imagenet-s", root, class_list=some)
     assert [entry.class_name for entry in listing.entries] == [name for name in some for _ in range(2)]
-    assert listing.problems == [] and any("--class-list" in note for note in listing.notes) == (total == 919)
+    assert listing.faults == [] and any("--class-list" in note for note in listing.notes) == (total == 919)
     for entry in listing.entries[:-1]:
         entry.read()
     with pytest.raises(FaultyMaskError, match=f"the id 3, {some[-1]} is {folders.index(some[-1]) + 1}"):
@@ -103,13 +103,13 @@ def test_without_the_list_ids_are_compared_within_the_folders(tmp_path: Path) ->
     root = imagenet_s(tmp_path, folders, 3, ids)
     save(root / f"train-semi-segmentation/{first}/{first}_9.png", class_ids(rectangle(0), 4))
     listing = list_masks("imagenet-s", root)
-    assert listing.problems == [] and "--class-list" in listing.notes[0]
+    assert listing.faults == [] and "--class-list" in listing.notes[0]
     faults = {}
     for entry in listing.entries:
         try:
             entry.read()
         except FaultyMaskError as error:
-            faults[entry.source.name] = error.problem.kind
+            faults[entry.source.name] = error.fault.kind
     assert faults == {f"{first}_9.png": "wrong class id"}
     # two folders that were exchanged
     masks = root / "train-semi-segmentation"
@@ -139,7 +139,7 @@ def test_pairs_by_name_whatever_the_ending_and_the_accents(tmp_path: Path) -> No
     save(tmp_path / "masks/cow/deep/画 1.5.PNG", rectangle(1))
     save(tmp_path / "images/cow/no mask.png", picture(2))
     listing = list_masks("png", tmp_path / "masks", tmp_path / "images")
-    assert listing.problems == []
+    assert listing.faults == []
     assert names(listing) == ["cow/deep/画 1.5.png", "ein Ka\u0308fer/2 ü.JPEG"]
     assert np.array_equal(listing.entries[1].read().mask, rectangle(0))
     only = list_masks("png", tmp_path / "masks", tmp_path / "images", ["ein Käfer"])
@@ -155,7 +155,7 @@ def test_masks_beside_their_pictures(tmp_path: Path) -> None:
     spelled = [None, tmp_path, tmp_path / "cow" / "..", tmp_path / "link/here"]
     for images in spelled:
         listing = list_masks("png", tmp_path, images, ["cow"])
-        assert names(listing) == ["cow/a.jpg"] and listing.problems == [], images
+        assert names(listing) == ["cow/a.jpg"] and listing.faults == [], images
 
 
 def test_faults_of_names(tmp_path: Path) -> None:

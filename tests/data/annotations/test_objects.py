@@ -89,7 +89,7 @@ def test_coco_by_picture_and_category(tmp_path: Path) -> None:
     assert np.array_equal(dog.mask, union)
     assert np.array_equal(dog.ignore, (crowd > 0) & ~union) and dog.ignore.sum() < crowd.sum()
     assert other.mask.sum() == 15 and other.ignore is None
-    assert sorted(problem.kind for problem in listing.problems) == ["bad annotation", "bad annotation", "missing image"]
+    assert sorted(fault.kind for fault in listing.faults) == ["bad annotation", "bad annotation", "missing image"]
     assert names(list_masks("coco", file, tmp_path / "images", ["dog"])) == ["dog/ü 1.jpg"]
     with pytest.raises(UserError, match="--images"):
         list_masks("coco", file)

@@ -301,8 +301,8 @@ def test_objectnet_paper_takes_the_first_label_keeps_the_border(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("folder_to_objectnet_label.json", None, "is missing"),
-        ("imagenet_to_label_2012_v2", None, "is missing"),
+        ("folder_to_objectnet_label.json", None, "cannot be read .*it comes with the data set"),
+        ("imagenet_to_label_2012_v2", None, "cannot be read .*it comes with the data set"),
         ("objectnet_to_imagenet_1k.json", "{", "is not valid JSON"),
         ("objectnet_to_imagenet_1k.json", "[]", "a JSON object"),
         ("folder_to_objectnet_label.json", '{"mug": "Mug", "tray": "Tray"}', "has no entry for the folder a_chair"),

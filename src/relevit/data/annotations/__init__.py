@@ -12,14 +12,15 @@ from pathlib import Path
 from relevit.data.annotations.arrays import list_arrays
 from relevit.data.annotations.coco import list_coco
 from relevit.data.annotations.imagenet_s import MERGED, list_imagenet_s
-from relevit.data.annotations.listing import Entry, FaultyMaskError, Foreground, Listing, Problem
+from relevit.data.annotations.listing import Entry, FaultyMaskError, Foreground, Listing
 from relevit.data.annotations.png import list_alpha, list_png
 from relevit.data.annotations.published import list_published
 from relevit.data.annotations.voc import list_voc
+from relevit.data.reading import read_lines
 from relevit.errors import UserError
 from relevit.extensions import Table
 
-__all__ = ["FORMATS", "MERGED", "Entry", "FaultyMaskError", "Foreground", "Listing", "Problem", "list_masks"]
+__all__ = ["FORMATS", "MERGED", "Entry", "FaultyMaskError", "Foreground", "Listing", "list_masks"]
 
 Reader = Callable[[Path, Path | None, Sequence[str] | None], Listing]
 FORMATS = Table[Reader](
@@ -57,24 +58,18 @@ def list_masks(
         raise UserError(f"There is no folder {images}: give the folder of pictures.")
     names = read_class_list(class_list) if isinstance(class_list, str | Path) else class_list
     listing = FORMATS[format](source, None if images is None else Path(images), names)
-    if not listing.entries and not listing.problems:
-        raise UserError(f"{source} holds no masks of the format {format}" + _said(listing.notes))
+    if not listing.entries and not listing.faults:
+        raise UserError(
+            f"{source} holds no masks of the format {format}"
+            + (f" ({'; '.join(listing.notes)})." if listing.notes else ".")
+        )
     return listing
 
 
 def read_class_list(path: str | Path) -> list[str]:
-    """The lines of a text file, blank ones left out. Raises UserError for an unreadable, empty or repetitive file."""
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"The list of classes {path} cannot be read ({reason}).") from error
-    names = [line for line in lines if line]
+    """The classes in a text file, one a line. Raises UserError for an unreadable, empty or repetitive file."""
+    names = [line.strip() for line in read_lines(path, "a list of classes, one a line")]
     if not names or len(set(names)) < len(names):
         what = "names a class twice" if names else "is empty"
         raise UserError(f"The list of classes {path} {what}: give a text file with one class a line.")
     return names
-
-
-def _said(notes: Sequence[str]) -> str:
-    return f" ({'; '.join(notes)})." if notes else "."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from relevit.data.annotations.listing import Entry, FaultyMaskError, Foreground, Listing, Problem, class_folder, once
-from relevit.errors import UserError
+from relevit.data.annotations.listing import Entry, FaultyMaskError, Foreground, Listing, class_folder, once
+from relevit.data.reading import read_json
+from relevit.errors import Fault, UserError
 
 
 def list_coco(source: Path, images: Path | None, class_list: Sequence[str] | None) -> Listing:
@@ -26,8 +26,8 @@ def list_coco(source: Path, images: Path | None, class_list: Sequence[str] | Non
         raise UserError(
             "COCO annotations do not say where the pictures are: give their folder by --images (images=...)."
         )
-    content = _load(source)
-    problems: list[Problem] = []
+    content = read_json(source, "COCO's instances")
+    faults: list[Fault] = []
     try:
         pictures = {int(one["id"]): one for one in content["images"]}
         categories = {int(one["id"]): str(one["name"]) for one in content["categories"]}
@@ -47,7 +47,7 @@ def list_coco(source: Path, images: Path | None, class_list: Sequence[str] | Non
         told = f"annotation {group[0].get('id', '?')}"
         if picture not in pictures or category not in categories:
             missing = f"image {picture}" if picture not in pictures else f"category {category}"
-            problems.append(Problem("bad annotation", str(source), f"{told} is of {missing}, which is not listed"))
+            faults.append(Fault("bad annotation", str(source), f"{told} is of {missing}, which is not listed"))
             continue
         if class_list is not None and categories[category] not in class_list:
             continue
@@ -56,15 +56,15 @@ def list_coco(source: Path, images: Path | None, class_list: Sequence[str] | Non
             continue
         file = PurePosixPath(files[picture])
         if file.is_absolute() or ".." in file.parts or not file.parts:
-            problems.append(Problem("bad annotation", str(source), f"image {picture} has the file_name {str(file)!r}"))
+            faults.append(Fault("bad annotation", str(source), f"image {picture} has the file_name {str(file)!r}"))
             continue
         if not (images / file).is_file():
-            problems.append(Problem("missing image", str(images / file), f"{source} names it"))
+            faults.append(Fault("missing image", str(images / file), f"{source} names it"))
             continue
         folder = class_folder(categories[category], category)
         read = _reader(source, group, sizes[picture])
         entries.append(Entry(folder, f"{folder}/{file}", images / file, source, read))
-    return once(entries, problems, [f"{crowds} times a picture shows a category as a crowd only"] if crowds else [])
+    return once(entries, faults, [f"{crowds} times a picture shows a category as a crowd only"] if crowds else [])
 
 
 def _reader(source: Path, group: list[dict[str, Any]], size: tuple[int, int]) -> Callable[[], Foreground]:
@@ -134,11 +134,3 @@ def _is_polygon(points: Any, limit: float) -> bool:
     if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
         return False
     return all(isinstance(value, int | float) and math.isfinite(value) and -limit <= value <= limit for value in points)
-
-
-def _load(path: Path) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): give the file of instances.") from error
-    return content if isinstance(content, dict) else {}

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -46,12 +46,8 @@ class Converted(NamedTuple):
     notes: list[str]
 
 
-class Examined(NamedTuple):
-    """One entry, read in full: its foreground, or the fault, or the reason why it is to be left out."""
-
-    foreground: Foreground | None
-    fault: Fault | None = None
-    left_out: str = ""
+# What reading an entry in full gives: its foreground, what is wrong with it, or why it is to be left out.
+Examined = Foreground | Fault | str
 
 
 class Part(NamedTuple):
@@ -139,10 +135,12 @@ def _owned(out: Path, settings: Mapping[str, Any] | None) -> OwnedFolder:
 def _convert(work: Path, entry: Entry, least: int, protocol: str, copy: bool) -> Row:
     """Read an entry and write its files below `work`; what an earlier call wrote of it goes."""
     found = examine(entry, least)
-    planes = found.foreground
-    ignore = None if planes is None or protocol == "paper" else planes.ignore
-    _write(work, entry, None if planes is None else planes.mask, ignore, copy)
-    return Row(planes is not None, ignore is not None, found.left_out, found.fault)
+    if not isinstance(found, Foreground):
+        _write(work, entry, None, None, copy)
+        return Row(False, False, found if isinstance(found, str) else "", found if isinstance(found, Fault) else None)
+    ignore = None if protocol == "paper" else found.ignore
+    _write(work, entry, found.mask, ignore, copy)
+    return Row(True, ignore is not None, "", None)
 
 
 def _publish(
@@ -151,8 +149,7 @@ def _publish(
     """Put what was written in its place; or, where it is not to be used, remove it and say why."""
     out = folder.path
     rows = [Row(**row) for part in parts for row in json.loads(_rows_file(out, part).read_text())["rows"]]
-    faults = [Fault(*cast(Any, problem)) for problem in listing.problems]
-    faults += [Fault(*row.fault) for row in rows if row.fault is not None]
+    faults = [*listing.faults, *(Fault(*row.fault) for row in rows if row.fault is not None)]
     written = [entry for entry, row in zip(listing.entries, rows, strict=True) if row.written]
     left_out = dict(Counter(row.left_out for row in rows if row.left_out))
     if not written or (faults and not skip_bad):
@@ -207,24 +204,22 @@ def examine(entry: Entry, min_pixels: int = 0) -> Examined:
     try:
         picture = read_image(entry.image)
     except UserError as error:
-        return Examined(None, Fault("unreadable image", str(entry.image), reason_of(error)))
+        return Fault("unreadable image", str(entry.image), reason_of(error))
     try:
         found = entry.read()
     except FaultyMaskError as error:
-        return Examined(None, Fault(*cast(Any, error.problem)))
+        return error.fault
     except UserError as error:
-        return Examined(None, Fault("unreadable mask", str(entry.source), reason_of(error)))
+        return Fault("unreadable mask", str(entry.source), reason_of(error))
     fault = fault_of_size(found.mask, entry.source, entry.image, picture)
     if fault is not None:
-        return Examined(None, fault._replace(detail=fault.detail.replace("its image", f"its image {entry.image}")))
+        return fault._replace(detail=fault.detail.replace("its image", f"its image {entry.image}"))
     if found.left_out:
-        return Examined(None, None, found.left_out)
+        return found.left_out
     pixels = int(found.mask.sum())
     if pixels < min_pixels:
-        return Examined(None, None, f"of fewer than {min_pixels} pixels")
-    if not pixels:
-        return Examined(None, Fault("empty mask", str(entry.source), f"of {entry.name}"))
-    return Examined(found)
+        return f"of fewer than {min_pixels} pixels"
+    return found if pixels else Fault("empty mask", str(entry.source), f"of {entry.name}")
 
 
 def _write(folder: Path, entry: Entry, mask: np.ndarray | None, ignore: np.ndarray | None, copy: bool) -> None:

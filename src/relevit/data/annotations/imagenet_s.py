@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from relevit.data.annotations.listing import FaultyMaskError, Foreground, Listing, Problem, in_class_folders
+from relevit.data.annotations.listing import FaultyMaskError, Foreground, Listing, in_class_folders
 from relevit.data.listing import list_images
 from relevit.data.pairing import plain
-from relevit.errors import UserError
+from relevit.errors import Fault, UserError
 from relevit.images import read_image
 
 OTHER, IGNORE = 0, 1000
@@ -65,14 +65,14 @@ def list_imagenet_s(source: Path, images: Path | None, class_list: Sequence[str]
         if images == masks or not images.is_dir():
             raise UserError(f"The pictures of {masks} are not beside it: give their folder by --images (images=...).")
     folders = sorted(path.name for path in masks.iterdir() if path.is_dir() and not path.name.startswith("."))
-    problems: list[Problem] = []
+    faults: list[Fault] = []
     notes: list[str] = []
     whole = [sorted(names) for names in (class_list or (), folders) if len(names) == CLASSES]
     if whole:
         ids = {wnid: place for place, wnid in enumerate(whole[0], start=1)}
     else:
         folders = [folder for folder in folders if class_list is None or folder in class_list]
-        ids = _first_ids([masks / folder for folder in folders], problems)
+        ids = _first_ids([masks / folder for folder in folders], faults)
         notes.append(
             f"ids were compared within the {len(folders)} folders only: they follow from the list of all {CLASSES} wnids "
             "(--class-list)"
@@ -82,15 +82,15 @@ def list_imagenet_s(source: Path, images: Path | None, class_list: Sequence[str]
         notes.append(f"{len(merged)} merged classes are left out: {' '.join(merged)}")
     wanted = {folder for folder in folders if folder not in MERGED and (class_list is None or folder in class_list)}
     found = in_class_folders(masks, images, {".png"}, partial(_checked, root=masks, ids=ids), wanted)
-    return Listing(found.entries, [*found.problems, *problems], notes)
+    return Listing(found.entries, [*found.faults, *faults], notes)
 
 
 def _checked(path: Path, root: Path, ids: Mapping[str, int]) -> Foreground:
     return read_imagenet_s(path, ids.get(path.relative_to(root).parts[0]))
 
 
-def _first_ids(folders: Sequence[Path], problems: list[Problem]) -> dict[str, int]:
-    """The one id of the first mask of each folder that has just one, and a problem where ids do not grow with wnids."""
+def _first_ids(folders: Sequence[Path], faults: list[Fault]) -> dict[str, int]:
+    """The one id of the first mask of each folder that has just one, and a fault where ids do not grow with wnids."""
     ids: dict[str, int] = {}
     before: tuple[str, int] | None = None
     for folder in folders:
@@ -105,7 +105,7 @@ def _first_ids(folders: Sequence[Path], problems: list[Problem]) -> dict[str, in
         if folder.name in ids:
             if before is not None and ids[folder.name] <= before[1]:
                 detail = f"its id is {ids[folder.name]}, that of {before[0]}, an earlier wnid, is {before[1]}"
-                problems.append(Problem("wrong class id", str(folder), detail))
+                faults.append(Fault("wrong class id", str(folder), detail))
             before = folder.name, ids[folder.name]
     return {plain(name): number for name, number in ids.items()}
 

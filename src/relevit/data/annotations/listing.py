@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from relevit.data.listing import image_names, is_visible, list_images
 from relevit.data.pairing import pair, plain, stem_of
-from relevit.errors import UserError
+from relevit.errors import Fault, Kind, UserError
 from relevit.images import EXTENSIONS
 
 
@@ -42,28 +42,20 @@ class Entry(NamedTuple):
     read: Callable[[], Foreground]
 
 
-class Problem(NamedTuple):
-    """Something wrong: one of the kinds of relevit.data.checks, the file or folder, and details."""
-
-    kind: str
-    file: str
-    detail: str = ""
-
-
 class Listing(NamedTuple):
-    """Entries, sorted by name; problems that were found without reading masks; notes on what was left out or skipped."""
+    """Entries, sorted by name; faults that were found without reading masks; notes on what was left out or skipped."""
 
     entries: list[Entry]
-    problems: list[Problem]
+    faults: list[Fault]
     notes: list[str]
 
 
 class FaultyMaskError(UserError):
-    """A mask's file can be read but its content is wrong; `.problem` tells the kind."""
+    """A mask's file can be read but its content is wrong; `.fault` tells what."""
 
-    def __init__(self, kind: str, path: Path, detail: str) -> None:
+    def __init__(self, kind: Kind, path: Path, detail: str) -> None:
         super().__init__(f"{path}: {kind}: {detail}.")
-        self.problem = Problem(kind, str(path), detail)
+        self.fault = Fault(kind, str(path), detail)
 
 
 def in_class_folders(
@@ -84,7 +76,7 @@ def in_class_folders(
     root = images if images is not None else folder
     together = root.samefile(folder)
     entries: list[Entry] = []
-    problems: list[Problem] = []
+    faults: list[Fault] = []
     wanted = None if only is None else {plain(name) for name in only}
     homes = {plain(path.name): path for path in root.iterdir() if path.is_dir()}
     loose = [path.name for path in sorted(root.iterdir()) if flat and _is_picture(path)]
@@ -93,7 +85,7 @@ def in_class_folders(
             continue
         if not path.is_dir():
             if path.suffix.lower() in endings and not together:
-                problems.append(Problem("unknown class", str(path), "it lies in no class folder"))
+                faults.append(Fault("unknown class", str(path), "it lies in no class folder"))
             continue
         if wanted is not None and plain(path.name) not in wanted:
             continue
@@ -105,10 +97,10 @@ def in_class_folders(
             else []
         )
         if not masks:
-            problems.append(Problem("no masks", str(path)))
+            faults.append(Fault("no masks", str(path)))
             continue
         if not inside and not loose:
-            problems.append(Problem("no images", str(root / path.name), f"there are {len(masks)} masks for it"))
+            faults.append(Fault("no images", str(root / path.name), f"there are {len(masks)} masks for it"))
             continue
         own = set(inside)
         for mask, names in pair(inside, masks, path, suffix, loose).images_of.items():
@@ -117,10 +109,10 @@ def in_class_folders(
                 name = (PurePosixPath(path.name) / names[0]).as_posix()
                 entries.append(Entry(path.name, name, files[0], mask, partial(read, mask)))
             elif names:
-                problems.append(Problem("one mask for several images", str(mask), ", ".join(f.name for f in files)))
+                faults.append(Fault("one mask for several images", str(mask), ", ".join(f.name for f in files)))
             else:
-                problems.append(Problem("missing image", str(mask), f"no picture of this name in {home or root}"))
-    return once(entries, problems, [])
+                faults.append(Fault("missing image", str(mask), f"no picture of this name in {home or root}"))
+    return once(entries, faults, [])
 
 
 def folder_of(source: Path) -> Path:
@@ -135,15 +127,15 @@ def class_folder(name: str, number: int) -> str:
     return name.replace("/", "-").strip().lstrip(".").strip() or str(number)
 
 
-def once(entries: list[Entry], problems: list[Problem], notes: list[str]) -> Listing:
+def once(entries: list[Entry], faults: list[Fault], notes: list[str]) -> Listing:
     """A listing in the order of names, in which no two masks go by the same name but for the ending."""
     first: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: (entry.name, str(entry.source))):
         other = first.setdefault(stem_of(Path(entry.name)), entry)
         if other is not entry:
             detail = f"{other.source} is for {other.name}, too"
-            problems.append(Problem("several masks for one image", str(entry.source), detail))
-    return Listing(list(first.values()), problems, notes)
+            faults.append(Fault("several masks for one image", str(entry.source), detail))
+    return Listing(list(first.values()), faults, notes)
 
 
 def _is_picture(path: Path) -> bool:

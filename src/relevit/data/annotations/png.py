@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from relevit.data.annotations.listing import Entry, Foreground, Listing, Problem, folder_of, in_class_folders, once
+from relevit.data.annotations.listing import Entry, Foreground, Listing, folder_of, in_class_folders, once
 from relevit.data.listing import list_images
+from relevit.errors import Fault
 from relevit.images import EXTENSIONS, label_mask, read_alpha, read_label_map, read_mask
 
 
@@ -30,20 +31,20 @@ def list_alpha(source: Path, images: Path | None, class_list: Sequence[str] | No
     """Pictures SOURCE/CLASS/NAME.* that have an alpha channel; `images` is not needed."""
     root = folder_of(source)
     entries: list[Entry] = []
-    problems: list[Problem] = []
+    faults: list[Fault] = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if class_list is not None and folder.name not in class_list:
             continue
         files = list_images(folder)
         if not files:
-            problems.append(Problem("no images", str(folder)))
+            faults.append(Fault("no images", str(folder)))
         entries += [
             Entry(folder.name, file.relative_to(root).as_posix(), file, file, partial(_read_alpha, file))
             for file in files
         ]
     stray = [path for path in sorted(root.iterdir()) if path.is_file() and path.suffix.lower() in EXTENSIONS]
-    problems += [Problem("unknown class", str(path), "it lies in no class folder") for path in stray]
-    return once(entries, problems, [])
+    faults += [Fault("unknown class", str(path), "it lies in no class folder") for path in stray]
+    return once(entries, faults, [])
 
 
 def _read_alpha(path: Path) -> Foreground:

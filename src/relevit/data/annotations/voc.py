@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from relevit.data.annotations.listing import Entry, Foreground, Listing, Problem, class_folder, folder_of, once
+from relevit.data.annotations.listing import Entry, Foreground, Listing, class_folder, folder_of, once
 from relevit.data.listing import image_names, list_images
 from relevit.data.pairing import pair
-from relevit.errors import UserError, reason_of
+from relevit.errors import Fault, Kind, UserError, reason_of
 from relevit.images import VOID, read_labels
 
 CLASSES = (
@@ -34,13 +34,13 @@ def list_voc(source: Path, images: Path | None, class_list: Sequence[str] | None
     pairing = pair(image_names(images), list_images(masks, {".png"}), masks)
     names = list(class_list) if class_list is not None else CLASSES
     entries: list[Entry] = []
-    problems: list[Problem] = []
+    faults: list[Fault] = []
     blank = 0
     for path, found in pairing.images_of.items():
         if len(found) != 1:
-            kind = "one mask for several images" if found else "missing image"
-            problems.append(
-                Problem(
+            kind: Kind = "one mask for several images" if found else "missing image"
+            faults.append(
+                Fault(
                     kind,
                     str(path),
                     ", ".join(str(images / name) for name in found) or f"no picture of its name in {images}",
@@ -50,18 +50,18 @@ def list_voc(source: Path, images: Path | None, class_list: Sequence[str] | None
         try:
             present = np.unique(read_labels(path))
         except UserError as error:
-            problems.append(Problem("unreadable mask", str(path), reason_of(error)))
+            faults.append(Fault("unreadable mask", str(path), reason_of(error)))
             continue
         indices = [int(index) for index in present if index not in (0, VOID)]
         blank += not indices
         for index in indices:
             if index > len(names):
-                problems.append(Problem("wrong class id", str(path), f"index {index} of {len(names)} classes"))
+                faults.append(Fault("wrong class id", str(path), f"index {index} of {len(names)} classes"))
                 continue
             folder = class_folder(names[index - 1], index)
             entry = Entry(folder, f"{folder}/{found[0]}", images / found[0], path, _reader(path, index))
             entries.append(entry)
-    return once(entries, problems, [f"{blank} pictures show none of the classes"] if blank else [])
+    return once(entries, faults, [f"{blank} pictures show none of the classes"] if blank else [])
 
 
 def _reader(path: Path, index: int) -> Callable[[], Foreground]:

@@ -29,6 +29,7 @@ from relevit.images import read_image
 NAME = "objectnet"
 FOLDERS, LABELS = "folder_to_objectnet_label.json", "objectnet_to_imagenet_1k.json"
 CLASSES, LINES = "pytorch_to_imagenet_2012_id.json", "imagenet_to_label_2012_v2"
+_ORIGIN = "it comes with the data set"
 
 
 def sets(root: Path, protocol: str) -> dict[str, Open]:
@@ -47,11 +48,11 @@ def imagenet_classes(root: Path) -> dict[str, tuple[int, ...]]:
     Raises UserError that names the file: one is missing or broken, or an entry leads nowhere.
     """
     mappings = root / "mappings"
-    label_of = read_json(mappings / FOLDERS, "folder to ObjectNet label")
-    imagenet_labels = read_json(mappings / LABELS, "ObjectNet label to ImageNet labels")
+    label_of = read_json(mappings / FOLDERS, f"folder to ObjectNet label ({_ORIGIN})")
+    imagenet_labels = read_json(mappings / LABELS, f"ObjectNet label to ImageNet labels ({_ORIGIN})")
     indices = _class_by_line(mappings)
     lines: dict[str, list[int]] = {}
-    for number, line in enumerate(read_text(mappings / LINES, "an ImageNet label a line").splitlines()):
+    for number, line in enumerate(read_text(mappings / LINES, f"an ImageNet label a line ({_ORIGIN})").splitlines()):
         lines.setdefault(line.strip(), []).append(number)
     classes: dict[str, tuple[int, ...]] = {}
     for folder in subfolders(root / "images"):
@@ -92,7 +93,7 @@ def read_without_border(path: Path) -> Image.Image:
 
 def _class_by_line(mappings: Path) -> dict[int, int]:
     """ImageNet class index by line number, from the file that has it the other way round."""
-    content = read_json(mappings / CLASSES, "class index to line number")
+    content = read_json(mappings / CLASSES, f"class index to line number ({_ORIGIN})")
     found: dict[int, int] = {}
     for index, line in content.items():
         if not str(index).isdigit() or int(index) >= COUNT or not str(line).isdigit():

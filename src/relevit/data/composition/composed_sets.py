@@ -6,10 +6,8 @@ its picture; manifest.csv comes last. The same call goes on where a killed one s
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +32,7 @@ from relevit.data.composition.shift_tests import (
 from relevit.data.folder import class_folder_samples
 from relevit.data.image_map import Steps, map_images, threads
 from relevit.data.listing import is_visible, list_images
+from relevit.data.reading import read_json, read_rows, write_rows
 from relevit.data.sets import ImageSet
 from relevit.errors import Fault, FaultsError, UserError, reason_of
 from relevit.files import atomic_write
@@ -255,10 +254,8 @@ def check_apart(out: Path, **folders: str | os.PathLike[str] | None) -> None:
 
 
 def read_config(out: Path) -> dict[str, Any]:
-    try:
-        return json.loads((out / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{out / CONFIG} cannot be read ({error}): compose the sets anew in another folder") from error
+    """compose.json of a folder. Raises UserError where it cannot be read."""
+    return read_json(out / CONFIG, "what the sets are composed of: compose the sets anew in another folder")
 
 
 def picture_paths(out: Path, composition: Composition) -> tuple[Path, Path]:
@@ -303,30 +300,18 @@ def write_compositions(
         with threads(workers) as pool:
             made = map_images([[one] for one in compositions], steps, pool, processes, advance=advance)
         if processes.is_main:
-            write_manifest(out / MANIFEST, compositions)
+            write_rows(out / MANIFEST, Composition._fields, compositions)
         processes.wait()
     return made
 
 
-def write_manifest(path: Path, compositions: Sequence[Composition]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Composition._fields)
-    writer.writerows(compositions)
-    if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
-        atomic_write(path, text.getvalue())
-
-
 def read_manifest(path: Path) -> list[Composition]:
     """The rows of a manifest. Raises UserError for a file that is none."""
+    rows = read_rows(path, "a manifest of compositions (run relevit compose again)", Composition._fields)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
         return [_composition(row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read as a manifest of compositions ({error}): run relevit compose again"
-        ) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is no manifest of compositions ({error}): run relevit compose again") from error
 
 
 def _composition(row: Mapping[str, str]) -> Composition:

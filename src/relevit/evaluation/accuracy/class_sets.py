@@ -13,6 +13,7 @@ from torch import nn
 
 from relevit.data.classes import match_classes
 from relevit.data.manifest import COLUMNS, TRAINING, read_manifest
+from relevit.data.reading import read_lines
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.predictions import Predictions
 
@@ -29,13 +30,7 @@ def read_class_set(given: ClassSet) -> list[str]:
         names = [str(each) for each in given]
     else:
         path = Path(given)
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"{path} cannot be read ({reason}): give a file with a class a line, or a run's split.csv"
-            ) from error
+        lines = read_lines(path, "a class a line, or be a run's split.csv")
         if lines and lines[0].strip() == ",".join(COLUMNS):
             names = [row.class_name for row in read_manifest(path) if row.split == TRAINING]
         else:
