@@ -121,13 +121,6 @@ def test_maps_without_a_readout(arguments):
         patch_grid(create(attn_layer="diff"), 48, 80)
 
 
-def test_gradient_checkpointing_is_refused():
-    model = create()
-    model.set_grad_checkpointing(True)
-    with pytest.raises(relevit.UserError, match="set_grad_checkpointing"):
-        relevit.relevance(model, torch.zeros(1, 3, 48, 80))
-
-
 def test_dropped_patches_are_refused_in_training():
     model = create(patch_drop_rate=0.5).train()
     with pytest.raises(relevit.UserError, match="patch_drop_rate"):

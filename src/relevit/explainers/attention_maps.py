@@ -24,6 +24,7 @@ from relevit.models.attention import (
     composed_attention,
     token_layout,
 )
+from relevit.models.recomputation import recomputed_within
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def explainer(formula: Callable[[Request], Explanation]) -> Callable[..., Explan
         layout = token_layout(model, images.shape[-2], images.shape[-1])
         check_channels(model, images.shape[1])
         keep = torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in model.parameters()))
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), recomputed_within():
             images = images.clone() if images.is_inference() else images
             with nullcontext() if keep else no_parameter_gradients(model):
                 logits, maps = formula(Request(model, images, target, layout, keep, second_order and keep))

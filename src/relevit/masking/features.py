@@ -90,7 +90,7 @@ def _run_until(inner: Any, images: Tensor, kind: Kind, block: int, attention: An
         hooked = inner.blocks[block]
     elif kind != "value" and isinstance(attention, (EvaAttention, AttentionRope)):
         hooked = attention.k_norm if kind == "key" else attention.q_norm  # what is rotated next
-    with _evaluating(inner), capture(inner, attend=attend, readout=False), torch.no_grad():
+    with working(inner), capture(inner, attend=attend, readout=False), torch.no_grad():
         handle = hooked.register_forward_hook(reached) if hooked is not None else None
         try:
             inner.forward_features(images)
@@ -105,20 +105,6 @@ def _run_until(inner: Any, images: Tensor, kind: Kind, block: int, attention: An
 def _side_by_side(heads: Tensor) -> Tensor:
     """(batch, heads, tokens, head_dim) to (batch, tokens, heads * head_dim)."""
     return heads.transpose(1, 2).flatten(2)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradient checkpointing; both are as before afterwards."""
-    checkpointing = getattr(model, "grad_checkpointing", None)
-    try:
-        if checkpointing:
-            model.grad_checkpointing = False  # type: ignore[assignment]
-        with working(model):
-            yield
-    finally:
-        if checkpointing:
-            model.grad_checkpointing = checkpointing
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relevit.errors import UserError
+from relevit.models.recomputation import recomputed_within
 
 SUPPORTED = (
     "timm's vision transformers with global attention: ViT, DeiT (also distilled), DeiT III, DINOv2 (also with registers), "
@@ -224,16 +225,11 @@ def capture(
 
     attend: takes the arguments of `scaled_dot_product_attention` and returns its output and what `.maps` is to hold.
     readout: False accepts a model without a classifier or with any pooling, too (see `unsupported_reason`).
-    Raises UserError for a model that is not supported, that recomputes its blocks (gradient checkpointing), or that drops
-    patches in training.
+    Blocks that are computed again in a backward pass (gradient checkpointing) are answered there as here; their maps stay.
+    Raises UserError for a model that is not supported, or that drops patches in training.
     """
     modules = attention_modules(model, readout=readout)
     inner: Any = unwrap(model)
-    if getattr(inner, "grad_checkpointing", False):
-        raise UserError(
-            "the model uses gradient checkpointing, under which attention maps are not kept: "
-            "call model.set_grad_checkpointing(False)"
-        )
     drop = getattr(inner, "patch_drop", None)
     if drop is not None and drop.training and getattr(drop, "prob", 0.0):
         raise UserError(
@@ -241,7 +237,14 @@ def capture(
             "or call model.eval()"
         )
     captured = Captured()
-    interception = _Interception(captured, attend)
+    with inner.register_forward_pre_hook(lambda *_: captured.maps.clear()), _answered(modules, attend, captured.maps):
+        yield captured
+
+
+@contextmanager
+def _answered(modules: list[nn.Module], attend: Callable[..., tuple[Tensor, Any]], maps: list[Any]) -> Iterator[None]:
+    """The context of `capture` for these modules, which appends to `maps`; also where blocks are computed again."""
+    interception = _Interception(maps, attend)
     flags = [(module, module.fused_attn) for module in modules]
     handles = []
     try:
@@ -249,9 +252,8 @@ def capture(
             module.fused_attn = True  # type: ignore[assignment]
             handles.append(module.register_forward_pre_hook(interception.enter))
             handles.append(module.register_forward_hook(interception.leave, always_call=True))
-        handles.append(inner.register_forward_pre_hook(interception.start))
-        with interception:
-            yield captured
+        with interception, recomputed_within(lambda: _answered(modules, attend, [])):
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -262,12 +264,9 @@ def capture(
 class _Interception(TorchFunctionMode):
     """Answers scaled_dot_product_attention inside the attention modules, and only there."""
 
-    def __init__(self, captured: Captured, attend: Callable[..., tuple[Tensor, Any]]) -> None:
+    def __init__(self, maps: list[Any], attend: Callable[..., tuple[Tensor, Any]]) -> None:
         super().__init__()
-        self.captured, self.attend, self.inside = captured, attend, False
-
-    def start(self, module: nn.Module, args: Any) -> None:
-        self.captured.maps.clear()
+        self.maps, self.attend, self.inside = maps, attend, False
 
     def enter(self, module: nn.Module, args: Any) -> None:
         self.inside = True
@@ -278,7 +277,7 @@ class _Interception(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.inside and func is F.scaled_dot_product_attention:
             output, weights = self.attend(*args, **(kwargs or {}))
-            self.captured.maps.append(weights)
+            self.maps.append(weights)
             return output
         return func(*args, **(kwargs or {}))
 

@@ -9,8 +9,8 @@ then a constant, and what is left is plain cross-entropy.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from relevit.errors import UserError
+from relevit.models.recomputation import recomputed_within
 from relevit.training.losses import inverse_mask, label_loss
 from relevit.training.terms import LossInputs, Numbers, Term
 
@@ -59,7 +60,11 @@ def logits_and_input_gradient(
     keep = torch.is_grad_enabled()
     graph = keep and wanted.graph
     images = images.detach().requires_grad_()
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if graph else nullcontext():
+
+    def kernels() -> AbstractContextManager[Any]:
+        return sdpa_kernel(SDPBackend.MATH) if graph else nullcontext()
+
+    with torch.enable_grad(), kernels(), recomputed_within(kernels):
         logits = model(images)
         scaled = logits if logits.dtype == torch.float64 else logits.float()
         score = wanted.score(scaled / temperature, labels)

@@ -1,0 +1,76 @@
+"""Gradient checkpointing (Chen et al. 2016): parts of a model whose activations are not kept, but computed again in the backward pass.
+
+What alters a forward pass from outside (attention that is answered by us, a choice of kernels) has to alter its repetition,
+too, which comes when the altering context has ended: in the backward pass of a logit, and once more in that of a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any
+
+import torch.utils.checkpoint
+
+Contexts = Callable[[], AbstractContextManager[Any]]
+
+_wanted: ContextVar[Contexts | None] = ContextVar("wanted", default=None)
+_checkpoint = torch.utils.checkpoint._checkpoint_impl  # behind every name under which `checkpoint` was imported
+_lock = Lock()
+_users = 0
+
+
+@contextmanager
+def recomputed_within(make_context: Contexts = nullcontext) -> Iterator[None]:
+    """A context for a forward pass: what `torch.utils.checkpoint` runs in it is repeated in a new `make_context()` each time.
+
+    All checkpointing in it is of the kind that is not reentrant, also where the model asks for the other one. Its results are
+    the same; and it allows for gradients of anything (`torch.autograd.grad`), several backward passes and second derivatives.
+    """
+    token = _wanted.set(make_context)
+    _count_users(1)
+    try:
+        yield
+    finally:
+        _count_users(-1)
+        _wanted.reset(token)
+
+
+def _count_users(change: int) -> None:
+    """torch's own function is in its place while nobody is within `recomputed_within`, in any thread."""
+    global _users
+    with _lock:
+        _users += change
+        torch.utils.checkpoint._checkpoint_impl = _checkpointed if _users else _checkpoint
+
+
+def _checkpointed(function: Any, args: Any, kwargs: Any, **options: Any) -> Any:
+    """torch's checkpointing, its repetition in the context that this thread wants."""
+    make_context, given = _wanted.get(), options["context_fn"]
+    if make_context is None:  # another thread's forward pass
+        return _checkpoint(function, args, kwargs, **options)
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        forward, repetition = given()
+        return forward, _Anew(lambda: repetition, make_context)
+
+    return _checkpoint(function, args, kwargs, **{**options, "use_reentrant": False, "context_fn": contexts})
+
+
+class _Anew:
+    """A context that enters one of each of `makers`, outermost first, each time."""
+
+    def __init__(self, *makers: Contexts) -> None:
+        self.makers, self.entered = makers, list[AbstractContextManager[Any]]()
+
+    def __enter__(self) -> None:
+        for make in self.makers:
+            context = make()
+            context.__enter__()
+            self.entered.append(context)
+
+    def __exit__(self, *error: Any) -> None:
+        while self.entered:
+            self.entered.pop().__exit__(*error)
