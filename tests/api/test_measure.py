@@ -15,6 +15,7 @@ from PIL import Image
 import relevit.data.builtin.sets as builtin
 from benchmark_trees import Classifier, save, val_name
 from gtsegs_file import write
+from measuring import measure as measure_one
 from relevit import cli
 from relevit.api.measure import Measured, _cell, _table
 from relevit.data.builtin.digits import CLASSES, TEST_SETS, Pictures, draw_objects, draw_pictures
@@ -24,9 +25,7 @@ from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.batches import Framing
 from relevit.evaluation.measurement import Work
-from relevit.evaluation.measurements import MEASUREMENTS, measurement, options_of
-from relevit.evaluation.measurements import measure as measure_one
-from relevit.evaluation.open_measured import open_data
+from relevit.evaluation.measurements import MEASUREMENTS, measurement, open_data, options_of
 from relevit.evaluation.rows import Part, array
 from relevit.models.loading import load, save_checkpoint
 from relevit.statistics.estimate import Estimate
@@ -349,17 +348,17 @@ def test_the_built_in_benchmark_and_the_mat_file(tmp_path: Path) -> None:
 
 
 def test_benchmarks_are_opened_by_their_layout(data: Path) -> None:
-    found, extra = open_data(MEASUREMENTS["perturbation"], str(data / "images"))
-    assert len(found) == 6 and found.class_names == ["0", "1"] and extra == {}
-    _, extra = open_data(MEASUREMENTS["knn"], str(data / "images"), train=str(data / "images"))
-    assert len(extra["train"]) == 6
+    found, extra = open_data(MEASUREMENTS["perturbation"].needs, str(data / "images"))
+    assert len(found) == 6 and found.class_names == ["0", "1"] and extra is None
+    _, extra = open_data(MEASUREMENTS["knn"].needs, str(data / "images"), train=str(data / "images"))
+    assert len(extra) == 6
     with pytest.raises(UserError, match=r"holds several sets: give --benchmark, one of images, masks"):
         one_of(str(data))[1]
     assert one_of(str(data), "images")[1].class_names == ["0", "1"]
     with pytest.raises(UserError, match=r"there is no benchmark mask in .*; there are: images, masks"):
         one_of(str(data), "mask")[1]
     with pytest.raises(UserError, match="leave out --benchmark"):
-        open_data(MEASUREMENTS["segmentation"], str(data / "images"), benchmark="images")
+        open_data(MEASUREMENTS["segmentation"].needs, str(data / "images"), benchmark="images")
 
 
 def test_known_benchmarks_keep_their_rules(tmp_path: Path) -> None:
@@ -369,12 +368,12 @@ def test_known_benchmarks_keep_their_rules(tmp_path: Path) -> None:
         save(tmp_path / "val" / "n01440764" / name)
     row = MEASUREMENTS["perturbation"]
     for protocol, competing in (("standard", 200), ("paper", None)):
-        found, _ = open_data(row, str(tmp_path), protocol=protocol, benchmark="imagenet-a")
+        found, _ = open_data(row.needs, str(tmp_path), protocol=protocol, benchmark="imagenet-a")
         classes = found.competing_classes(Classifier(1000))
         assert found.name == "imagenet-a" and (classes if competing is None else len(classes)) == competing
         assert found.right_classes(Classifier(1000)) == [(6,)]
     with pytest.raises(UserError, match=r"give --benchmark, one of imagenet, imagenet-a, imagenet-r"):
-        open_data(row, str(tmp_path))
+        open_data(row.needs, str(tmp_path))
     assert one_of(str(tmp_path / "val"))[1].name == "imagenet"  # not the reassessed labels of the same images
     assert one_of(str(tmp_path), "imagenet-real")[1].name == "imagenet-real"
 

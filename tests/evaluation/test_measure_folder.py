@@ -14,7 +14,7 @@ from launching import launch
 from relevit.data.benchmarks import class_folders
 from relevit.data.folder import images_with_masks
 from relevit.errors import UserError
-from relevit.evaluation.measurements import MEASUREMENTS, measure_models
+from relevit.evaluation.measurements import MEASUREMENTS, measure
 from relevit.models.loading import data_config, save_checkpoint
 from relevit.models.view import evaluation_view
 from rows_on_disk import files, small_shards, stop_after
@@ -61,9 +61,7 @@ def call(test: str, data: Path, models: dict[str, Any], out: Path | None = None)
     masked = row.needs == "masks"
     images: Any = images_with_masks(data / "images", data / "masks") if masked else class_folders(data / "images")
     train = class_folders(data / "train") if row.needs == "train_and_test" else None
-    found = measure_models(
-        test, models, images, train=train, out=out, batch_size=3, options={**OPTIONS[test], "seed": 7}
-    )
+    found = measure(test, models, images, train=train, out=out, batch_size=3, options={**OPTIONS[test], "seed": 7})
     return {name: result.to_dict() for name, result in found.items()}
 
 
@@ -97,7 +95,7 @@ def test_other_options_and_weights_are_refused(data: Path, tmp_path: Path) -> No
         call("localization", data, {"one": tiny(2)}, tmp_path / "out")
     with pytest.raises(UserError, match=r"options was .*'seed': 7.*, now .*'seed': 8"):
         images = images_with_masks(data / "images", data / "masks")
-        measure_models("localization", {"one": tiny(1)}, images, out=tmp_path / "out", options={"seed": 8})
+        measure("localization", {"one": tiny(1)}, images, out=tmp_path / "out", options={"seed": 8})
     with pytest.raises(UserError, match="test was 'localization', now 'segmentation'"):
         call("segmentation", data, {"one": tiny(1)}, tmp_path / "out")
 

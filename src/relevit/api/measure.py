@@ -86,8 +86,8 @@ def measure(
     Returns:
         The results of all models, with intervals and differences.
     """
-    from relevit.evaluation.measurements import measure_models, measurement, options_of
-    from relevit.evaluation.open_measured import open_data
+    from relevit.evaluation.measurements import measure as run
+    from relevit.evaluation.measurements import measurement, open_data, options_of
     from relevit.files import atomic_write
     from relevit.folders import check_new_file
     from relevit.models.loading import load_several
@@ -106,7 +106,7 @@ def measure(
     team = Processes(device)
     loaded = load_several(models, protocol, pick_device(device) if team.count == 1 else str(team.device))
     inputs: dict[str, Any] = {"masks": masks, "ignore": ignore, "train": train, "benchmark": benchmark}
-    source, more = open_data(row, str(data), protocol=protocol, **inputs)
+    source, bank = open_data(row.needs, str(data), protocol=protocol, **inputs)
     settings = {"protocol": protocol, "limit": limit, **{k: str(v) for k, v in inputs.items() if v is not None}}
     about = {
         "test": test,
@@ -115,11 +115,12 @@ def measure(
         "protocol": protocol,
         "options": {**chosen, "seed": seed, "limit": limit},
     }
-    results = measure_models(
+    results = run(
         test,
         loaded,
         source.limited(limit, seed),
         name=str(data) if benchmark is None else f"{data}/{benchmark}",
+        train=bank,
         out=None if figures_only else out,
         told=settings,
         device=team.device,
@@ -127,7 +128,6 @@ def measure(
         workers=workers,
         options={**chosen, "seed": seed},
         report=lambda found: _as_text(_compared(found, seed, row.description), about),
-        **more,
     )
     measured = _compared(results, seed, row.description)
     if out is not None and figures_only and team.is_main:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,14 +15,12 @@ from torch import Tensor, nn
 from relevit.auditing.conditions import CONDITIONS, ORIGINAL, Donors
 from relevit.auditing.pictures import AuditPictures
 from relevit.auditing.versions import IMPOSSIBLE, AuditSet, VersionFraming
+from relevit.data.sets import Item
 from relevit.errors import UserError
 from relevit.evaluation.batches import Batch
-from relevit.evaluation.engine import prepare, run
-from relevit.evaluation.fingerprints import settings_of
-from relevit.evaluation.folder import RowsFolder
+from relevit.evaluation.engine import run
 from relevit.evaluation.measurement import LoadedModel, Work, on_device
 from relevit.evaluation.rows import Part, array
-from relevit.evaluation.sources import Item
 from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
 from relevit.models.attention import unsupported_reason
@@ -127,17 +124,10 @@ def observe(
     out: a folder for the rows, where the same call goes on after an interruption. settings: what they depend on beside models and
     pictures. workers: processes that make pictures. Models are left as they were.
     """
-    measurement = measurement or BackgroundReliance()
-    team, images = Processes(device), AuditSet(name, pictures, donors)
-    sets: dict[str, Any] = {name: images}
-    works = prepare(models, sets, measurement)
-    folder = None
-    if out is not None:
-        folder = RowsFolder(out, "audit", settings_of(models, sets, {}, **(settings or {})), measurement.columns())
-    with nullcontext() if folder is None else folder.held(team):
-        rows = run(models, sets, measurement, works, folder=folder, team=team, batch_size=batch_size, workers=workers)[
-            name
-        ]
+    measurement, images = measurement or BackgroundReliance(), AuditSet(pictures, donors)
+    work: dict[str, Any] = {"team": Processes(device), "batch_size": batch_size, "workers": workers}
+    with run(models, {name: images}, measurement, command="audit", out=out, settings=settings, **work) as done:
+        rows = done.rows[name]
         return {model.name: observed(rows[model.name], len(pictures), measurement.conditions) for model in models}
 
 

@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from relevit.auditing.conditions import CONDITIONS, ORIGINAL, Donors, Scene, background_of
 from relevit.auditing.pictures import AuditPictures
+from relevit.data.sets import Item
 from relevit.errors import UserError
 from relevit.evaluation.batches import Framing
-from relevit.evaluation.sources import Item
 from relevit.models.view import EvaluationView
 
 _KEPT = 512  # scenes and backgrounds in memory at most
@@ -38,11 +38,11 @@ class Versions:
 class AuditSet:
     """The pictures of an audit as a set of the row engine: read, one gives its versions, each made once."""
 
-    is_stream: ClassVar = False
+    def __init__(self, pictures: AuditPictures, donors: Donors) -> None:
+        self.pictures, self._versions = pictures, Versions(pictures, donors)
 
-    def __init__(self, name: str, pictures: AuditPictures, donors: Donors) -> None:
-        self.name, self.pictures, self.length = name, pictures, len(pictures)
-        self._versions = Versions(pictures, donors)
+    def __len__(self) -> int:
+        return len(self.pictures)
 
     def read(self, place: int) -> OneAndItsVersions:
         """The picture at a place; raises UserError for one that cannot be read."""
@@ -62,10 +62,10 @@ class AuditSet:
         """A hash of names and classes, and of what is in the first, the middle and the last picture and mask."""
         listed = "\n".join(map("\0".join, zip(self.pictures.names, self.pictures.classes, strict=True)))
         digest = hashlib.blake2b(listed.encode("utf-8", "surrogateescape"), digest_size=16)
-        for place in sorted({0, self.length // 2, self.length - 1}):
+        for place in sorted({0, len(self) // 2, len(self) - 1}):
             for plane in self.pictures.scene(place):
                 digest.update(np.ascontiguousarray(plane).tobytes())
-        return {"pictures": self.length, "names and contents": digest.hexdigest()}
+        return {"pictures": len(self), "names and contents": digest.hexdigest()}
 
 
 class OneAndItsVersions:

@@ -67,7 +67,7 @@ def sets(
     if isinstance(given, Mapping):
         return _by_name(given, masks, ignore, masked, protocol)
     if not isinstance(given, str | os.PathLike):
-        return Sets({"benchmark": partial(of_dataset, given, "benchmark")})
+        return Sets({"benchmark": partial(of_dataset, given, "benchmark", masked)})
     text, path = os.fspath(given), Path(given)
     builtin = builtin_sets(text)
     if builtin is not None:
@@ -112,7 +112,7 @@ def one_of(
     opened = opener()
     if isinstance(opened, StreamSet):
         raise UserError(
-            f"{given} can only be read from its beginning to its end: give its images as folders or tar files"
+            f"{opened.name} can only be read from its beginning to its end: give its images as folders or tar files"
         )
     return found, opened
 
@@ -130,7 +130,7 @@ def _by_name(given: Mapping[Any, Any], masks: Place | None, ignore: Place | None
     found = Sets()
     for name, each in given.items():
         if not isinstance(each, str | os.PathLike):
-            found[str(name)] = partial(of_dataset, each, str(name))
+            found[str(name)] = partial(of_dataset, each, str(name), masked)
             continue
         openers = sets(each, masks, ignore=ignore, masked=masked, protocol=protocol)
         start = f"{os.fspath(each).rstrip('/')}/"  # of composed sets' names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,12 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from relevit.data.classes import ClassMap, class_index, match_classes
 from relevit.data.listing import Column
-from relevit.data.sample import Sample, as_labelled
+from relevit.data.sample import Sample, as_labelled, as_sample
 from relevit.errors import UserError
 from relevit.images import to_rgb
 
@@ -30,6 +32,17 @@ class Files(NamedTuple):
     image: Path
     mask: Path | None = None
     ignore: Path | None = None
+
+
+class Item(NamedTuple):
+    """What is known of an image beside its pixels: its place in the set, its name, its class by name ("" if unknown), what it
+    shows (None if unknown), its label (-1 if unknown)."""
+
+    place: int
+    name: str
+    group: str = ""
+    object: str | None = None
+    label: int = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,20 +95,54 @@ class ImageSet(Dataset[Sample]):
             return list(self.groups.values)
         return sorted(set(self.groups or ()))
 
-    def right_classes(self, model: nn.Module, class_map: ClassMap | None = None) -> Sequence[tuple[int, ...]] | None:
+    def right_classes(
+        self, model: nn.Module, class_map: ClassMap | None = None
+    ) -> Sequence[tuple[int, ...] | None] | None:
         """The model's classes that count as a hit, for each image; None where a sample's own label is its class.
 
+        Of a folder with masks they are told by its class folders, None for an image whose folder is no class of the model.
         Raises UserError where the model does not know the classes.
         """
-        if self.right is None or self.kinds is None:
+        if self.right is not None and self.kinds is not None:
+            of_kind = self.right(model, class_map)
+            return [of_kind[kind] for kind in self.kinds]
+        if not self.masked or self.labels is not None:
             return None
-        of_kind = self.right(model, class_map)
-        return [of_kind[kind] for kind in self.kinds]
+        labels = self.labelled_for(model, class_map).labels
+        return None if labels is None else [(label,) if label >= 0 else None for label in labels]
 
     def competing_classes(self, model: nn.Module) -> list[int] | None:
         """The model's classes among which the prediction is taken, sorted; None for all."""
         found = None if self.competing is None else self.competing(model)
         return None if found is None else sorted(int(each) for each in found)
+
+    def item(self, place: int, sample: Sample | None = None) -> Item:
+        """What is known of an image; `sample`: itself, None where it could not be read."""
+        label = sample.label if sample else -1 if self.labels is None else int(self.labels[place])
+        group = str(self.groups[place]) if self.groups is not None else str(label) if label >= 0 else ""
+        shown = None if self.objects is None else str(self.objects[place])
+        return Item(place, (sample.name if sample else "") or self.names[place], group, shown, label)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this set from another: how many images, and a hash of their names and sizes in bytes.
+
+        Items of a data set without names are told by the first, the middle and the last picture and label, so that one in
+        which only others differ is taken for the same.
+        """
+        digest, keyed = hashlib.blake2b(digest_size=16), self.right is not None
+        for place, name in enumerate(self.names):
+            if keyed or self.masked:
+                digest.update(f"{name}\0{self.item(place).group}\0".encode("utf-8", "surrogateescape"))
+            elif self.labels is not None:
+                digest.update(f"{int(self.labels[place])}\0".encode())
+            if self.paths is not None:
+                digest.update(f"{_bytes(self.paths[place])}\0".encode())
+        found = {"images": len(self), "names and sizes": digest.hexdigest()}
+        if not keyed:
+            some = sorted({0, len(self) // 2, len(self) - 1}) if len(self) else []
+            contents = "".join(_content(self, place) for place in some)
+            found["contents"] = hashlib.blake2b(contents.encode(), digest_size=16).hexdigest()
+        return found
 
     def subset(self, indices: Sequence[int]) -> ImageSet:
         """The images at `indices`, in that order."""
@@ -148,6 +195,26 @@ def _with_label(read: Callable[[int], Sample], labels: Sequence[int], index: int
     return read(index)._replace(label=int(labels[index]))
 
 
+def _content(images: ImageSet, place: int) -> str:
+    """A hash of an item's picture and label."""
+    try:
+        sample = images.read(place)
+    except UserError:
+        return "unreadable"
+    image = sample.image
+    pixels = np.ascontiguousarray(image.detach().cpu().float().numpy() if isinstance(image, Tensor) else image)
+    told = f"{pixels.shape} {pixels.dtype} {sample.label} ".encode()
+    mask = b"" if sample.mask is None else np.ascontiguousarray(sample.mask).tobytes()
+    return hashlib.blake2b(told + pixels.tobytes() + mask, digest_size=16).hexdigest()
+
+
+def _bytes(path: str | os.PathLike[str]) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
 @dataclass(frozen=True)
 class ByName:
     """(model, class_map) -> the model's class of each class name (`class_index`); UserError for those without one."""
@@ -180,8 +247,19 @@ class StreamSet:
         for number, (image, label) in enumerate(self.pairs()):
             yield Sample(to_rgb(image), None, whole(label, f"image {number} of {self.name}"), None, f"{number:09d}")
 
+    def right_classes(self, model: nn.Module, class_map: ClassMap | None = None) -> None:
+        """A sample's own label is its class."""
+
     def competing_classes(self, model: nn.Module) -> None:
         """All of the model's classes compete."""
+
+    def item(self, place: int, sample: Sample) -> Item:
+        """What is known of an image."""
+        return Item(place, sample.name, str(sample.label), None, sample.label)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this set from another."""
+        return {"stream": self.name, "images": self.length or 0}
 
 
 def whole(label: Any, name: str) -> int:
@@ -195,11 +273,11 @@ def whole(label: Any, name: str) -> int:
     return number
 
 
-def of_dataset(data: Any, name: str = "data set") -> ImageSet | StreamSet:
+def of_dataset(data: Any, name: str = "data set", masked: bool = False) -> ImageSet | StreamSet:
     """Any data set in the one form: an ImageSet or StreamSet as it is, else one with a length and items by number.
 
-    Its items are pairs (image, class index) or samples, see `as_labelled`. It may have `names`, `groups` (class
-    names), `labels` and `objects`, one for each image. Raises UserError for anything else.
+    Its items are pairs (image, class index) or samples, see `as_labelled`; `masked`: samples with masks, see `as_sample`.
+    It may have `names`, `groups` (class names), `labels` and `objects`, one for each image. Raises UserError for anything else.
     """
     if isinstance(data, ImageSet | StreamSet):
         return data
@@ -215,14 +293,19 @@ def of_dataset(data: Any, name: str = "data set") -> ImageSet | StreamSet:
         names = [f"number {number}" for number in range(len(data))]
     return ImageSet(
         str(getattr(data, "name", "") or name),
-        partial(_item, data, names),
+        partial(_masked_item, data) if masked else partial(_item, data, names),
         names,
         column("groups"),
         column("labels"),
         column("objects"),
         column("paths"),
+        masked,
     )
 
 
 def _item(data: Any, names: Sequence[str], index: int) -> Sample:
     return as_labelled(data[index], str(names[index]))
+
+
+def _masked_item(data: Any, index: int) -> Sample:
+    return as_sample(data[index], index)

@@ -7,13 +7,13 @@ is done already, and however many processes share the work.
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 import sys
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from itertools import groupby, islice
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,13 +23,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from relevit.data.sample import Sample
+from relevit.data.sets import Item, StreamSet
 from relevit.errors import UserError
 from relevit.evaluation.shards import STREAM, shard_ranges
-from relevit.evaluation.sources import Item, Measurable
 from relevit.models.view import EvaluationView, as_picture
 
 Transform = Callable[[Any], Tensor]
-Advance = Callable[[int], Any]  # called with how many images are done since the last time
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """What the engine asks of a set of images, such as an `ImageSet`; a `StreamSet` is taken, too."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, place: int, /) -> Any:
+        """The image at a place; raises UserError for one that cannot be read."""
+        ...
+
+    def item(self, place: int, sample: Any = None) -> Item:
+        """What is known of an image; `sample`: itself, None where it could not be read."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this set from another."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,23 +69,25 @@ class Framing:
 
     def __call__(self, sample: Any) -> tuple[Tensor, ...]:
         """The tensors of an image. Raises UserError for one that cannot be shown to the model."""
+        image = sample.image
         if self.kind == "image":
-            image = Image.fromarray(sample.image) if isinstance(sample.image, np.ndarray) else sample.image
-            return (image if isinstance(image, Tensor) else self.view(image),)
-        if isinstance(sample.image, Tensor):
-            return self._as_it_is(sample)
+            picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+            return (picture if isinstance(picture, Tensor) else self.view(picture),)
+        if isinstance(image, Tensor):  # goes to the model as it is
+            size = (3, self.view.height, self.view.width)
+            if tuple(image.shape) != size:
+                raise UserError(f"the tensor is {tuple(image.shape)}, the model takes {size}")
+            return image, *map(torch.from_numpy, _planes(sample))
         if self.kind == "squash":
             return squash(self.view, sample)
-        framed = self.view.with_mask(sample.image, sample.mask, sample.ignore)
+        framed = self.view.with_mask(image, sample.foreground, sample.ignore)
         return framed.image, framed.mask >= 0.5, framed.ignore
 
-    def _as_it_is(self, sample: Sample) -> tuple[Tensor, ...]:
-        assert isinstance(sample.image, Tensor) and sample.mask is not None
-        size = (3, self.view.height, self.view.width)
-        if tuple(sample.image.shape) != size:
-            raise UserError(f"the tensor is {tuple(sample.image.shape)}, the model takes {size}")
-        ignore = np.zeros(sample.mask.shape, bool) if sample.ignore is None else np.array(sample.ignore)
-        return sample.image, torch.from_numpy(sample.mask >= 0.5), torch.from_numpy(ignore)
+
+def _planes(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """The object and the ignored pixels, boolean (height, width)."""
+    mask = sample.foreground >= 0.5
+    return mask, np.zeros(mask.shape, bool) if sample.ignore is None else np.array(sample.ignore, bool)
 
 
 def squash(
@@ -75,13 +95,11 @@ def squash(
 ) -> tuple[Float[Tensor, "3 height width"], Bool[Tensor, "height width"], Bool[Tensor, "height width"]]:
     """A sample's whole picture at the model's input size, resized bilinearly (by PIL, antialiased) and normalised; its mask and
     ignored pixels resized to the nearest."""
-    assert sample.mask is not None
     size = (view.width, view.height)
     picture = as_picture(sample.image).resize(size, Image.Resampling.BILINEAR)  # type: ignore[arg-type]
-    ignore = np.zeros(sample.mask.shape, bool) if sample.ignore is None else np.asarray(sample.ignore, bool)
     mask, ignored = (
         torch.from_numpy(np.array(Image.fromarray(plane.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0)
-        for plane in (sample.mask >= 0.5, ignore)
+        for plane in _planes(sample)
     )
     return view.normalise(picture), mask, ignored
 
@@ -114,40 +132,50 @@ class Batch(NamedTuple):
     tensors: tuple[Tensor, ...]  # each (batch, ...); none where no image could be read
     faults: list[tuple[Item, str]]
 
-    @property
-    def size(self) -> int:
-        """How many images it stands for."""
-        return len(self.items) + len(self.faults)
 
+class Read(NamedTuple):
+    """Some images of a shard, read once: the shard's number, how many, and by its number a batch for each wanted framing."""
 
-Shard = tuple[int, Iterator[dict[int, Batch]]]  # its number, and its batches, each in the framings that are wanted
+    shard: int
+    size: int
+    framed: dict[int, Batch]
 
 
 def batches(
-    images: Measurable,
+    images: Measurable | StreamSet,
     framings: Sequence[Any],
-    todo: Mapping[int, Collection[int]],
+    wanted: Callable[[int], Collection[int]],
     *,
     batch_size: int,
     workers: int = 0,
     pin: bool = False,
-) -> Generator[Shard, None, None]:
-    """The shards in `todo`, each with the numbers of the framings that are wanted there, one after the other.
+) -> Generator[Read, None, None]:
+    """The images of a set, shard by shard.
 
-    A shard's batches must be taken before the next shard. workers: processes that read images; 0 reads in this one. pin: for
-    a GPU. Raises UserError where such a process ends unexpectedly.
+    Args:
+        images: a set; one that can only be read from its beginning to its end is read in this process.
+        framings: how models are shown an image.
+        wanted: the numbers of the framings that are wanted of a shard. A shard of none is passed over; but all of a stream
+            come, so that the last one tells how many there are.
+        batch_size: images in a batch at most; batches begin anew at a shard.
+        workers: processes that read images; 0 reads in this one.
+        pin: for a GPU.
+
+    Raises UserError where such a process ends unexpectedly.
     """
+    if isinstance(images, StreamSet):
+        yield from _of_stream(images, framings, wanted, batch_size)
+        return
     loader = DataLoader(
         _Shown(images, framings),
-        batch_sampler=_Keys(images.length, todo, batch_size),  # type: ignore[arg-type]
+        batch_sampler=_keys(len(images), wanted, batch_size),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
         worker_init_fn=_begin_worker if workers else None,
     )
     try:
-        for shard, group in itertools.groupby(loader, key=lambda pair: pair[0]):
-            yield shard, (batch for _, batch in group)
+        yield from loader
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -157,47 +185,18 @@ def batches(
         ) from error
 
 
-def stream_batches(
-    images: Any,
-    framings: Sequence[Any],
-    wanted: Callable[[int], Collection[int]],
-    advance: Advance,
-    *,
-    batch_size: int,
-) -> Iterator[Shard]:
-    """As `batches` for a set that can only be read from its beginning to its end; this process reads it.
-
-    wanted: the framings that are wanted of a shard; one of none is passed over. Every shard comes, in order, so that the last
-    one tells how many there are.
-    """
-    for shard, members in itertools.groupby(enumerate(images.data), key=lambda pair: pair[0] // STREAM):
-        numbers = sorted(wanted(shard))
-        if not numbers:
-            advance(sum(1 for _ in members))
-            yield shard, iter(())
-            continue
-        shown = (_show(images, framings, _Key(shard, place, tuple(numbers)), sample) for place, sample in members)
-        yield shard, (_collate(some)[1] for some in _in_batches(shown, batch_size))
-
-
 class _Key(NamedTuple):
     shard: int
     place: int
     framings: tuple[int, ...]
 
 
-class _Keys:
+def _keys(length: int, wanted: Callable[[int], Collection[int]], batch_size: int) -> Iterator[list[_Key]]:
     """The keys of each batch, made as they are needed: a set may have millions."""
-
-    def __init__(self, length: int, todo: Mapping[int, Collection[int]], batch_size: int) -> None:
-        self.length, self.todo, self.batch_size = length, todo, batch_size
-
-    def __iter__(self) -> Iterator[list[_Key]]:
-        ranges = shard_ranges(self.length)
-        for shard, wanted in self.todo.items():
-            framings, places = tuple(sorted(wanted)), ranges[shard]
-            for first in range(0, len(places), self.batch_size):
-                yield [_Key(shard, place, framings) for place in places[first : first + self.batch_size]]
+    for shard, places in enumerate(shard_ranges(length)):
+        framings = tuple(sorted(wanted(shard)))
+        for first in range(0, len(places) if framings else 0, batch_size):
+            yield [_Key(shard, place, framings) for place in places[first : first + batch_size]]
 
 
 class _Row(NamedTuple):
@@ -221,7 +220,17 @@ class _Shown(Dataset[_Row]):
         return _show(self.images, self.framings, key, sample)
 
 
-def _show(images: Measurable, framings: Sequence[Any], key: _Key, sample: Any) -> _Row:
+def _of_stream(
+    images: StreamSet, framings: Sequence[Any], wanted: Callable[[int], Collection[int]], batch_size: int
+) -> Iterator[Read]:
+    for shard, members in groupby(enumerate(images), key=lambda member: member[0] // STREAM):
+        numbers = tuple(sorted(wanted(shard)))
+        shown = (_show(images, framings, _Key(shard, place, numbers), sample) for place, sample in members)
+        while some := list(islice(shown, batch_size)):
+            yield _collate(some)
+
+
+def _show(images: Measurable | StreamSet, framings: Sequence[Any], key: _Key, sample: Any) -> _Row:
     shown: dict[int, tuple[Tensor, ...] | str] = {}
     for number in key.framings:
         try:
@@ -231,7 +240,7 @@ def _show(images: Measurable, framings: Sequence[Any], key: _Key, sample: Any) -
     return _Row(key, images.item(key.place, sample), shown)
 
 
-def _collate(rows: list[_Row]) -> tuple[int, dict[int, Batch]]:
+def _collate(rows: list[_Row]) -> Read:
     made = {}
     for number in rows[0].key.framings:
         every = [(row.item, row.shown[number]) for row in rows]
@@ -241,12 +250,7 @@ def _collate(rows: list[_Row]) -> tuple[int, dict[int, Batch]]:
             tuple(torch.stack(planes) for planes in zip(*(tensors for _, tensors in read), strict=True)),
             [(item, reason) for item, reason in every if isinstance(reason, str)],
         )
-    return rows[0].key.shard, made
-
-
-def _in_batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(itertools.islice(items, size)):
-        yield batch
+    return Read(rows[0].key.shard, len(rows), made)
 
 
 def _begin_worker(_: int) -> None:

@@ -8,20 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from relevit.evaluation.batches import Transform, view_facts
-from relevit.evaluation.measurement import LoadedModel
-from relevit.evaluation.sources import Measurable
+from relevit.data.sets import StreamSet
+from relevit.evaluation.batches import Measurable, Transform, view_facts
+from relevit.evaluation.measurement import LoadedModel, Work
 from relevit.models.fingerprints import of_weights
 from relevit.versions import versions
 
 
 def settings_of(
     models: Sequence[LoadedModel],
-    sets: Mapping[str, Measurable],
-    truths: Mapping[str, Mapping[str, str]],
-    **settings: Any,
+    sets: Mapping[str, Measurable | StreamSet],
+    works: Mapping[str, Mapping[str, Work]],
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The settings, and the identities of models and sets; see folder.py."""
+    """The settings, and the identities of models, sets and right answers; see folder.py."""
+    truths = {
+        name: {model: work.truth for model, work in of_set.items() if work.truth} for name, of_set in works.items()
+    }
     return {
         **settings,
         "models": {
@@ -33,7 +36,7 @@ def settings_of(
             for model in models
         },
         "benchmarks": {name: images.identity() for name, images in sets.items()},
-        "answers": {name: dict(of_models) for name, of_models in truths.items()},
+        "answers": truths,
         "about": versions(),
     }
 

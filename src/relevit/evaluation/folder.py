@@ -27,7 +27,7 @@ from relevit.evaluation.rows import known_parts, part_count, part_name, read_row
 from relevit.folders import OwnedFolder
 from relevit.processes import Processes
 
-CONFIG, RESULTS = "config.json", "results.json"
+CONFIG, RESULTS, PREDICTIONS = "config.json", "results.json", "predictions"
 _APART = ("models", "benchmarks", "answers", "about")  # of a configuration: what is not compared as a whole
 _LONGEST = 120  # characters of a folder's name
 
@@ -36,14 +36,13 @@ class RowsFolder:
     """The folder `out` of a command, for rows with the settings `config`: {"models": {name: identity}, "benchmarks": {name:
     identity}, "answers": {benchmark: {model: a hash of what is right for each image}}, and others such as "protocol"}.
 
-    command: such as "evaluate". columns: the measurement's own. rows_folder: where the rows lie in it.
+    command: such as "evaluate". columns: the measurement's own.
     """
 
-    def __init__(
-        self, out: str | Path, command: str, config: Mapping[str, Any], columns: pa.Schema, rows_folder: str = "rows"
-    ) -> None:
+    def __init__(self, out: str | Path, command: str, config: Mapping[str, Any], columns: pa.Schema) -> None:
         """Raise UserError, with the differences, where the folder holds something else, or rows that do not go with these."""
-        self.out, self.columns, self.rows_folder = Path(out), columns, rows_folder
+        self.out, self.columns = Path(out), columns
+        self.rows_folder = PREDICTIONS if command == "evaluate" else "rows"
         self.format: Any = config.get("format", "parquet")
         self._owned = OwnedFolder(out, f"relevit {command}", config, record=CONFIG, compare=self._differences)
         self.config = self._owned.settings
@@ -69,17 +68,11 @@ class RowsFolder:
         """See `rows_place`."""
         return rows_place(self.out, benchmark, model, self.rows_folder)
 
-    def missing(self, benchmark: str, models: Collection[str], shards: int) -> dict[int, list[str]]:
-        """The shards that are not done, with the models that they are missing for."""
-        done = {model: set(known_parts(self.rows(benchmark, model))) for model in models}
-        todo = {shard: [model for model in models if shard not in done[model]] for shard in range(shards)}
-        return {shard: names for shard, names in todo.items() if names}
-
-    def missing_of_stream(self, benchmark: str, models: Collection[str]) -> tuple[dict[str, set[int]], int | None]:
-        """The shards that are done for each model, and how many there are, which is known once one model is finished."""
-        done = {model: set(known_parts(self.rows(benchmark, model))) for model in models}
-        counts = [part_count(path) for model in models for path in known_parts(self.rows(benchmark, model)).values()]
-        return done, next((count for count in counts if count is not None), None)
+    def done(self, benchmark: str, models: Collection[str]) -> tuple[dict[str, set[int]], int | None]:
+        """The shards that are done for each model, and how many there are; of a stream that is known once one model is finished."""
+        parts = {model: known_parts(self.rows(benchmark, model)) for model in models}
+        counts = [part_count(path) for of_model in parts.values() for path in of_model.values()]
+        return {model: set(of_model) for model, of_model in parts.items()}, max((c for c in counts if c), default=None)
 
     def close_stream(self, benchmark: str, models: Collection[str], shards: int) -> None:
         """Put the number of shards, which is known at last, into the files' names."""
@@ -133,7 +126,7 @@ class RowsFolder:
         return any(known_parts(self.rows(benchmark, model)) for benchmark, model in pairs)
 
 
-def rows_place(out: str | Path, benchmark: str, model: str, rows_folder: str = "predictions") -> Path:
+def rows_place(out: str | Path, benchmark: str, model: str, rows_folder: str = PREDICTIONS) -> Path:
     """Where the rows of a model on a benchmark lie in a folder; names that are paths are made names of folders."""
     return Path(out) / rows_folder / _folder(benchmark, nested=True) / _folder(model)
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from relevit.data.sets import ImageSet, Item, StreamSet
 from relevit.errors import UserError
 from relevit.evaluation.batches import Batch, Framing
 from relevit.evaluation.rows import Part
-from relevit.evaluation.sources import Item, LabelledSet
 from relevit.models.working import device_of
 
 
@@ -59,7 +59,7 @@ class Measurement(Protocol):
         ...
 
     def begin(self, model: LoadedModel, images: Any) -> Work:
-        """Check options, model and set (a `LabelledSet`, most often); no image is read yet. Raises UserError for what does not go
+        """Check options, model and set (an `ImageSet`, most often); no image is read yet. Raises UserError for what does not go
         together."""
         ...
 
@@ -79,15 +79,15 @@ class RightAnswers:
     wanted: False where the right classes are not needed, so that folders need not be classes of the model.
     """
 
-    def __init__(self, model: LoadedModel, images: LabelledSet, class_map: Any = None, wanted: bool = True) -> None:
-        self.model, self.images, self.wanted = model, images, wanted
-        self.of_set = None if images.is_stream or not wanted else images.answers(model.net, class_map)
-        self.candidates = images.candidates(model.net)
+    def __init__(
+        self, model: LoadedModel, images: ImageSet | StreamSet, class_map: Any = None, wanted: bool = True
+    ) -> None:
+        self.model, self.wanted = model, wanted
+        self.of_set = images.right_classes(model.net, class_map) if wanted else None
+        self.candidates = images.competing_classes(model.net)
 
     def known(self, item: Item) -> tuple[int, ...] | None:
         """The right classes; none where the model lacks the image's class, None where no label is known."""
-        if item.answers is not None:
-            return item.answers
         if self.of_set is not None:
             return self.of_set[item.place]
         return (item.label,) if self.wanted and item.label >= 0 else None
@@ -95,11 +95,11 @@ class RightAnswers:
     def of(self, item: Item) -> tuple[int, ...] | None:
         """The same. Raises UserError for a label that is no class of the model."""
         right, classes = self.known(item), getattr(self.model.net, "num_classes", None)
-        if right and classes and not all(0 <= each < classes for each in right):
+        if right and classes and not all(0 <= label < classes for label in right):
             raise UserError(
                 f"{item.name} has the label {max(right)}, but the model knows the classes 0 to {classes - 1}"
             )
-        return None if right is None else tuple(int(each) for each in right)
+        return None if right is None else tuple(int(label) for label in right)
 
     def among_candidates(self, logits: Tensor) -> Tensor:
         """Logits (batch, classes) with minus infinity at the classes that do not compete in this set."""

@@ -27,8 +27,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
+from relevit.data.sets import Item
 from relevit.errors import UserError
-from relevit.evaluation.sources import Item
 from relevit.files import atomic_write
 
 Format = Literal["parquet", "csv"]
@@ -186,6 +186,10 @@ class Rows(Mapping[str, Any]):
 
     def __init__(self, readers: Mapping[str, Callable[[], Any]]) -> None:
         self._readers = dict(readers)
+
+    def made(self, make: Callable[[pa.Table], Any]) -> Rows:
+        """What `make` makes of each, whenever it is asked for."""
+        return Rows({model: lambda read=read: make(read()) for model, read in self._readers.items()})  # type: ignore[misc]
 
     def __getitem__(self, model: str) -> Any:
         return self._readers[model]()

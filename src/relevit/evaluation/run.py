@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,18 +13,18 @@ from torch import nn
 
 from relevit.data.benchmarks.table import BACKGROUNDS_CHALLENGE
 from relevit.data.classes import match_classes
+from relevit.data.open import AnySet, sets
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.class_sets import ClassSet, classes_of, in_set, read_class_set
-from relevit.evaluation.accuracy.predictions import COLUMNS, Predictions
+from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.evaluation.accuracy.report import Report, summarise
 from relevit.evaluation.accuracy.top_five import PRECISIONS, TopFive
 from relevit.evaluation.batches import Transform
-from relevit.evaluation.engine import prepare, run, truths
-from relevit.evaluation.fingerprints import settings_of
+from relevit.evaluation.engine import run
 from relevit.evaluation.folder import RESULTS, RowsFolder
 from relevit.evaluation.measurement import LoadedModel
-from relevit.evaluation.rows import FORMATS, Format, Rows
-from relevit.evaluation.sources import LabelledSet, open_sources
+from relevit.evaluation.rows import FORMATS, Format
 from relevit.models.loading import data_config, load
 from relevit.models.view import evaluation_view
 from relevit.processes import Processes
@@ -72,34 +71,39 @@ def evaluate(
         )
     chosen = None if set_a is None else read_class_set(set_a)
     team = Processes(device)
-    sets = open_sources(benchmark, protocol)
+    opened = _opened(benchmark, protocol)
     models = [_loaded(name, each, transform, protocol) for name, each in _named(model).items()]
     if not models:
         raise UserError("there is no model to evaluate")
     measurement = TopFive(precision, class_map)
-    works = prepare(models, sets, measurement)
-    in_set_a = None if chosen is None else _set_a(chosen, sets, models, class_map)
-    folder = None
-    if out is not None:
-        config = settings_of(models, sets, truths(works), protocol=protocol, precision=precision, format=format)
-        folder = RowsFolder(out, "evaluate", config, COLUMNS, "predictions")
-    with nullcontext() if folder is None else folder.held(team):
-        rows = run(models, sets, measurement, works, folder=folder, team=team, batch_size=batch_size, workers=workers)
-        settings: dict[str, Any] = {"precision": precision} if folder is None else _told(folder, sets, models)
+    in_set_a = None if chosen is None else _set_a(chosen, opened, models, class_map)
+    told: dict[str, Any] = {"protocol": protocol, "precision": precision, "format": format}
+    work: dict[str, Any] = {"settings": told, "team": team, "batch_size": batch_size, "workers": workers}
+    with run(models, opened, measurement, command="evaluate", out=out, **work) as done:
+        settings: dict[str, Any] = (
+            {"precision": precision} if done.folder is None else _told(done.folder, opened, models)
+        )
         if chosen is not None:
             settings["set_a"] = chosen
-        predictions = {name: Rows({model: _answers(found, model) for model in found}) for name, found in rows.items()}
+        predictions = {name: rows.made(Predictions) for name, rows in done.rows.items()}
         report = summarise(predictions, protocol, in_set_a, {"settings": settings})
-        if folder is not None and team.is_main:
-            report.save(folder.out / RESULTS)
+        if done.folder is not None and team.is_main:
+            report.save(done.folder.out / RESULTS)
     return report
 
 
-def _answers(rows: Rows, model: str) -> Callable[[], Predictions]:
-    return lambda: Predictions(rows[model])
+def _opened(given: Any, protocol: str) -> dict[str, AnySet]:
+    """Benchmarks by name; of a dictionary by the names given, NAME/SET where there are several of a name."""
+    opened = {name: opener() for name, opener in sets(given, protocol=protocol).items()}
+    if not opened:
+        raise UserError("there is no benchmark to evaluate on")
+    empty = [name for name, images in opened.items() if isinstance(images, ImageSet) and not len(images)]
+    if empty:
+        raise UserError(f"{empty[0]} holds no images")
+    return opened
 
 
-def _told(folder: RowsFolder, sets: Mapping[str, LabelledSet], models: Sequence[LoadedModel]) -> dict[str, Any]:
+def _told(folder: RowsFolder, names: Iterable[str], models: Sequence[LoadedModel]) -> dict[str, Any]:
     """What the report says of the settings, and where the rows lie."""
     return {
         "precision": folder.config["precision"],
@@ -107,7 +111,7 @@ def _told(folder: RowsFolder, sets: Mapping[str, LabelledSet], models: Sequence[
         "models": {model.name: folder.config["models"][model.name] for model in models},
         "rows": {
             name: {model.name: folder.rows(name, model.name).relative_to(folder.out).as_posix() for model in models}
-            for name in sets
+            for name in names
         },
     }
 
@@ -130,12 +134,12 @@ def _loaded(name: str, model: Model, transform: Transform | None, protocol: str)
 
 
 def _set_a(
-    chosen: Sequence[str], sets: Mapping[str, LabelledSet], models: Sequence[LoadedModel], class_map: Any
+    chosen: Sequence[str], opened: Mapping[str, AnySet], models: Sequence[LoadedModel], class_map: Any
 ) -> Callable[[str, str, Predictions], Bool[np.ndarray, " images"] | None]:
     """Tells of rows whether they are of set A; None where each group stands for many classes, as in the Backgrounds Challenge,
     and none of them is named. Raises UserError for a name that nobody knows."""
     indices = {model.name: match_classes(chosen, model.net, class_map).classes for model in models}
-    folders = {str(each) for images in sets.values() for each in getattr(images.data, "class_names", ())}
+    folders = {name for images in opened.values() if isinstance(images, ImageSet) for name in images.class_names}
     unknown = [name for name in chosen if name not in folders and not any(name in known for known in indices.values())]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
@@ -144,7 +148,7 @@ def _set_a(
     nets = {model.name: model.net for model in models}
 
     def inside(benchmark: str, model: str, rows: Predictions) -> Bool[np.ndarray, " images"] | None:
-        kind = str(getattr(sets[benchmark].data, "name", "")).split("/")[0]
+        kind = opened[benchmark].name.split("/")[0]
         if kind == BACKGROUNDS_CHALLENGE and not set(chosen) & set(rows.groups.tolist()):
             return None
         classes = classes_of(sorted(set(rows.groups.tolist())), nets[model], class_map)

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 import relevit.evaluation.frozen.knn as module
 from advances import advances
 from families import build
+from measuring import measure
 from relevit.data.benchmarks import class_folders
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.frozen.features import before_head
 from relevit.evaluation.frozen.knn import Nearest, NearestNeighbours, first_of, votes
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurements import MEASUREMENTS, measure
+from relevit.evaluation.measurements import MEASUREMENTS
 from relevit.models.view import evaluation_view
 
 VIEW = evaluation_view(

@@ -11,12 +11,12 @@ import torch
 from sklearn.metrics import auc
 from torch import Tensor, nn
 
+import measuring
 import relevit.explainers
 from advances import advances
 from image_sets import image_set
 from relevit.data.sample import Sample
 from relevit.errors import UserError
-from relevit.evaluation import measurements
 from relevit.evaluation.maps.insertion_deletion import InsertionDeletion
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurements import MEASUREMENTS
@@ -69,7 +69,7 @@ def samples(count: int = 11, seed: int = 3) -> list[Sample]:
 
 def measure(data: Any, model: nn.Module | None = None, **options: Any) -> Measured:
     given = {"explainer": "stub", "random": "pixels", "batch_size": 4, "steps": 6, "canvas": "mean"} | options
-    return measurements.measure("insertion_deletion", model or Linear(), VIEW, data, **given)
+    return measuring.measure("insertion_deletion", model or Linear(), VIEW, data, **given)
 
 
 def areas(result: Measured, curve: str) -> np.ndarray:

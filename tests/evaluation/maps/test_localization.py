@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from measuring import measure
 from relevit import explainers
 from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.localization import FIGURES, measured
-from relevit.evaluation.measurements import measure
 from relevit.models.view import evaluation_view
 
 

@@ -14,13 +14,13 @@ from PIL import Image
 from sklearn.metrics import auc
 from torch import Tensor, nn
 
+import measuring
 import relevit.explainers
 from advances import advances
 from image_sets import image_set
 from relevit.data.benchmarks import class_folders
 from relevit.data.sample import Sample
 from relevit.errors import UserError
-from relevit.evaluation import measurements
 from relevit.evaluation.maps.perturbation import SHARES, Perturbation
 from relevit.evaluation.maps.removal import random_ranks
 from relevit.evaluation.measured import Measured
@@ -82,7 +82,7 @@ def samples(count: int = 13, seed: int = 3) -> list[Sample]:
 
 def measure(data: Any, **options: Any) -> Measured:
     given = {"explainer": "stub", "random": "pixels", "batch_size": 4} | options
-    return measurements.measure("perturbation", Linear(), VIEW, data, **given)
+    return measuring.measure("perturbation", Linear(), VIEW, data, **given)
 
 
 def predictions(result: Measured) -> dict[str, np.ndarray]:
@@ -261,7 +261,7 @@ def test_one_target_alone_and_its_order() -> None:
 
 def test_model_is_as_before_and_progress_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model, done = Linear().train(), advances(monkeypatch)
-    measurements.measure("perturbation", model, VIEW, samples(), explainer="stub", random="none", batch_size=5)
+    measuring.measure("perturbation", model, VIEW, samples(), explainer="stub", random="none", batch_size=5)
     assert (
         model.training
         and model.weight.requires_grad
@@ -314,7 +314,7 @@ def test_bad_data_are_refused() -> None:
     with pytest.raises(UserError, match="p0 has the label 9, but the model knows the classes 0 to 4"):
         measure([sample._replace(label=9) for sample in samples()])
     with pytest.raises(UserError, match="needs the view's mean and std"):
-        measurements.measure("perturbation", Linear(), lambda picture: VIEW(picture), samples(), explainer="stub")
+        measuring.measure("perturbation", Linear(), lambda picture: VIEW(picture), samples(), explainer="stub")
 
 
 def test_maps_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_average_precision
 
 from advances import advances
+from measuring import measure
 from relevit import explainers
 from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.batches import squash
 from relevit.evaluation.maps.segmentation import above_mean, average_precision, counts_of, pixel_counts
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurements import measure
 from relevit.models.view import evaluation_view
 
 HEIGHT, WIDTH = 11, 17

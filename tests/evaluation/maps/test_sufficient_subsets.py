@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from advances import advances
 from image_sets import image_set
+from measuring import measure
 from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.sufficient_subsets import SufficientSubsets, path, sizes
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurements import MEASUREMENTS, measure
+from relevit.evaluation.measurements import MEASUREMENTS
 from relevit.models.view import evaluation_view
 
 HEIGHT, WIDTH = 5, 7

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int32, Integer, Shaped
 
+from relevit.data.sets import Item
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.evaluation.rows import NUMBERS, Fault, Part, array, counted, faults_of, read_rows, table_of
-from relevit.evaluation.sources import Item
 
 COLUMNS = pa.schema(
     [

@@ -11,12 +11,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from relevit.data.open import AnySet
+from relevit.data.sets import Item
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.answers import first_five, hits
 from relevit.evaluation.accuracy.predictions import COLUMNS, Predictions
 from relevit.evaluation.fingerprints import of_answers
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
-from relevit.evaluation.sources import Item, LabelledSet
 from relevit.models.working import device_of
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,7 +43,7 @@ class TopFive:
         """See predictions.py."""
         return COLUMNS
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+    def begin(self, model: LoadedModel, images: AnySet) -> Work:
         """Raises UserError for a folder that is no class of the model."""
         right = RightAnswers(model, images, self.class_map)
         chosen = None if right.candidates is None else torch.tensor(right.candidates, device=device_of(model.net))

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
 from relevit.evaluation.measurement import LoadedModel, Work, by_batch, own_view
 from relevit.evaluation.rows import array
-from relevit.evaluation.sources import Item, LabelledSet
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Features:
         """A list of numbers in single precision."""
         return pa.schema([("features", pa.list_(pa.float32()))])
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """Raises UserError for a model that does not tell its features."""
         if not hasattr(model.net, "forward_features") or not hasattr(model.net, "forward_head"):
             raise UserError(

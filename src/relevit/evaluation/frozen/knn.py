@@ -26,7 +26,6 @@ from relevit.evaluation.frozen.features import Features
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, Work, own_view
 from relevit.evaluation.rows import array, counted, faults_of
-from relevit.evaluation.sources import LabelledSet
 from relevit.models.working import device_of
 
 K, TEMPERATURE = 20, 0.07  # protocol of the paper: our choice
@@ -57,21 +56,21 @@ class NearestNeighbours:
         """See `Features`."""
         return Features(unit=True).columns()
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """See `Features`."""
         return Features(unit=True).begin(model, images)
 
-    def check_sets(self, test: LabelledSet, train: LabelledSet) -> None:
+    def check_sets(self, test: ImageSet, train: ImageSet) -> None:
         """Raises UserError for k outside of 1 to the number of training images, a temperature that is not positive, a test class
         without training images, an image file in both sets, a set without class names."""
         check_classes(test, train)
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= train.length:
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= len(train):
             raise UserError(
-                f"k must be a whole number from 1 to {train.length}, the number of training images, not {self.k!r}"
+                f"k must be a whole number from 1 to {len(train)}, the number of training images, not {self.k!r}"
             )
         if isinstance(self.temperature, bool) or not 0 < self.temperature < np.inf:
             raise UserError(f"temperature must be a number above 0, not {self.temperature!r}")
-        _check_apart(test.images, train.images)
+        _check_apart(test, train)
 
     def figures_of_both(self, rows: pa.Table, train: pa.Table, model: LoadedModel) -> Measured:
         """r1 and r5, percent: whether an image's class has the most votes; is among the five with the most. A class without a vote
@@ -186,11 +185,11 @@ def votes(
     return torch.cat(hit1), torch.cat(hit5), torch.cat(first)
 
 
-def check_classes(test: LabelledSet, train: LabelledSet) -> None:
+def check_classes(test: ImageSet, train: ImageSet) -> None:
     """Raises UserError where the test set has classes that the training set lacks, or one of them names none."""
     names = []
     for images, role in ((test, "test"), (train, "training")):
-        groups = images.images.groups
+        groups = images.groups
         if groups is None or not all(groups):
             raise UserError(f"the {role} set names no classes: give a folder with one folder of images per class")
         names.append([_composed(group) for group in groups])

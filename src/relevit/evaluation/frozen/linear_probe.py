@@ -25,18 +25,14 @@ from torch import Tensor, nn
 from relevit.data.benchmarks import class_folders
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-from relevit.evaluation.engine import prepare, run
-from relevit.evaluation.fingerprints import settings_of
-from relevit.evaluation.folder import RowsFolder
+from relevit.evaluation.engine import run
 from relevit.evaluation.frozen.features import Features
 from relevit.evaluation.measurement import LoadedModel
 from relevit.evaluation.rows import array, counted, faults_of
-from relevit.evaluation.sources import LabelledSet
 from relevit.files import remove_leftovers
 from relevit.folders import HIDDEN
 from relevit.models.checkpoints import save_checkpoint
 from relevit.models.loading import data_config, is_checkpoint
-from relevit.processes import Processes
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the smaller, the more regularised
 FEATURES = "features"
@@ -197,19 +193,10 @@ def _features(
 ) -> tuple[Float[np.ndarray, "images features"], Int[np.ndarray, " images"], list[str]]:
     """Features and folder numbers of the readable images, and the reasons of the others; from the folder as far as they are
     there."""
-    images, loaded, features, team = (
-        LabelledSet("images", data),
-        LoadedModel("model", model, view),
-        Features(),
-        Processes(),
-    )
-    sets = {images.name: images}
-    works = prepare([loaded], sets, features)
-    kept = RowsFolder(folder, "probe", settings_of([loaded], sets, {}), features.columns())
-    with kept.held(team):
-        rows = run([loaded], sets, features, works, folder=kept, team=team, batch_size=batch_size, workers=workers)[
-            images.name
-        ][loaded.name]
+    loaded, features = LoadedModel("model", model, view), Features()
+    work = {"batch_size": batch_size, "workers": workers}
+    with run([loaded], {"images": data}, features, command="probe", out=folder, **work) as done:  # type: ignore[arg-type]
+        rows = done.rows["images"][loaded.name]
     unreadable = [fault.reason for fault in faults_of(rows)]
     there = counted(rows)
     if not len(there):

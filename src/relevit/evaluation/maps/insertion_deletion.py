@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
 from relevit.evaluation.batches import Batch
 from relevit.evaluation.maps.removal import (
@@ -33,7 +34,6 @@ from relevit.evaluation.maps.removal import (
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device, own_view
 from relevit.evaluation.rows import Part, array
-from relevit.evaluation.sources import Item, LabelledSet
 
 UNKNOWN = "its class is not known"
 
@@ -85,7 +85,7 @@ class InsertionDeletion:
         curves = [(name, pa.list_(pa.float64())) for name in self.curves]
         return pa.schema([("followed", pa.int32()), ("pixels", pa.int32()), *curves])
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """Raises UserError for a bad option, or a set whose classes the model does not have and that are needed."""
         if self.target not in ("predicted", "label"):
             raise UserError(f"target must be predicted or label, not {self.target!r}")

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.batches import Framing
 from relevit.evaluation.maps.masked_maps import MaskedMaps, maps_of_masked
@@ -31,7 +32,6 @@ from relevit.evaluation.maps.segmentation import above_mean
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, Work
 from relevit.evaluation.rows import array
-from relevit.evaluation.sources import LabelledSet
 from relevit.explainers.foreground_share import foreground_share
 
 TOLERANCE = 15.0
@@ -73,7 +73,7 @@ class Localization:
             raise UserError(f"geometry must be one of {', '.join(GEOMETRIES)}, not {self.geometry!r}")
         return [Framing(model.view, "squash" if self.geometry == "squash" else "crop")]
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """See `maps_of_masked`. Raises UserError for a tolerance that is no number of pixels as well."""
         tolerance = self.tolerance
         if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:

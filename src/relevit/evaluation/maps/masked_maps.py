@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
 from relevit.evaluation.batches import Batch
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device
 from relevit.evaluation.rows import Part
-from relevit.evaluation.sources import Item, LabelledSet
 from relevit.explainers import EXPLAINERS, forward_with_relevance
 
 TARGETS = ("predicted", "label")
@@ -30,7 +30,7 @@ class MaskedMaps(NamedTuple):
 
 def maps_of_masked(
     model: LoadedModel,
-    images: LabelledSet,
+    images: ImageSet,
     explainer: str,
     target: str,
     class_map: Any,
@@ -70,11 +70,11 @@ def maps_of_masked(
 class _Labels:
     """The class of a model whose map is taken: an image's label. Raises UserError where a set tells that it has others."""
 
-    def __init__(self, model: LoadedModel, images: LabelledSet, class_map: Any) -> None:
+    def __init__(self, model: LoadedModel, images: ImageSet, class_map: Any) -> None:
         self.classes = getattr(model.net, "num_classes", None)
         self.right = RightAnswers(model, images, class_map)
-        if images.labelled:
-            for place in range(images.length):
+        if images.labels is not None or images.right is not None:  # known without reading an image
+            for place in range(len(images)):
                 self.of(images.item(place))
 
     def of(self, item: Item) -> int:

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.evaluation.maps.removal import (
@@ -35,7 +36,6 @@ from relevit.evaluation.maps.removal import (
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
 from relevit.evaluation.rows import NUMBERS, array
-from relevit.evaluation.sources import Item, LabelledSet
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TARGETS = ("predicted", "label")
@@ -89,7 +89,7 @@ class Perturbation:
         orders = [(order, NUMBERS) for order in self.orders]
         return pa.schema([("answers", NUMBERS), ("original", pa.int32()), *orders])
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """Raises UserError for a bad option, or a set whose classes the model does not have."""
         _check(tuple(self.targets), tuple(float(share) for share in self.shares))
         check_fill(self.fill, model.view)

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relevit.data.sets import ImageSet
 from relevit.evaluation.batches import Framing
 from relevit.evaluation.maps.masked_maps import MaskedMaps, maps_of_masked
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, Work
 from relevit.evaluation.rows import array
-from relevit.evaluation.sources import LabelledSet
 from relevit.statistics.weighted import ratio, weighted_mean
 
 FIGURES = ("pixel_accuracy", "miou", "map", "iou_background", "iou_object")
@@ -54,7 +54,7 @@ class Segmentation:
         """The whole picture."""
         return [Framing(model.view, "squash")]
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """See `maps_of_masked`."""
 
         def found(batch: MaskedMaps) -> tuple[dict[str, Any], None, str]:

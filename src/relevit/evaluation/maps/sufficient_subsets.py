@@ -24,12 +24,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
 from relevit.evaluation.maps.removal import Fill, check_fill, filled
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
 from relevit.evaluation.rows import array
-from relevit.evaluation.sources import Item, LabelledSet
 from relevit.explainers.attention_maps import no_parameter_gradients
 
 KINDS = ("predicted", "other")
@@ -79,7 +79,7 @@ class SufficientSubsets:
         types = [("class", pa.int32()), *((name, pa.float64()) for name in numbers)]
         return pa.schema([(f"{name}_{kind}", type) for kind in self.kinds for name, type in types])
 
-    def begin(self, model: LoadedModel, images: LabelledSet) -> Work:
+    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """Raises UserError for a bad option."""
         _check(self.threshold, self.remove, self.other)
         check_fill(self.fill, model.view)

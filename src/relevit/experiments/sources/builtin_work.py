@@ -28,8 +28,7 @@ from relevit.data.builtin.digits import (
 from relevit.data.builtin.sets import builtin_set
 from relevit.errors import UserError
 from relevit.evaluation.frozen.linear_probe import train_linear_probe
-from relevit.evaluation.measurements import measurement
-from relevit.evaluation.open_measured import open_data
+from relevit.evaluation.measurements import measurement, open_data
 from relevit.experiments.experiment import SHARE
 from relevit.experiments.sources import work
 from relevit.explainers import forward_with_relevance
@@ -119,8 +118,8 @@ def measure(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """A test of relevit.evaluation.measurements, by name, of the model of a cell on `limit` pictures of a set."""
-    pictures, more = open_data(measurement(test, options), data, train=train)
-    return work.measure(test, (model_of(name, folder), load("builtin")[1]), pictures, limit, options, more)
+    pictures, bank = open_data(measurement(test, options).needs, data, train=train)
+    return work.measure(test, (model_of(name, folder), load("builtin")[1]), pictures, limit, options, bank)
 
 
 def effects(name: str, test_set_name: str, arm: str, folder: Path) -> dict[str, Any]:

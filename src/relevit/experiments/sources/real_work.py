@@ -16,8 +16,7 @@ from relevit.data.manifest import TRAINING, write_manifest
 from relevit.data.splits import paper_split
 from relevit.errors import UserError
 from relevit.evaluation.frozen.linear_probe import train_linear_probe
-from relevit.evaluation.measurements import measurement
-from relevit.evaluation.open_measured import open_data
+from relevit.evaluation.measurements import measurement, open_data
 from relevit.experiments.sources import work
 from relevit.experiments.sources.places import (
     GTSEGS,
@@ -167,15 +166,15 @@ def measure(
 ) -> dict[str, Any]:
     """A test of relevit.evaluation.measurements of a run's model, or of the original: its figures by name."""
     loaded = _with_view(model, run, protocol, folder)
-    row, more = measurement(test, options), dict[str, Any]()
+    needs, bank = measurement(test, options).needs, None
     if data == GTSEGS:
-        images, more = open_data(row, str(data_path(folder, GTSEGS)))
+        images, bank = open_data(needs, str(data_path(folder, GTSEGS)))
     elif data == NEIGHBOURS:
         place = data_path(folder, NEIGHBOURS)
-        images, more = open_data(row, str(place / "test"), train=str(place / "train"))
+        images, bank = open_data(needs, str(place / "test"), train=str(place / "train"))
     else:
         images = open_set(folder, data, protocol)
-    return work.measure(test, loaded, images, limit, options, more)
+    return work.measure(test, loaded, images, limit, options, bank)
 
 
 def effects(

@@ -33,11 +33,11 @@ def measure(
     data: ImageSet,
     limit: int | None,
     options: Mapping[str, Any] | None,
-    more: Mapping[str, Any],
+    train: ImageSet | None = None,
 ) -> dict[str, float]:
-    """A test of relevit.evaluation.measurements on at most `limit` images, drawn once: its figures by name. more: what the test
-    reads beside the data."""
-    result = run_test(test, *loaded, data.limited(limit), **{**(options or {}), **more})
+    """A test of relevit.evaluation.measurements on at most `limit` images, drawn once: its figures by name. train: what it is
+    trained on, if anything."""
+    result = run_test(test, {"model": loaded}, data.limited(limit), train=train, options=options)["model"]
     return {str(figure): float(value) for figure, value in result if isinstance(value, int | float) and isfinite(value)}
 
 
