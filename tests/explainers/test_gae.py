@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import relevit
 from families import FAMILIES, build
-from relevit.explainers import frugal_attention, scale_to_unit
+from relevit.explainers import engines, scale_to_unit
 from relevit.models.attention import attention_modules, token_layout
 
 
@@ -125,7 +125,7 @@ def test_second_order(family, monkeypatch):
 @pytest.mark.parametrize("bytes_in_cache", [1, 50_000, 1 << 30])
 def test_images_at_a_time(bytes_in_cache, monkeypatch):
     """One image, some, or all at once: the same."""
-    monkeypatch.setattr(frugal_attention, "_CACHE_BYTES", bytes_in_cache)
+    monkeypatch.setattr(engines.map, "_CACHE_BYTES", bytes_in_cache)
     compare("beit", 6, monkeypatch, second_order=False)
     compare("siglip", 6, monkeypatch, second_order=False)
 

@@ -1,38 +1,79 @@
-"""Attention for relevance at little memory: nothing of the size of an attention map is kept but the map itself.
+"""Attention for relevance at little memory, as one differentiable operation over the engines in `engines/`.
 
 A composed attention keeps, for a loss on relevance, the derivative G of a logit as well as products of its size. Here G is
-computed where it is needed, from the derivative `d` of the logit with respect to the attention's output: G = d V^T. The
-backward pass of `_Attention` therefore wants, besides the derivative of the loss with respect to the output, three small
-things that make up the part that comes through the relevance row r' = r + r Abar: r, the loss's derivative by r', and d.
-`_Carry` hands them over in its own backward pass, which comes first: the middle one as the derivative of `link`, a second
-output of `_Attention` that ties the two together, the others in `Handover`. On a CPU the work is done on as many
-images at a time as fit into the cache.
+computed where it is needed, from the derivative `d` of the logit with respect to the attention's output: G = d V^T.
+
+The logit's backward pass goes from the last block to the first, as the row of relevance does, r <- r + r Abar; so `_Attention`
+takes the row along in it (`Row`), while P and G are at hand. In the loss's backward pass, `_Attention` wants, besides the
+derivative with respect to the output, what makes up the part that comes through r' = r Abar: r, the loss's derivative by r',
+and d. `_Carry` hands them over in its own backward pass, which comes first: the middle one as the derivative of `link`, a
+second output of `_Attention` that ties the two together, the others in `Handover`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CACHE_BYTES = 1 << 20
+from relevit.errors import UserError
+from relevit.explainers.engines import map, tiled
+from relevit.explainers.engines.attended import Attended, Carried, FromRow
+
+Engine = Literal["auto", "map", "tiled", "triton"]
+ENGINES = ("auto", "map", "tiled", "triton")
+_FEW = {"cpu": 400}
+"""Tokens up to which `map` is the fastest of the engines without Triton, elsewhere 1024."""
+_forced: ContextVar[Engine] = ContextVar("attention", default="auto")
+
+
+@dataclass
+class Row:
+    """The row of relevance on its way from the last block to the first, (batch, tokens).
+
+    What it starts with is kept apart: in a mean over patches it would bury small relevance in rounding errors.
+
+    rows: where it is not zero. pooled: it starts over the latents of a pooling attention, which are no tokens of the blocks.
+    """
+
+    start: Tensor
+    rows: slice
+    tokens: int
+    pooled: bool = False
+    carried: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        return self.start if self.carried is None else self.start + self.carried
+
+    def add(self, carried: Tensor) -> None:
+        """r + r Abar, or r Abar for a pooling attention, whose keys may leave out the prefix tokens."""
+        if self.pooled:
+            carried = torch.nn.functional.pad(carried, (self.tokens - carried.shape[1], 0))
+            self.start, self.pooled = torch.zeros_like(carried), False
+        self.carried = carried if self.carried is None else self.carried + carried
+        self.rows = slice(0, self.tokens)
 
 
 @dataclass
 class Handover:
     """What the parts of one block leave for each other."""
 
-    expected: bool = False
-    """Set for the logit's backward pass: `_Attention` leaves Abar on its way, where G is at hand (not in the first block,
-    where that pass ends)."""
-    mean: Tensor | None = None
-    loss: list[tuple[Tensor, Tensor, slice]] = field(default_factory=list)
-    """r and d at some rows, and the rows: from `_Carry` to `_Attention` in the loss's backward pass."""
+    row: Row | None = None
+    """Set for the logit's backward pass: `_Attention` adds to it and leaves what it added (not in the first block, where that
+    pass ends)."""
+    attended: Attended | None = None
+    """Dropped where the logit's backward pass leaves all that is needed of it."""
+    carried: Carried | None = None
+    loss: list[FromRow] = field(default_factory=list)
+    """From `_Carry` to `_Attention` in the loss's backward pass."""
 
 
 @dataclass
@@ -41,118 +82,130 @@ class FrugalBlock:
 
     output: Tensor  # (batch, heads, queries, dim)
     link: Tensor  # (batch, keys), zeros
-    weights: Tensor  # (batch, heads, queries, keys)
-    value: Tensor  # (batch, heads, keys, dim)
+    shape: tuple[int, ...]  # of the attention map that it stands for, (batch, heads, queries, keys)
+    engine: ModuleType
     handover: Handover
 
 
 @contextmanager
-def logit_backward(blocks: list[FrugalBlock]) -> Iterator[None]:
-    """Around the backward pass from the logits to the blocks' outputs, of which `frugal_carry` wants to know."""
+def forced(engine: Engine) -> Iterator[None]:
+    """Within the context, forward passes use this engine ("auto": the fastest for device and number of tokens)."""
+    if engine not in ENGINES:
+        raise UserError(f"unknown attention {engine!r}: known are {', '.join(ENGINES)}")
+    token = _forced.set(engine)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def wanted() -> Engine:
+    """What `forced` says; to be asked where a forward pass begins, since parts of it may be repeated at other times."""
+    return _forced.get()
+
+
+def engine_for(query: Tensor, key: Tensor, bias: Tensor | None, name: Engine) -> ModuleType:
+    """The engine of that name, or the fastest one. Raises UserError for one that cannot do this attention."""
+    if name == "triton" or (name == "auto" and query.device.type == "cuda"):
+        from relevit.explainers.engines import cuda
+
+        reason = cuda.unsupported(query, bias)
+        if reason is None:
+            return cuda
+        if name == "triton":
+            raise UserError(f"attention='triton' is not possible: {reason}; choose 'tiled' or 'auto'")
+    few = key.shape[2] <= _FEW.get(query.device.type, 1024)
+    return map if name == "map" or (name == "auto" and few) else tiled
+
+
+@contextmanager
+def logit_backward(blocks: list[FrugalBlock], row: Row | None) -> Iterator[None]:
+    """Around the backward pass from the logits to the blocks' outputs, which takes the row along if there is one."""
     try:
         for block in blocks:
-            block.handover.expected = True
+            block.handover.row = row
         yield
     finally:
         for block in blocks:
-            block.handover.expected = False
+            block.handover.row = None
 
 
-def frugal_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> FrugalBlock:
+def frugal_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, engine: Engine = "auto"
+) -> FrugalBlock:
     """softmax(scale Q K^T + bias) V; bias (1 or batch, 1 or heads, queries, keys) may require a gradient."""
-    handover = Handover()
-    output, link, weights = _Attention.apply(query, key, value, bias, scale, handover)
+    handover, module = Handover(), engine_for(query, key, bias, engine)
+    kept: list[Tensor] = []
+    output, link = _Attention.apply(query, key, value, bias, scale, module, handover, kept)
     if not output.requires_grad:
         output.requires_grad_()  # frozen weights: a leaf, so that the logit has a derivative with respect to it
-    return FrugalBlock(output, link, weights, value.detach(), handover)
+    plain = [None if x is None else x.detach() for x in (query, key, value, bias)]
+    handover.attended = Attended(*plain, scale, output.detach(), kept.pop())  # type: ignore[arg-type]
+    return FrugalBlock(output, link, (*query.shape[:3], key.shape[2]), module, handover)
 
 
-def frugal_carry(row: Tensor, block: FrugalBlock, output_gradient: Tensor, rows: slice | None = None) -> Tensor:
+def frugal_carry(row: Tensor, block: FrugalBlock, output_gradient: Tensor, rows: slice) -> Tensor:
     """r Abar, (batch, queries) to (batch, keys), for the constant G = d V^T, d = `output_gradient`.
 
-    rows: where r is not zero (None: everywhere).
+    rows: where r is not zero.
     """
-    rows = slice(0, block.weights.shape[2]) if rows is None else rows
-    mean, block.handover.mean = block.handover.mean, None
-    if mean is None:
-        mean = block.weights.new_empty(block.weights.shape[0], *block.weights.shape[2:])
-        for part in _parts(block.weights):
-            gradient = _matmul(output_gradient[part], block.value[part].mT)
-            _mean_positive(gradient, block.weights[part], out=mean[part])
-    if rows.stop - rows.start < mean.shape[1]:
-        mean, output_gradient = mean[:, rows].clone(), output_gradient[:, :, rows].clone()
-    return _Carry.apply(row, block.link, mean, output_gradient, rows, block.handover)
-
-
-def _mean_positive(gradient: Tensor, weights: Tensor, out: Tensor) -> None:
-    """Abar = mean over heads of relu(G A), (images, queries, keys)."""
-    torch.mean((gradient * weights).relu_(), dim=1, out=out)
+    carried, attended = block.handover.carried, block.handover.attended
+    block.handover.carried = block.handover.attended = None
+    if rows.stop - rows.start < output_gradient.shape[2]:
+        output_gradient = output_gradient[:, :, rows].clone()
+    if carried is None:
+        carried = block.engine.carry(attended, output_gradient, row.detach(), rows)
+    if carried.mean is not None:
+        attended = None
+    return _Carry.apply(row, block.link, carried, attended, block.engine, block.handover, output_gradient, rows)
 
 
 class _Attention(torch.autograd.Function):
-    """(query, key, value, bias) to (output, link, weights); the weights are not differentiable here."""
+    """(query, key, value, bias) to (output, link); what the engine keeps is left in the list `kept`."""
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, handover: Handover
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        engine: ModuleType,
+        handover: Handover,
+        kept: list[Tensor],
     ) -> Any:
-        batch, heads, queries, _ = query.shape
-        keys = key.shape[2]
-        weights = query.new_empty(batch, heads, queries, keys, dtype=torch.promote_types(query.dtype, torch.float32))
-        # (batch, queries, heads, dim) in memory, so that timm's transpose and reshape need no copy
-        output = value.new_empty(batch, queries, heads, value.shape[-1]).transpose(1, 2)
         with torch.autocast(query.device.type, enabled=False):
-            for part in _parts(weights):
-                scores = _matmul(query[part], key[part].mT).mul_(scale)
-                if bias is not None:
-                    scores = scores + (bias[part] if bias.shape[0] > 1 else bias)
-                if scores.dtype == weights.dtype:
-                    torch.softmax(scores, dim=-1, out=weights[part])
-                else:
-                    weights[part] = scores.softmax(dim=-1, dtype=weights.dtype)
-                _matmul(weights[part].to(value.dtype), value[part], out=output[part])
-        ctx.save_for_backward(query, key, value, weights)
-        ctx.scale, ctx.handover = scale, handover
-        ctx.bias_shape = None if bias is None else (bias.shape, bias.dtype)
-        ctx.mark_non_differentiable(weights)
+            output, made = engine.forward(query, key, value, bias, scale)
+        kept.append(made)
+        ctx.save_for_backward(query, key, value, bias, output, made)
+        ctx.scale, ctx.engine, ctx.handover = scale, engine, handover
         ctx.set_materialize_grads(False)
-        return output, weights.new_zeros(batch, keys), weights
+        wide = torch.promote_types(query.dtype, torch.float32)
+        return output, query.new_zeros(query.shape[0], key.shape[2], dtype=wide)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        to_output, to_link, _ = grads
-        query, key, value, weights = ctx.saved_tensors
-        row: Any
-        logit_to_output: Any
-        mean = weights.new_empty(weights.shape[0], *weights.shape[2:]) if ctx.handover.expected else None
-        ctx.handover.mean = mean
-        from_row = None if to_link is None else (to_link, *ctx.handover.loss.pop())
+        to_output, to_link = grads
+        query, key, value, bias, output, kept = ctx.saved_tensors
+        attended = Attended(query, key, value, bias, ctx.scale, output, kept)
+        from_row = None
+        if to_link is not None:
+            from_row = ctx.handover.loss.pop()._replace(to_carried=to_link)
         if to_output is None:
-            to_output = torch.zeros(*query.shape[:3], value.shape[-1], dtype=value.dtype, device=value.device)
-        to_query, to_key, to_value = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
-        to_bias = None
-        if ctx.bias_shape is not None and ctx.needs_input_grad[3]:
-            to_bias = torch.zeros(ctx.bias_shape[0], dtype=weights.dtype, device=weights.device)
+            to_output = torch.zeros_like(output)
+        relevance = ctx.handover.row
+        given = (None, None) if relevance is None else (relevance.value, relevance.rows)
         with torch.autocast(query.device.type, enabled=False):
-            for part in _parts(weights):
-                to_weights = _matmul(to_output[part], value[part].mT).to(weights.dtype)
-                if mean is not None:
-                    _mean_positive(to_weights, weights[part], out=mean[part])
-                if from_row is not None:
-                    to_carried, row, logit_to_output, rows = from_row
-                    positive = _matmul(logit_to_output[part], value[part].mT).to(weights.dtype).relu_()
-                    outer = row[part, None, :, None] * to_carried[part, None, None, :]  # (images, 1, rows, keys)
-                    to_weights[:, :, rows].addcmul_(positive, outer, value=1.0 / weights.shape[1])
-                to_scores = torch._softmax_backward_data(to_weights, weights[part], -1, weights.dtype)
-                if to_bias is not None:
-                    share = to_bias[part] if to_bias.shape[0] > 1 else to_bias
-                    share += to_scores.sum_to_size(share.shape)
-                to_scores = to_scores.mul_(ctx.scale).to(query.dtype)
-                _matmul(to_scores, key[part], out=to_query[part])
-                _matmul(to_scores.mT, query[part], out=to_key[part])
-                _matmul(weights[part].to(value.dtype).mT, to_output[part], out=to_value[part])
-        return to_query, to_key, to_value, None if to_bias is None else to_bias.to(ctx.bias_shape[1]), None, None
+            found = ctx.engine.backward(attended, to_output, *given, from_row, ctx.needs_input_grad[3])
+        if relevance is not None:
+            relevance.add(found.carried.row)
+            if found.carried.mean is not None:
+                ctx.handover.attended = None
+        ctx.handover.carried = found.carried
+        to_bias = None if found.bias is None else found.bias.to(bias.dtype)
+        return found.query, found.key, found.value, to_bias, None, None, None, None
 
 
 class _Carry(torch.autograd.Function):
@@ -160,36 +213,34 @@ class _Carry(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, row: Tensor, link: Tensor, mean: Tensor, output_gradient: Tensor, rows: slice, handover: Handover
+        ctx: Any,
+        row: Tensor,
+        link: Tensor,
+        carried: Carried,
+        attended: Attended | None,
+        engine: ModuleType,
+        handover: Handover,
+        output_gradient: Tensor,
+        rows: slice,
     ) -> Tensor:
-        ctx.save_for_backward(row, mean, output_gradient)
-        ctx.rows, ctx.handover = rows, handover
-        return torch.bmm(row[:, None, rows], mean).squeeze(1)
+        tensors = () if attended is None else attended.tensors
+        ctx.save_for_backward(row, output_gradient, carried.mean, *tensors)
+        ctx.scale = None if attended is None else attended.scale
+        ctx.engine, ctx.handover, ctx.rows = engine, handover, rows
+        return carried.row
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        row, mean, output_gradient = ctx.saved_tensors
+        row, output_gradient, mean, *tensors = ctx.saved_tensors
         (to_carried,) = grads
+        to_row = per_head = None
+        if ctx.needs_input_grad[0]:
+            attended = Attended(*tensors[:4], ctx.scale, *tensors[4:]) if tensors else None
+            at_rows, per_head = ctx.engine.carry_back(attended, output_gradient, to_carried, ctx.rows, mean)
+            to_row = torch.zeros_like(row)
+            to_row[:, ctx.rows] = at_rows
         if ctx.needs_input_grad[1]:
-            ctx.handover.loss.append((row[:, ctx.rows], output_gradient, ctx.rows))
-        to_row = torch.zeros_like(row)
-        to_row[:, ctx.rows] = torch.bmm(mean, to_carried.unsqueeze(2)).squeeze(2)
-        return to_row, to_carried, None, None, None, None
-
-
-def _parts(weights: Tensor) -> Iterator[slice]:
-    """Slices of the batch: on a CPU as many images as fit into the cache with their attention weights, else all."""
-    batch = weights.shape[0]
-    step = batch
-    if weights.device.type == "cpu":
-        step = max(1, _CACHE_BYTES // max(1, weights[0].numel() * weights.element_size()))
-    for start in range(0, batch, step):
-        yield slice(start, min(start + step, batch))
-
-
-def _matmul(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """left @ right over (images, heads, ., .); a single image goes to the batched product as a view, without a copy."""
-    if left.shape[0] == 1:
-        return torch.bmm(left[0], right[0], out=None if out is None else out[0]).unsqueeze(0)
-    return left @ right if out is None else out.copy_(left @ right)
+            from_row = FromRow(row[:, ctx.rows], to_carried, output_gradient, ctx.rows, per_head)
+            ctx.handover.loss.append(from_row)
+        return to_row, to_carried, None, None, None, None, None, None

@@ -9,6 +9,8 @@ What the row starts with is left out of the map: zero at the patches for a class
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,15 @@ from relevit.explainers.attention_maps import (
     readout_rows,
     score_of,
 )
-from relevit.explainers.frugal_attention import FrugalBlock, frugal_attention, frugal_carry, logit_backward
+from relevit.explainers.frugal_attention import (
+    Engine,
+    FrugalBlock,
+    Row,
+    frugal_attention,
+    frugal_carry,
+    logit_backward,
+    wanted,
+)
 from relevit.models.attention import TokenLayout, capture, composed_attention, prepare_attention
 
 
@@ -34,30 +44,36 @@ def explain(request: Request) -> Explanation:
     weights through the A_l alone. Where gradients are disabled, or nothing requires any, both come without a graph.
     """
     model, layout, second_order = request.model, request.layout, request.second_order
-    with capture(model, attend=composed_attention if second_order else _attend) as captured:
+    with capture(model, attend=composed_attention if second_order else partial(_attend, wanted())) as captured:
         logits = model(request.images)
     blocks = list(captured.maps)
     captured.maps.clear()
     check_logits(logits)
-    check_maps(model, [tuple(_weights(block).shape) for block in blocks], layout)
+    check_maps(model, [tuple(block.shape) for block in blocks], layout)
     score = score_of(logits, pick_target(logits, request.target))
+    frugal = [block for block in blocks if isinstance(block, FrugalBlock)]
     handles = [block.output if isinstance(block, FrugalBlock) else block for block in blocks]
-    with logit_backward([block for block in blocks if isinstance(block, FrugalBlock)]):
+    with logit_backward(frugal, _start(blocks[-1], layout) if len(frugal) == len(blocks) else None):
         gradients = list(
             torch.autograd.grad(score, handles, retain_graph=request.keep_graph, create_graph=second_order)
         )
-    del handles
+    del handles, frugal
     with request.formula():
         row = _propagate(blocks, gradients, layout)
     return logits, row[:, layout.prefix :].unflatten(1, layout.grid)
 
 
-def _weights(block: FrugalBlock | Tensor) -> Tensor:
-    """The attention of a block (batch, heads, queries, keys)."""
-    return block.weights if isinstance(block, FrugalBlock) else block
+def _start(last: FrugalBlock | Tensor, layout: TokenLayout) -> Row:
+    """What the row of relevance starts with, at the last attention."""
+    rows, share = readout_rows(layout)
+    values = last.link if isinstance(last, FrugalBlock) else last
+    start = torch.zeros(last.shape[0], last.shape[2], dtype=values.dtype, device=values.device)
+    start[:, rows] = share
+    return Row(start, rows, layout.tokens, layout.readout == "attention_pool")
 
 
 def _attend(
+    engine: Engine,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -70,35 +86,18 @@ def _attend(
     """The frugal attention; with dropout of attention weights, the composed one."""
     if dropout_p > 0.0:
         return composed_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-    block = frugal_attention(*prepare_attention(query, key, value, attn_mask, is_causal, scale, enable_gqa))
+    block = frugal_attention(*prepare_attention(query, key, value, attn_mask, is_causal, scale, enable_gqa), engine)
     return block.output, block
 
 
 def _propagate(blocks: list[FrugalBlock | Tensor], gradients: list[Tensor], layout: TokenLayout) -> Tensor:
-    """The readout row of R - I, (batch, tokens); empties both lists on the way, so that nothing is held longer than needed.
-
-    What the row starts with is kept apart: in a mean over patches it would bury small relevance in rounding errors.
-    """
-    rows, share = readout_rows(layout)
-    last = _weights(blocks[-1])
-    start = last.new_zeros(last.shape[0], last.shape[2])
-    start[:, rows] = share
-    carried = _carry(start, blocks.pop(), gradients.pop(), rows)
-    if layout.readout == "attention_pool":
-        # over the keys of the pooling attention, (batch, heads, latents, keys), which may leave out the prefix tokens;
-        # its latents are no tokens of the blocks
-        carried = torch.nn.functional.pad(carried, (layout.tokens - carried.shape[1], 0))
-        start = torch.zeros_like(carried)
+    """The readout row of R - I, (batch, tokens); empties both lists on the way, so that nothing is held longer than needed."""
+    row = _start(blocks[-1], layout)
     while blocks:
-        carried = carried + _carry(start + carried, blocks.pop(), gradients.pop())
-    return carried
-
-
-def _carry(row: Tensor, block: FrugalBlock | Tensor, gradient: Tensor, rows: slice | None = None) -> Tensor:
-    """r Abar = sum over j of r_j mean over heads of relu(G_jk A_jk): (batch, queries) to (batch, keys).
-
-    rows: where r is not zero (None: everywhere). gradient: of the logit, by the weights, or by a frugal block's output.
-    """
-    if isinstance(block, FrugalBlock):
-        return frugal_carry(row, block, gradient, rows)
-    return torch.einsum("bj,bhjk->bk", row, (gradient * block).relu()) / block.shape[1]
+        block, gradient = blocks.pop(), gradients.pop()
+        if isinstance(block, FrugalBlock):
+            row.add(frugal_carry(row.value, block, gradient, row.rows))
+        else:  # sum over j of r_j mean over heads of relu(G_jk A_jk)
+            row.add(torch.einsum("bj,bhjk->bk", row.value, (gradient * block).relu()) / block.shape[1])
+    assert row.carried is not None
+    return row.carried
