@@ -51,7 +51,7 @@ def _write(start, stride, rows, count, values, DIM: tl.constexpr, BLOCK_D: tl.co
 
 @triton.jit
 def forward(
-    Q, K, V, O, LSE, qb, qh, qn, kb, kh, kn, vb, vh, vn, ob, oh, on, queries, keys, heads, scale,
+    Q, K, V, OUT, LSE, qb, qh, qn, kb, kh, kn, vb, vh, vn, ob, oh, on, queries, keys, heads, scale,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp of a block of queries, as in flash attention: the softmax is scaled again as its maximum grows."""
@@ -74,7 +74,7 @@ def forward(
         total = total * shrink + tl.sum(p, 1)
         output = output * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
         top = higher
-    _write(O + b * ob + h * oh, on, m, queries, output / total[:, None], DIM, BLOCK_D)
+    _write(OUT + b * ob + h * oh, on, m, queries, output / total[:, None], DIM, BLOCK_D)
     tl.store(LSE + head * queries + m, (top + tl.log2(total)) / LOG2E, mask=m < queries)
 
 
