@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from relevit.explainers import forward_with_relevance, relevance
     from relevit.masking.tokencut import tokencut
     from relevit.models.attention import capture
-    from relevit.models.loading import load, save_checkpoint
+    from relevit.models.loading import load
+    from relevit.models.saving import save_checkpoint
     from relevit.training.losses import background_loss, confidence_loss, foreground_loss, relevance_loss, total_loss
 
 
@@ -50,7 +51,7 @@ _HOMES = {
     "load": "models.loading",
     "relevance": "explainers",
     "relevance_loss": "training.losses",
-    "save_checkpoint": "models.loading",
+    "save_checkpoint": "models.saving",
     "tokencut": "masking.tokencut",
     "total_loss": "training.losses",
 }

@@ -25,6 +25,7 @@ from relevit.data.pairing import pair, plain
 from relevit.data.sets import Files
 from relevit.errors import REMEDIES, Fault, FaultsError, UserError
 from relevit.models.attention import token_layout, unsupported_reason
+from relevit.models.families import class_count
 from relevit.models.loading import data_config
 
 FEW_PIXELS = 520  # the protocol's rule for automatic masks, at native size
@@ -197,7 +198,7 @@ def examine_model(
     if any(trained[key] != configured[key] for key in ("interpolation", "crop_pct", "crop_mode")):
         detail = f"the model's own: {_crop(trained)}; configured: {_crop(configured)}"
         add("note", "resize and crop differ", detail, "none needed: --protocol paper asks for it")
-    known, count = cfg.get("num_classes"), getattr(model, "num_classes", None)
+    known, count = cfg.get("num_classes"), class_count(model)
     if weights != "file" and known and count and known != count:  # a file's own number is not known here
         detail = f"the weights have {known} classes, the model {count}"
         add("warning", "the head is new and untrained", detail, "train it first: maps of an untrained head say nothing")
@@ -363,7 +364,7 @@ def _class_facts(classes: dict[str, int], model: nn.Module | None, class_map: Cl
     else:
         how = "the class map"
     text = f"{len(classes)} folder{'s' * (len(classes) != 1)} matched" + (f" by {how}" if how and classes else "")
-    count = getattr(model, "num_classes", None)
+    count = class_count(model)
     if count is not None:
         text += f"; {count - len(set(classes.values()))} of the model's {count} classes have no folder"
     return text

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import relevit
-from families import FAMILIES, UNSUPPORTED, build
+from families import FAMILIES, UNSUPPORTED, build, readout_of
 from relevit.explainers import EXPLAINERS, integrated_gradients, smoothgrad
 from relevit.models.attention import attention_modules, token_layout
 
@@ -98,7 +98,7 @@ def test_contract(family, method):
     model, images = copy_of(family)
     _, _, size, prefix, readout = FAMILIES[family]
     layout = token_layout(model, *size)
-    assert (layout.grid, layout.prefix, layout.readout) == ((3, 5), prefix, readout)
+    assert (layout.grid, layout.prefix, readout_of(layout)) == ((3, 5), prefix, readout)
     for module in attention_modules(model):
         assert module.fused_attn
     plain = model(images)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from captum.attr import InputXGradient
 
 import relevit
-from families import build
+from families import build, readout_of
 from relevit.explainers import EXPLAINERS, integrated_gradients, on_patches, on_pixels, smoothgrad
 from relevit.models.attention import attention_modules, token_layout
 
@@ -61,7 +61,7 @@ def one_by_one(model, images, maps, of_image):
         "mean": range(layout.prefix, layout.tokens),
         "mean_all": range(layout.tokens),
         "attention_pool": [0],
-    }[layout.readout]
+    }[readout_of(layout)]
     found = [of_image(i, list(rows), layout).reshape(layout.grid) for i in range(len(images))]
     return torch.stack(found)
 
@@ -87,7 +87,7 @@ def product(matrices, model, rows, layout):
     for one in blocks:
         one = one + torch.eye(layout.tokens, dtype=one.dtype)
         whole = torch.diag(1 / one.sum(dim=1)) @ one @ whole
-    if layout.readout == "attention_pool":
+    if readout_of(layout) == "attention_pool":
         pooled = matrices[-1]
         whole = pooled @ whole[-pooled.shape[1] :]
     return whole[rows].mean(dim=0)[layout.prefix :]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import relevit
-from families import FAMILIES, build
+from families import FAMILIES, build, readout_of
 from relevit.explainers import engines, scale_to_unit
 from relevit.models.attention import attention_modules, token_layout
 
@@ -41,14 +41,14 @@ def direct(model, images, target, monkeypatch, second_order=False):
     matrix = eye.expand(len(images), -1, -1)
     for mean in means[: len(model.blocks)]:
         matrix = matrix + mean @ matrix
-    if layout.readout == "attention_pool":
+    if readout_of(layout) == "attention_pool":
         pooled = F.pad(means[-1], (layout.tokens - means[-1].shape[2], 0))
         row = (pooled @ matrix)[:, 0]
-    elif layout.readout == "cls":
+    elif readout_of(layout) == "cls":
         row = (matrix - eye)[:, 0]
-    elif layout.readout == "distilled":
+    elif readout_of(layout) == "distilled":
         row = ((matrix - eye)[:, 0] + (matrix - eye)[:, 1]) / 2
-    elif layout.readout == "mean":
+    elif readout_of(layout) == "mean":
         row = (matrix - eye)[:, layout.prefix :].mean(dim=1)
     else:
         row = (matrix - eye).mean(dim=1)

@@ -17,15 +17,10 @@ from torch import nn
 
 from relevit import files
 from relevit.errors import UserError
-from relevit.models.checkpoints import (
-    checkpoint_config,
-    fill,
-    read_checkpoint,
-    read_config,
-    read_weights,
-    save_checkpoint,
-)
+from relevit.models.checkpoints import fill, read_checkpoint, read_config, read_weights
+from relevit.models.families.timm_models import checkpoint_config
 from relevit.models.loading import data_config
+from relevit.models.saving import save_checkpoint
 
 TINY = {"img_size": 24, "patch_size": 6, "embed_dim": 24, "depth": 2, "num_heads": 3}
 SMALL = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3}

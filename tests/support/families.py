@@ -41,6 +41,16 @@ FAMILIES = {
 UNSUPPORTED = {"swin": "swin_tiny_patch4_window7_224", "resnet": "resnet18", "windowed_vit": "samvit_base_patch16_224"}
 
 
+def readout_of(layout):
+    """The readout by its name above."""
+    if layout.pooled:
+        return "attention_pool"
+    ((_, start, stop, share),) = layout.readout
+    assert share == 1.0
+    patches, everything = (layout.prefix, layout.tokens), (0, layout.tokens)
+    return {everything: "mean_all", patches: "mean", (0, 1): "cls", (0, 2): "distilled"}[start, stop]
+
+
 def build(family: str, seed: int = 0, **arguments: object) -> tuple[nn.Module, torch.Tensor]:
     """A small random model in eval mode, and three images for it (float32). Its weights are larger than at the usual
     start, so that attention is far from uniform and every path matters."""

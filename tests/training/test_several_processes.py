@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from launching import accelerate_launch, environment, finished, torchrun
-from relevit.models.checkpoints import read_weights, save_checkpoint
+from relevit.models.checkpoints import read_weights
+from relevit.models.saving import save_checkpoint
 from relevit.training.loop import finetune
 from tiny_run import TinySamples, arguments, rows_of, tiny_model, weights_of
 

@@ -68,7 +68,8 @@ def interpolate(
     from relevit.evaluation.interpolation_page import render_interpolation
     from relevit.models.interpolation import check_mixable
     from relevit.models.interpolation import interpolate as mix
-    from relevit.models.loading import checkpoint_config, data_config, load, save_checkpoint
+    from relevit.models.loading import data_config, load
+    from relevit.models.saving import check_saves, save_checkpoint
     from relevit.processes import pick_device
     from relevit.versions import versions
 
@@ -87,7 +88,7 @@ def interpolate(
     check_mixable(before, after)
     config = data_config(before, protocol)
     _check_views(config, data_config(after, protocol))
-    checkpoint_config(before)  # whether it can be saved is known before long work
+    check_saves(before)  # whether it can be saved is known before long work
     near, far = _sets(data, protocol, shifted=False), _sets(shifted, protocol, shifted=True)
     check_apart(near, far)
     with owned:

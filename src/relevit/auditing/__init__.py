@@ -24,6 +24,7 @@ from relevit.data.classes import ClassMap, class_index
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.evaluation.measurement import LoadedModel
+from relevit.models.families import class_count
 from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
 from relevit.statistics import paired
@@ -269,9 +270,9 @@ def _targets(
                 index = class_index(set(pictures.classes), model, class_map)
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
-        elif getattr(model, "num_classes", 0) != len(index):
+        elif class_count(model) != len(index):
             raise UserError(
-                f"{name} has {getattr(model, 'num_classes', 'an unknown number of')} classes, the built-in benchmark "
+                f"{name} has {class_count(model) or 'an unknown number of'} classes, the built-in benchmark "
                 f"{len(index)}: audit it on pictures of its own classes, with --images DIR"
             )
         found[name] = np.array([index[each] for each in pictures.classes])
@@ -292,12 +293,12 @@ def _answered(
 ) -> tuple[AuditPictures, dict[str, np.ndarray]]:
     """Classes that are the first model's answers to the pictures as they are."""
     (first, (net, view)), *others = models.items()
-    count = getattr(net, "num_classes", None)
+    count = class_count(net)
     for name, (other, _) in others:
-        if getattr(other, "num_classes", None) != count:
+        if class_count(other) != count:
             raise UserError(
                 f"the classes of the pictures are not known and {first} is to name them, but {name} has other classes "
-                f"({getattr(other, 'num_classes', 'an unknown number')}, not {count}): put the pictures into class folders"
+                f"({class_count(other) or 'an unknown number'}, not {count}): put the pictures into class folders"
             )
     nobody = np.full(len(pictures), -1)
     seen = observe(

@@ -24,6 +24,7 @@ from relevit.evaluation.rows import Part, array
 from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
 from relevit.models.attention import unsupported_reason
+from relevit.models.families import logits_of
 from relevit.models.working import device_of, working
 from relevit.processes import Processes
 
@@ -97,7 +98,7 @@ class BackgroundReliance:
                 columns["area"] = 1.0 - batch.tensors[1].double().mean(dim=(1, 2)).numpy()
                 columns["share"] = 1.0 - on_object if with_maps else none
             else:
-                logits = model.net(images).float().cpu()
+                logits = logits_of(model.net, images).float().cpu()
             columns["predicted"], columns["confidence"] = first_class(logits)
         return batch.items, {**columns, "condition": [condition] * len(batch.items)}
 
@@ -161,7 +162,7 @@ def looked(model: nn.Module, images: Tensor, masks: Tensor, with_maps: bool) -> 
     """Logits, and the share of each map of the predicted class that lies on the object (batch,), NaN of a flat map."""
     with working(model), torch.no_grad():
         if not with_maps:
-            return model(images.to(device_of(model))).float().cpu(), np.full(len(images), np.nan)
+            return logits_of(model, images.to(device_of(model))).float().cpu(), np.full(len(images), np.nan)
         logits, maps = forward_with_relevance(model, images.to(device_of(model)))
     maps = maps.double().cpu()
     flat = (maps.sum(dim=(1, 2)) <= 0).numpy()

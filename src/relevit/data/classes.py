@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data import ImageNetInfo
 from torch import nn
 
 from relevit.data.pairing import plain
 from relevit.data.reading import read_json, read_lines
 from relevit.errors import UserError
+from relevit.models.families import class_count, imagenet_subset, labels
 
 RULES = ("wnid", "index", "names", "sorted")
 ClassMap = str | os.PathLike[str] | Mapping[str, int]
@@ -80,9 +81,7 @@ def unknown_message(unknown: Mapping[str, str]) -> str:
 
 def class_names(model: nn.Module) -> dict[int, str]:
     """The model's own class names by index, from its config (`label_names`); empty where it has none."""
-    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names") or {}
-    pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
-    return {int(index): str(name) for index, name in pairs}
+    return labels(model)
 
 
 def _guess(names: list[str], model: nn.Module | None) -> str:
@@ -99,7 +98,7 @@ def _table(rule: str, names: list[str], model: nn.Module | None) -> tuple[dict[s
         own = {name: index for index, name in class_names(model).items()} if model is not None else {}
         return own, "it is none of the model's class names"
     if rule == "wnid":
-        subset = infer_imagenet_subset(model) if model is not None else "imagenet-1k"
+        subset = imagenet_subset(model) if model is not None else "imagenet-1k"
         if subset is None:
             return (
                 {},
@@ -158,4 +157,4 @@ def _is_whole(value: Any) -> bool:
 
 
 def _count(model: nn.Module | None) -> int | None:
-    return None if model is None else getattr(model, "num_classes", None)
+    return None if model is None else class_count(model)

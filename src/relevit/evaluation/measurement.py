@@ -13,6 +13,7 @@ from relevit.data.sets import ImageSet, Item, StreamSet
 from relevit.errors import UserError
 from relevit.evaluation.batches import Batch, Framing
 from relevit.evaluation.rows import Part
+from relevit.models.families import class_count
 from relevit.models.working import device_of
 
 
@@ -94,7 +95,7 @@ class RightAnswers:
 
     def of(self, item: Item) -> tuple[int, ...] | None:
         """The same. Raises UserError for a label that is no class of the model."""
-        right, classes = self.known(item), getattr(self.model.net, "num_classes", None)
+        right, classes = self.known(item), class_count(self.model.net)
         if right and classes and not all(0 <= label < classes for label in right):
             raise UserError(
                 f"{item.name} has the label {max(right)}, but the model knows the classes 0 to {classes - 1}"

@@ -8,7 +8,6 @@ from relevit.explainers.attention_maps import (
     attentions_with_gradients,
     explainer,
     on_grid,
-    readout_rows,
 )
 
 
@@ -23,9 +22,8 @@ def explain(request: Request) -> Explanation:
     """
     logits, (attention,), (gradient,) = attentions_with_gradients(request, last_only=True)
     layout = request.layout
-    rows, _ = readout_rows(layout)
     patches = slice(attention.shape[3] - layout.grid[0] * layout.grid[1], None)
     with request.formula():
-        weights = gradient[:, :, rows, patches].mean(dim=3, keepdim=True)  # (batch, heads, rows, 1)
-        relevance = (weights * attention[:, :, rows, patches]).mean(dim=(1, 2)).relu()
+        weights = gradient[..., patches].mean(dim=3, keepdim=True)  # (batch, heads, queries, 1)
+        relevance = layout.mean(weights * attention[..., patches], dim=2).mean(dim=1).relu()
         return logits, on_grid(relevance, layout)

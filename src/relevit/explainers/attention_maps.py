@@ -16,14 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.models.attention import (
-    TokenLayout,
-    attention_modules,
-    capture,
-    check_channels,
-    composed_attention,
-    token_layout,
-)
+from relevit.models.attention import attention_modules, capture, check_channels, composed_attention, token_layout
+from relevit.models.families import logits_of
+from relevit.models.families.family import TokenLayout
 from relevit.models.recomputation import recomputed_within
 
 
@@ -56,7 +51,7 @@ class Request:
     def logits(self) -> Float[Tensor, "batch classes"]:
         """The logits of a plain forward pass, checked."""
         with torch.set_grad_enabled(self.keep_graph):
-            logits = self.model(self.images)
+            logits = logits_of(self.model, self.images)
         check_logits(logits)
         return logits
 
@@ -116,7 +111,7 @@ def check_maps(model: nn.Module, shapes: Sequence[tuple[int, ...]], layout: Toke
     if len(shapes) != expected or shapes[0][-1] != layout.tokens:
         raise UserError(
             f"the forward pass left attention maps of shapes {list(shapes)} where {expected} over {layout.tokens} tokens were "
-            "expected: the model's forward pass is not the one that timm gives it"
+            "expected: the model's forward pass is not the one that its library gives it"
         )
 
 
@@ -132,18 +127,6 @@ def pick_target(logits: Tensor, target: Tensor | None) -> Tensor:
 def score_of(logits: Float[Tensor, "batch classes"], target: Tensor) -> Tensor:
     """The sum of the targets' logits over the batch: images do not depend on each other, so one backward pass does for all."""
     return logits.gather(1, target[:, None]).sum()
-
-
-def readout_rows(layout: TokenLayout) -> tuple[slice, float]:
-    """The rows of R that are averaged, and the weight of each; for a pooling attention, rows of its latents."""
-    rows = {
-        "cls": slice(0, 1),
-        "distilled": slice(0, 2),
-        "mean": slice(layout.prefix, layout.tokens),
-        "mean_all": slice(0, layout.tokens),
-        "attention_pool": slice(0, layout.latents),
-    }[layout.readout]
-    return rows, 1.0 / (rows.stop - rows.start)
 
 
 def on_grid(row: Float[Tensor, "batch keys"], layout: TokenLayout) -> Float[Tensor, "batch rows columns"]:
@@ -171,7 +154,7 @@ def attentions_with_gradients(
     """Logits, each block's attention A (batch, heads, queries, keys), and the derivatives G of the target's logit by them,
     which are constants unless `second_order`. last_only: of the last attention alone."""
     with capture(request.model) as captured:
-        logits = request.model(request.images)
+        logits = logits_of(request.model, request.images)
     check_logits(logits)
     check_maps(request.model, [tuple(attention.shape) for attention in captured.maps], request.layout)
     maps = captured.maps[-1:] if last_only else captured.maps

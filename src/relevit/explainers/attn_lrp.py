@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from relevit.explainers.attention_maps import Explanation, Request, check_logits, explainer, pick_target, score_of
 from relevit.explainers.input_x_gradient import evidence
 from relevit.explainers.lrp_trace import linearised
+from relevit.models.families import logits_of
 
 
 @explainer
@@ -43,7 +44,7 @@ def propagate(
         start = images.detach().clone().requires_grad_()
     traced = linearised(images, start, differentiable=second_order)
     with torch.set_grad_enabled(keep_graph):
-        output: Any = model(traced)
+        output: Any = logits_of(model, traced)
     check_logits(output)
     logits, linear = output.value, output.linear
     score = score_of(linear, pick_target(logits, target))

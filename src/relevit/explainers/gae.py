@@ -21,7 +21,6 @@ from relevit.explainers.attention_maps import (
     check_maps,
     explainer,
     pick_target,
-    readout_rows,
     score_of,
 )
 from relevit.explainers.frugal_attention import (
@@ -33,7 +32,9 @@ from relevit.explainers.frugal_attention import (
     logit_backward,
     wanted,
 )
-from relevit.models.attention import TokenLayout, capture, composed_attention, prepare_attention
+from relevit.models.attention import capture, composed_attention, prepare_attention
+from relevit.models.families import logits_of
+from relevit.models.families.family import TokenLayout
 
 
 @explainer
@@ -45,7 +46,7 @@ def explain(request: Request) -> Explanation:
     """
     model, layout, second_order = request.model, request.layout, request.second_order
     with capture(model, attend=composed_attention if second_order else partial(_attend, wanted())) as captured:
-        logits = model(request.images)
+        logits = logits_of(model, request.images)
     blocks = list(captured.maps)
     captured.maps.clear()
     check_logits(logits)
@@ -65,11 +66,9 @@ def explain(request: Request) -> Explanation:
 
 def _start(last: FrugalBlock | Tensor, layout: TokenLayout) -> Row:
     """What the row of relevance starts with, at the last attention."""
-    rows, share = readout_rows(layout)
     values = last.link if isinstance(last, FrugalBlock) else last
     start = torch.zeros(last.shape[0], last.shape[2], dtype=values.dtype, device=values.device)
-    start[:, rows] = share
-    return Row(start, rows, layout.tokens, layout.readout == "attention_pool")
+    return Row(layout.weigh(start), layout.span, layout.tokens, layout.pooled)
 
 
 def _attend(

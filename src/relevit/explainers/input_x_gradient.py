@@ -8,6 +8,7 @@ from torch import Tensor
 
 from relevit.explainers.attention_maps import Explanation, Request, check_logits, explainer, pick_target, score_of
 from relevit.models.attention import capture
+from relevit.models.families import logits_of
 
 
 @explainer
@@ -22,7 +23,7 @@ def explain(request: Request) -> Explanation:
     if not images.requires_grad:
         images = images.detach().requires_grad_()
     with capture(request.model):  # attention of torch's own operations, which can be differentiated twice
-        logits = request.model(images)
+        logits = logits_of(request.model, images)
     check_logits(logits)
     score = score_of(logits, pick_target(logits, request.target))
     (gradient,) = torch.autograd.grad(score, images, retain_graph=keep, create_graph=second_order)

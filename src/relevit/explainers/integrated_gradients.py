@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from relevit.explainers.attention_maps import Explanation, Request, explainer, no_parameter_gradients, pick_target
+from relevit.models.families import logits_of
 
 STEPS = 32
 _AT_ONCE = 16
@@ -32,7 +35,7 @@ def attributions(
     from captum.attr import IntegratedGradients
 
     with no_parameter_gradients(model):
-        signed = IntegratedGradients(model).attribute(
+        signed = IntegratedGradients(partial(logits_of, model)).attribute(
             images, target=target, n_steps=steps, internal_batch_size=max(_AT_ONCE, len(images))
         )
     return signed.detach().to(torch.promote_types(images.dtype, torch.float32))

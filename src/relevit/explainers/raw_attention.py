@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions, on_grid, readout_rows
+from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions, on_grid
 
 
 @explainer
@@ -13,6 +13,5 @@ def explain(request: Request) -> Explanation:
     The target is only checked; there is no derivative in the map, so `second_order` changes nothing.
     """
     logits, means = mean_attentions(request)
-    rows, _ = readout_rows(request.layout)
     with request.formula():
-        return logits, on_grid(means[-1][:, rows].mean(dim=1), request.layout)
+        return logits, on_grid(request.layout.mean(means[-1], dim=1), request.layout)

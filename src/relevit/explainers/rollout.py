@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions, on_grid, readout_rows
-from relevit.models.attention import TokenLayout
+from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions, on_grid
+from relevit.models.families.family import TokenLayout
 
 
 @explainer
@@ -31,13 +31,11 @@ def roll_out(
     Only that row is carried, r <- (r / s) (A_l + I) with s the row sums: no product of two matrices.
     """
     blocks = list(attentions)
-    rows, share = readout_rows(layout)
-    if layout.readout == "attention_pool":
-        row = blocks.pop()[:, rows].mean(dim=1)
+    if layout.pooled:
+        row = layout.mean(blocks.pop(), dim=1)
         row = torch.nn.functional.pad(row, (layout.tokens - row.shape[1], 0))
     else:
-        row = blocks[-1].new_zeros(blocks[-1].shape[0], layout.tokens)
-        row[:, rows] = share
+        row = layout.weigh(blocks[-1].new_zeros(blocks[-1].shape[0], layout.tokens))
     for attention in reversed(blocks):
         row = row / (attention.sum(dim=2) + 1.0)  # (batch, queries)
         row = row + torch.einsum("bq,bqk->bk", row, attention)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.explainers.attention_maps import Explanation, Request, explainer, no_parameter_gradients, pick_target
+from relevit.models.families import logits_of
 
 SAMPLES, NOISE, SEED = 25, 0.15, 0
 _AT_ONCE = 16
@@ -45,7 +46,7 @@ def _mean_gradient(
         if on_cuda:
             with torch.cuda.device(image.device):
                 torch.cuda.manual_seed(SEED)
-        return NoiseTunnel(Saliency(lambda noisy: model(noisy.to(image.dtype)))).attribute(
+        return NoiseTunnel(Saliency(lambda noisy: logits_of(model, noisy.to(image.dtype)))).attribute(
             wide.requires_grad_(),
             nt_type="smoothgrad",
             nt_samples=SAMPLES,

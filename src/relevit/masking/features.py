@@ -1,8 +1,7 @@
-"""Patch features of a timm vision transformer: keys, queries, values or tokens of one block, for images of any size."""
+"""Patch features of a vision transformer: keys, queries, values or tokens of one block, for images of any size."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -10,12 +9,12 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import AttentionRope
-from timm.models.eva import EvaAttention
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.models.attention import attention_modules, capture, check_channels, patch_grid, unwrap
+from relevit.models.attention import attention_modules, capture, check_channels, patch_grid
+from relevit.models.families import of_module
+from relevit.models.families.family import Family, unwrap
 from relevit.models.working import working
 
 Kind = Literal["key", "query", "value", "token"]
@@ -44,8 +43,8 @@ def patch_features(
     if kind not in KINDS:
         raise UserError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     modules = attention_modules(model, readout=False)
-    inner: Any = unwrap(model)
-    depth = len(inner.blocks)
+    inner, family = unwrap(model), of_module(model)
+    depth = len(family.blocks(inner))
     if not -depth <= block < depth:
         raise UserError(f"block is {block}, but the model has {depth} blocks: 0 to {depth - 1}, or -{depth} to -1")
     if images.ndim != 4 or not images.is_floating_point():
@@ -58,8 +57,8 @@ def patch_features(
     if min(grid) < 1:
         raise UserError(f"images are {images.shape[-2]} x {images.shape[-1]} pixels, which is less than one patch")
 
-    found = _run_until(inner, images, kind, block % depth, modules[block % depth])  # (batch, tokens, dim)
-    return found[:, inner.num_prefix_tokens :].contiguous(), grid
+    found = _run_until(family, inner, images, kind, block % depth, modules[block % depth])  # (batch, tokens, dim)
+    return found[:, family.prefix(inner) :].contiguous(), grid
 
 
 class _Reached(Exception):
@@ -70,7 +69,9 @@ class _Reached(Exception):
         self.features = features
 
 
-def _run_until(inner: Any, images: Tensor, kind: Kind, block: int, attention: Any) -> Tensor:
+def _run_until(
+    family: Family, inner: nn.Module, images: Tensor, kind: Kind, block: int, attention: nn.Module
+) -> Tensor:
     """The features of all tokens, (batch, tokens, dim)."""
     met = 0
 
@@ -85,15 +86,15 @@ def _run_until(inner: Any, images: Tensor, kind: Kind, block: int, attention: An
     def reached(module: nn.Module, args: Any, output: Tensor) -> None:
         raise _Reached(output if kind == "token" else _side_by_side(output))
 
-    hooked = None
+    hooked: nn.Module | None = None
     if kind == "token":
-        hooked = inner.blocks[block]
-    elif kind != "value" and isinstance(attention, (EvaAttention, AttentionRope)):
-        hooked = attention.k_norm if kind == "key" else attention.q_norm  # what is rotated next
+        hooked = family.blocks(inner)[block]
+    elif kind != "value":
+        hooked = family.before_rotation(inner, attention, kind)
     with working(inner), capture(inner, attend=attend, readout=False), torch.no_grad():
         handle = hooked.register_forward_hook(reached) if hooked is not None else None
         try:
-            inner.forward_features(images)
+            family.run_blocks(inner, images)
         except _Reached as end:
             return end.features
         finally:
@@ -111,64 +112,12 @@ def _side_by_side(heads: Tensor) -> Tensor:
 def accept_size(model: nn.Module, height: int, width: int) -> Iterator[None]:
     """Within the context the model takes images of height x width pixels; afterwards it is as before.
 
-    timm's `set_input_size` resamples the position embedding or the tables of relative positions, and computes rotary ones
-    anew: all supported families have it. A model that was created with dynamic_img_size=True (as DINOv3 is) does the same
-    for each batch and is left alone. Parameters that are replaced within the context are put back, the same objects, so that
-    an optimizer keeps hold of them; what was changed in between on the resampled ones is lost.
+    The library's own resampling of position embeddings and tables of relative positions is used. A model that takes any size by
+    itself is left alone. Parameters that are replaced within the context are put back, the same objects, so that an optimizer
+    keeps hold of them; what was changed in between on the resampled ones is lost.
 
-    Raises UserError for a size that is no multiple of the patch, and for a model that timm cannot resize.
+    Raises UserError for a size that is no multiple of the patch, and for a model that cannot be resized.
     """
     attention_modules(model, readout=False)
-    inner: Any = unwrap(model)
-    fixed = getattr(inner.patch_embed, "img_size", None)
-    if getattr(inner, "dynamic_img_size", False) or (fixed is not None and tuple(fixed) == (height, width)):
-        patch_grid(model, height, width)
+    with of_module(model).resized(unwrap(model), height, width):
         yield
-        return
-    patch = inner.patch_embed.patch_size
-    if min(height, width) < 1 or height % patch[0] or width % patch[1]:
-        raise UserError(
-            f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}"
-        )
-    before = [(module, _entries(module)) for module in inner.modules()]
-    try:
-        try:
-            with warnings.catch_warnings():  # BEiT's tables: timm indexes by lists, which torch finds slow
-                warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")
-                inner.set_input_size(img_size=(height, width))
-        except Exception as error:
-            raise UserError(
-                f"{type(inner).__name__} cannot be made to take images of {height} x {width} pixels ({error}): "
-                f"create it with img_size=({height}, {width})"
-            ) from error
-        finally:
-            changed = [(module, _changes(entries, _entries(module))) for module, entries in before]
-        yield
-    finally:
-        for module, changes in changed:
-            _put_back(module, changes)
-
-
-_MISSING = object()
-_Entries = dict[tuple[str, str], Any]  # (container, name): value; the container is "" for plain attributes
-
-
-def _entries(module: nn.Module) -> _Entries:
-    own = {("", name): value for name, value in vars(module).items() if name not in ("_parameters", "_buffers")}
-    parameters = {("_parameters", name): value for name, value in module._parameters.items()}
-    return {**own, **parameters, **{("_buffers", name): value for name, value in module._buffers.items()}}
-
-
-def _changes(before: _Entries, after: _Entries) -> _Entries:
-    """What to set for things to be as before."""
-    keys = {**before, **after}
-    return {key: before.get(key, _MISSING) for key in keys if before.get(key, _MISSING) is not after.get(key, _MISSING)}
-
-
-def _put_back(module: nn.Module, changes: _Entries) -> None:
-    for (container, name), value in changes.items():
-        place = vars(module)[container] if container else vars(module)
-        if value is _MISSING:
-            place.pop(name, None)
-        else:
-            place[name] = value

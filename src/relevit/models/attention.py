@@ -1,6 +1,6 @@
-"""Attention maps of a timm vision transformer as graph tensors, and the token layout that they speak about.
+"""Attention maps of a vision transformer as graph tensors, and the token layout that they speak about.
 
-`capture(model)` lets timm's own modules run as they are: only their calls of `scaled_dot_product_attention` are answered
+`capture(model)` lets the library's own modules run as they are: only their calls of `scaled_dot_product_attention` are answered
 here, by a softmax whose result stays in the graph. Nothing of the model is copied or replaced, and everything that is
 touched (hooks, fused-attention flags) is as before when the context ends, also after an exception.
 """
@@ -15,43 +15,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, AttentionPoolLatent, AttentionRope
-from timm.models.beit import Attention as BeitAttention
-from timm.models.eva import EvaAttention
-from timm.models.vision_transformer import ParallelScalingBlock
-from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relevit.errors import UserError
+from relevit.models.families import of_module
+from relevit.models.families.family import TokenLayout, unwrap
 from relevit.models.recomputation import recomputed_within
-
-SUPPORTED = (
-    "timm's vision transformers with global attention: ViT, DeiT (also distilled), DeiT III, DINOv2 (also with registers), "
-    "BEiT, EVA-02, and the image towers of CLIP and SigLIP"
-)
-_GLOBAL_ATTENTION = (Attention, AttentionRope, BeitAttention, EvaAttention, RelPosAttention, ParallelScalingBlock)
-
-
-@dataclass(frozen=True)
-class TokenLayout:
-    """Where the patches lie among the tokens, and which row of the propagated relevance is read.
-
-    grid: rows and columns of the patch grid. prefix: number of tokens before the patches (class, distillation, registers).
-    readout: "cls" (row of the class token), "distilled" (mean of the rows of class and distillation token), "mean" (mean
-    over the patches' rows), "mean_all" (mean over all rows), "attention_pool" (mean over the rows of the pooling
-    attention's latents, of which `latents` are read).
-    """
-
-    grid: tuple[int, int]
-    prefix: int
-    readout: str
-    latents: int = 1
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens in the blocks: prefix tokens and patches."""
-        return self.prefix + self.grid[0] * self.grid[1]
 
 
 @dataclass
@@ -62,11 +32,6 @@ class Captured:
     maps: list[Any] = field(default_factory=list)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside a DistributedDataParallel wrapper (the model itself where there is none)."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-
-
 def attention_modules(model: nn.Module, *, readout: bool = True) -> list[nn.Module]:
     """The modules that compute a global attention map, in the order of the forward pass; the pooling attention last.
 
@@ -75,15 +40,7 @@ def attention_modules(model: nn.Module, *, readout: bool = True) -> list[nn.Modu
     reason = unsupported_reason(model, readout=readout)
     if reason is not None:
         raise UserError(reason)
-    return _find_modules(unwrap(model))
-
-
-def _find_modules(model: Any) -> list[nn.Module]:
-    blocks: Any = model.blocks
-    found: list[nn.Module] = [next(m for m in block.modules() if isinstance(m, _GLOBAL_ATTENTION)) for block in blocks]
-    if isinstance(getattr(model, "attn_pool", None), AttentionPoolLatent):
-        found.append(model.attn_pool)
-    return found
+    return of_module(model).attentions(unwrap(model))
 
 
 def unsupported_reason(model: nn.Module, *, readout: bool = True) -> str | None:
@@ -96,27 +53,14 @@ def unsupported_reason(model: nn.Module, *, readout: bool = True) -> str | None:
     if isinstance(model, nn.DataParallel):
         return "nn.DataParallel is not supported: pass its .module, or use accelerate for several devices"
     inner = unwrap(model)
-    name = type(inner).__name__
-    blocks, embed = getattr(inner, "blocks", None), getattr(inner, "patch_embed", None)
-    if blocks is None or embed is None or not hasattr(inner, "num_prefix_tokens") or len(blocks) == 0:
-        return f"{name} has no global attention maps over image patches; supported are {SUPPORTED}"
-    for block in blocks:
-        if sum(isinstance(m, _GLOBAL_ATTENTION) for m in block.modules()) != 1:
-            return f"{name} is built of {type(block).__name__} without a single global attention map; supported are {SUPPORTED}"
+    reason = of_module(inner).unsupported_reason(inner, readout=False)
+    if reason is not None:
+        return reason
     if any("_compiled_call_impl" in m.__dict__ and m._compiled_call_impl is not None for m in inner.modules()):
         return (
             "parts of the model are compiled by torch.compile, which hides its attention maps: pass it as it was before"
         )
-    if not readout:
-        return None
-    if getattr(inner, "num_classes", 1) == 0:
-        return f"{name} has no classifier (num_classes=0), so no class to explain: create it with num_classes=..."
-    pool = getattr(inner, "attn_pool", None)
-    if pool is not None and not (isinstance(pool, AttentionPoolLatent) and pool.pool in ("token", "avg")):
-        return f"{name} pools its tokens by {type(pool).__name__}, for which no readout row is defined"
-    if pool is None and getattr(inner, "global_pool", None) not in ("token", "avg"):
-        return f"{name} pools its tokens by {inner.global_pool!r}: supported are 'token', 'avg' and attention pooling"
-    return None
+    return of_module(inner).unsupported_reason(inner, readout=readout)
 
 
 def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
@@ -125,18 +69,7 @@ def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
     Raises UserError for a model that is not supported or that does not accept this image size.
     """
     attention_modules(model)
-    inner: Any = unwrap(model)
-    grid = patch_grid(model, height, width)
-    latents = 1
-    if getattr(inner, "attn_pool", None) is not None:
-        readout, latents = "attention_pool", inner.attn_pool.latent_len if inner.attn_pool.pool == "avg" else 1
-    elif hasattr(inner, "head_dist"):
-        readout = "distilled"
-    elif inner.global_pool == "token":
-        readout = "cls"
-    else:
-        readout = "mean_all" if getattr(inner, "pool_include_prefix", False) else "mean"
-    return TokenLayout(grid, int(inner.num_prefix_tokens), readout, latents)
+    return of_module(model).layout(unwrap(model), height, width)
 
 
 def patch_grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
@@ -144,27 +77,14 @@ def patch_grid(model: nn.Module, height: int, width: int) -> tuple[int, int]:
 
     Raises UserError for a model without a readable attention and for an image size that it does not accept.
     """
-    patch, embed = patch_size(model), _embedding(model)
-    fixed = getattr(embed, "img_size", None)
-    if getattr(embed, "strict_img_size", True) and fixed is not None and tuple(fixed) != (height, width):
-        raise UserError(
-            f"images are {height} x {width} pixels, but the model takes {fixed[0]} x {fixed[1]}: resize them, or create the "
-            f"model with img_size=({height}, {width}) or dynamic_img_size=True"
-        )
-    pad = getattr(embed, "dynamic_img_pad", False)
-    if not pad and (height % patch[0] or width % patch[1]):
-        raise UserError(
-            f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}"
-        )
-    rows, columns = embed.dynamic_feat_size((height, width))
-    return int(rows), int(columns)
+    attention_modules(model, readout=False)
+    return of_module(model).grid(unwrap(model), height, width)
 
 
 def patch_size(model: nn.Module) -> tuple[int, int]:
     """Height and width of a patch, in pixels. Raises UserError for a model without a readable attention."""
     attention_modules(model, readout=False)
-    embed = _embedding(model)
-    return _pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
+    return of_module(model).patch_size(unwrap(model))
 
 
 def prepare_attention(
@@ -229,36 +149,35 @@ def capture(
     Raises UserError for a model that is not supported, or that drops patches in training.
     """
     modules = attention_modules(model, readout=readout)
-    inner: Any = unwrap(model)
-    drop = getattr(inner, "patch_drop", None)
-    if drop is not None and drop.training and getattr(drop, "prob", 0.0):
-        raise UserError(
-            "the model drops patches in training (patch_drop_rate), so that a map has no full grid: create it without, "
-            "or call model.eval()"
-        )
+    inner, family = unwrap(model), of_module(model)
+    obstacle = family.obstacle(inner)
+    if obstacle is not None:
+        raise UserError(obstacle)
     captured = Captured()
-    with inner.register_forward_pre_hook(lambda *_: captured.maps.clear()), _answered(modules, attend, captured.maps):
+    with (
+        inner.register_forward_pre_hook(lambda *_: captured.maps.clear()),
+        _answered(inner, modules, attend, captured.maps),
+    ):
         yield captured
 
 
 @contextmanager
-def _answered(modules: list[nn.Module], attend: Callable[..., tuple[Tensor, Any]], maps: list[Any]) -> Iterator[None]:
+def _answered(
+    inner: nn.Module, modules: list[nn.Module], attend: Callable[..., tuple[Tensor, Any]], maps: list[Any]
+) -> Iterator[None]:
     """The context of `capture` for these modules, which appends to `maps`; also where blocks are computed again."""
     interception = _Interception(maps, attend)
-    flags = [(module, module.fused_attn) for module in modules]
     handles = []
     try:
         for module in modules:
-            module.fused_attn = True  # type: ignore[assignment]
             handles.append(module.register_forward_pre_hook(interception.enter))
             handles.append(module.register_forward_hook(interception.leave, always_call=True))
-        with interception, recomputed_within(lambda: _answered(modules, attend, [])):
+        again = recomputed_within(lambda: _answered(inner, modules, attend, []))
+        with of_module(inner).visible(inner), interception, again:
             yield
     finally:
         for handle in handles:
             handle.remove()
-        for module, flag in flags:
-            module.fused_attn = flag
 
 
 class _Interception(TorchFunctionMode):
@@ -284,15 +203,6 @@ class _Interception(TorchFunctionMode):
 
 def check_channels(model: nn.Module, channels: int) -> None:
     """Raises UserError where images have another number of channels than the model's patch embedding takes."""
-    projection = getattr(unwrap(model).patch_embed, "proj", None)
-    taken = getattr(projection, "in_channels", channels)
-    if taken != channels:
+    taken = of_module(model).channels(unwrap(model))
+    if taken is not None and taken != channels:
         raise UserError(f"images have {channels} channels, but the model takes {taken}")
-
-
-def _embedding(model: nn.Module) -> Any:
-    return unwrap(model).patch_embed
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))

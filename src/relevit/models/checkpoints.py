@@ -1,10 +1,4 @@
-"""Checkpoints on the disk: a folder with `model.safetensors` and a readable `config.json`, in timm's own format.
-
-`timm.create_model("local-dir:FOLDER", pretrained=True)` reads one. `config.json` holds `architecture`, `num_classes`,
-`model_args` (the keyword arguments that rebuild the model), `pretrained_cfg` (preprocessing) and `relevit` (ours:
-version and what the caller gives as `extra`). timm records the arguments on every model that `timm.create_model`
-builds; they are read from there, so that nothing has to be kept by hand.
-"""
+"""Weights on the disk: what is read from a file or a checkpoint folder, checked, and put into a model."""
 
 from __future__ import annotations
 
@@ -12,25 +6,17 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
-import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import get_model_args, get_model_input_config
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.files import atomic_folder
-from relevit.versions import RELEVIT
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-_SOURCE_KEYS = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "label_offset"}
-_LABEL_KEYS = {"label_names", "label_descriptions"}
-_DATA_KEYS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
 class Checkpoint(NamedTuple):
@@ -38,69 +24,6 @@ class Checkpoint(NamedTuple):
 
     config: dict[str, Any]
     weights: dict[str, Tensor]
-
-
-def save_checkpoint(
-    folder: str | os.PathLike[str],
-    model: nn.Module,
-    *,
-    extra: Mapping[str, Any] | None = None,
-    data_config: Mapping[str, Any] | None = None,
-) -> None:
-    """Write `model` to `folder`, atomically: a crash at any moment leaves the earlier checkpoint or the new one.
-
-    `extra` (what json can hold) is kept under "relevit" in `config.json`. `data_config` (as of
-    `relevit.models.loading.data_config`) is the preprocessing that goes with the weights where it differs from the model's own.
-    Files in `folder` that are not part of the checkpoint do not outlast it. Raises UserError when the disk is full (the
-    earlier checkpoint is unharmed), or when the model cannot be rebuilt from a config because `timm.create_model` did
-    not build it.
-    """
-    config = checkpoint_config(model, extra=extra, data_config=data_config)
-    weights = _own_tensors(model)
-    with atomic_folder(folder) as temporary:
-        safetensors.torch.save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
-        (temporary / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def checkpoint_config(
-    model: nn.Module, *, extra: Mapping[str, Any] | None = None, data_config: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The content of `config.json` for `model`; call it before long work to know that the model can be saved.
-
-    Raises UserError when the model does not come from `timm.create_model`, or was altered since, so that its config
-    would build a model with other weights.
-    """
-    source = getattr(model, "pretrained_cfg", None)
-    if not isinstance(source, Mapping) or not source.get("architecture") or not hasattr(model, "_model_args"):
-        raise UserError(
-            f"This {type(model).__name__} was not built by timm.create_model, so a checkpoint of it could not be "
-            "loaded: build it with timm.create_model or relevit.load, whose arguments change its size and depth."
-        )
-    known = getattr(model, "num_classes", None)
-    drop = _SOURCE_KEYS | (set() if known == source.get("num_classes") else _LABEL_KEYS)
-    cfg = {key: deepcopy(value) for key, value in source.items() if key not in drop}
-    inputs = get_model_input_config(model)
-    cfg.update(inputs, num_classes=known, custom_load=False)
-    if inputs["fixed_input_size"]:
-        cfg.pop("test_input_size", None)
-    cfg.update({key: data_config[key] for key in _DATA_KEYS if data_config and key in data_config})
-    if data_config and "crop_pct" in data_config:
-        cfg.pop("test_crop_pct", None)
-    config = {
-        "architecture": cfg.pop("architecture"),
-        "num_classes": known,
-        "model_args": get_model_args(model),
-        "pretrained_cfg": cfg,
-        "relevit": {"version": RELEVIT, **(extra or {})},
-    }
-    try:
-        config = json.loads(json.dumps(config))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"The checkpoint's config cannot be written as JSON ({error}): use plain values only."
-        ) from error
-    _check_rebuilds(config, model)
-    return config
 
 
 def read_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
@@ -195,22 +118,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], source: object) -> Non
     model.load_state_dict(dict(weights))
 
 
-def _check_rebuilds(config: Mapping[str, Any], model: nn.Module) -> None:
-    """Build the model from its config without memory (the meta device) and compare the names and shapes of its
-    weights."""
-    with torch.device("meta"):
-        twin = timm.create_model(config["architecture"], pretrained=False, **config["model_args"])
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    built = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
-    if own != built:
-        differing = sorted(name for name in own.keys() | built.keys() if own.get(name) != built.get(name))
-        raise UserError(
-            f"The model was altered after timm built it, so a checkpoint of it could not be loaded "
-            f"({_first(differing)} differ): give the change as arguments of timm.create_model instead."
-        )
-
-
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The state dict on the CPU, contiguous, no two tensors in one storage (safetensors writes each by itself)."""
     seen: set[int] = set()
     tensors = {}

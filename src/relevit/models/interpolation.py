@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from relevit.errors import UserError
+from relevit.models.families import architecture
 
 _NAMED = 5  # tensors that an error names
 
@@ -48,7 +48,7 @@ def _mix(tensor: Tensor, other: Tensor, alpha: float) -> Tensor:
 def check_mixable(first: nn.Module, second: nn.Module) -> None:
     """Raises UserError, with the differences, for models between which there is no line: of other architectures, with tensors
     of other names, shapes or types, or with whole-number buffers of other values."""
-    kinds = [_architecture(model) for model in (first, second)]
+    kinds = [architecture(model) for model in (first, second)]
     if kinds[0] != kinds[1]:
         raise UserError(
             f"the models are of two architectures, {kinds[0]} and {kinds[1]}: only a model and one fine-tuned from it can be mixed"
@@ -69,8 +69,3 @@ def check_mixable(first: nn.Module, second: nn.Module) -> None:
             f"the weights of the models cannot be mixed: {'; '.join(differing[:_NAMED])}{more}. "
             "Give a model and one fine-tuned from it, with the same classes and image size."
         )
-
-
-def _architecture(model: Any) -> str:
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    return str(cfg.get("architecture") or type(model).__name__)

@@ -1,41 +1,27 @@
-"""Loading a model with its preprocessing: any timm ViT by name, a run, a checkpoint, a file of weights, the built-in
-one."""
+"""Loading a model with its preprocessing: by its name in a library, a run, a checkpoint, a file of weights, the built-in one."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
-import socket
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-import huggingface_hub.constants
-import timm
 import torch
-from timm.data import resolve_data_config
-from timm.models import get_model_input_config, is_model, split_model_name_tag
+from timm.models import is_model, split_model_name_tag
 from torch import nn
 
 from relevit.errors import UserError, tells_new_names
-from relevit.models.checkpoints import (
-    CONFIG,
-    WEIGHTS,
-    checkpoint_config,
-    fill,
-    read_checkpoint,
-    read_weights,
-    save_checkpoint,
-)
+from relevit.models import families
+from relevit.models.checkpoints import CONFIG, WEIGHTS, read_weights
+from relevit.models.families.family import unwrap
+from relevit.models.families.timm_models import by_config, check_name
+from relevit.models.saving import is_checkpoint, save_checkpoint
 from relevit.models.view import evaluation_view
 
-__all__ = ["checkpoint_config", "data_config", "is_checkpoint", "labelled", "load", "load_several", "save_checkpoint"]
+__all__ = ["data_config", "is_checkpoint", "labelled", "load", "load_several", "save_checkpoint"]
 
 BUILTIN = Path(__file__).parent / "builtin"
 # The published setup: one normalisation and one crop for every model (protocol of the paper).
@@ -102,12 +88,12 @@ def load(
     if source is not None and checkpoint is not None:
         raise UserError(f"{name} has weights already: give either it or checkpoint={str(checkpoint)!r}, not both.")
 
-    if source is None:
-        architecture = os.fspath(name)
-        built = _from_timm(architecture, pretrained, arguments) if checkpoint is None else None
-        built = built or _from_weights(Path(checkpoint or ""), architecture, pretrained, arguments)
+    if source is None and checkpoint is None:
+        built = _from_library(os.fspath(name), pretrained, arguments)
+    elif source is None:
+        built = _from_weights(Path(checkpoint or ""), os.fspath(name), pretrained, arguments)
     elif source.is_dir():
-        built = _from_folder(source, pretrained, arguments)
+        built = (families.of_folder(source) or families.TIMM).load(source, pretrained=pretrained, arguments=arguments)
     else:
         built = _from_weights(source, model, pretrained, arguments)
     return built.to(device or "cpu").eval(), evaluation_view(data_config(built, protocol))
@@ -157,20 +143,14 @@ def load_several(
 def data_config(model: nn.Module, protocol: str = "standard") -> dict[str, Any]:
     """The preprocessing of `model`: input_size (3, height, width), mean, std, interpolation, crop_pct, crop_mode.
 
-    "standard": what the model was trained with, as timm records it. "paper": the published setup's, with the model's own
+    "standard": what the model was trained with, as its library records it. "paper": the published setup's, with the model's own
     input size. The size is the one that the model was built for, not that of its pretrained weights.
     """
-    config = dict(resolve_data_config({}, pretrained_cfg=getattr(model, "pretrained_cfg", None) or {}, model=model))
+    config = dict(families.of_module(model).data_config(unwrap(model)))
     if protocol == "paper":
         config.update(PAPER)
-    config["input_size"] = tuple(get_model_input_config(model)["input_size"])
     config["mean"], config["std"] = tuple(config["mean"]), tuple(config["std"])
     return config
-
-
-def is_checkpoint(folder: str | os.PathLike[str]) -> bool:
-    """Whether `folder` is a checkpoint folder: weights and a config beside them."""
-    return (Path(folder) / WEIGHTS).is_file() and (Path(folder) / CONFIG).is_file()
 
 
 def _local(name: str | os.PathLike[str], known: bool) -> Path | None:
@@ -198,56 +178,9 @@ def _local(name: str | os.PathLike[str], known: bool) -> Path | None:
     raise UserError(f"{path} is neither a run nor a checkpoint: there is no {WEIGHTS} in it, in best or in last.")
 
 
-def _from_timm(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
-    _check_name(name)
-    try:
-        with _offline_at_once() if pretrained else nullcontext():
-            return timm.create_model(name, pretrained=pretrained, **arguments)
-    except Exception as error:
-        if not pretrained or not _builds(name, arguments):
-            raise UserError(f"timm could not build {name}: {_line(error)}") from error
-        if "No pretrained weights exist" in str(error):
-            raise UserError(
-                f"timm has no pretrained weights for {name}: give checkpoint=FILE or another name."
-            ) from error
-        if "loading state_dict" in str(error):
-            raise UserError(f"The pretrained weights of {name} do not fit these arguments: {_line(error)}") from error
-        raise UserError(
-            f"The weights of {name} could not be downloaded ({_line(error)}): connect to the internet, "
-            "or give a local file of them with checkpoint=FILE."
-        ) from error
-
-
-@contextmanager
-def _offline_at_once() -> Iterator[None]:
-    """Without a network, look for weights in the local cache at once: the hub's client would try for a minute."""
-    constants = huggingface_hub.constants
-    host = urlsplit(constants.ENDPOINT).hostname
-    before = constants.HF_HUB_OFFLINE
-    if host and not getproxies():
-        try:
-            socket.getaddrinfo(host, 443)
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _builds(name: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether timm can build the model at all, weights aside."""
-    try:
-        with torch.device("meta"):
-            timm.create_model(name, pretrained=False, **arguments)
-    except Exception:
-        return False
-    return True
-
-
-def _from_folder(folder: Path, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
-    checkpoint = read_checkpoint(folder)
-    return _build(checkpoint.config, checkpoint.weights if pretrained else None, arguments, folder)
+def _from_library(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
+    """A model by its name in a library; what no library knows is asked of timm, which names those that come close."""
+    return (families.of_name(name) or families.TIMM).load(name, pretrained=pretrained, arguments=arguments)
 
 
 def _from_weights(path: Path, architecture: str | None, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
@@ -257,7 +190,7 @@ def _from_weights(path: Path, architecture: str | None, pretrained: bool, argume
         path = path / WEIGHTS if (path / WEIGHTS).is_file() else path / "best" / WEIGHTS
     beside = path.parent / CONFIG
     if architecture is not None:
-        _check_name(architecture)
+        check_name(architecture)
         config: dict[str, Any] = {"architecture": architecture}
     elif beside.is_file():
         config = json.loads(beside.read_text(encoding="utf-8"))
@@ -265,62 +198,4 @@ def _from_weights(path: Path, architecture: str | None, pretrained: bool, argume
             raise UserError(f"{beside} names no architecture: name the timm model of {path} with model=NAME.")
     else:
         raise UserError(f"{path} does not tell its architecture: name the timm model with model=NAME.")
-    return _build(config, read_weights(path) if pretrained else None, arguments, path)
-
-
-def _build(
-    config: Mapping[str, Any], weights: dict[str, torch.Tensor] | None, arguments: Mapping[str, Any], source: Path
-) -> nn.Module:
-    saved = dict(config.get("model_args") or {})
-    if "num_classes" in config:
-        saved.setdefault("num_classes", config["num_classes"])
-    cfg = dict(config["pretrained_cfg"], num_classes=config["num_classes"]) if "pretrained_cfg" in config else None
-    if cfg is not None:
-        cfg.update({key: config[key] for key in ("label_names", "label_descriptions") if key in config})
-    name = config["architecture"]
-    _check_name(name)
-    try:
-        model = timm.create_model(name, pretrained=False, pretrained_cfg=cfg, **{**saved, **arguments})
-    except Exception as error:
-        raise UserError(f"timm {timm.__version__} could not build {name} for {source}: {_line(error)}") from error
-    if weights is None:
-        return model
-    fill(model, _adapted(model, weights, new_head=arguments.get("num_classes") is not None), source)
-    return model
-
-
-def _adapted(model: nn.Module, weights: dict[str, torch.Tensor], new_head: bool) -> dict[str, torch.Tensor]:
-    """`weights` themselves where they fit by name and shape; else converted as timm converts its own (older names,
-    another input size). With `new_head`, a missing head or one of another number of classes gives way to the untrained
-    one of the model."""
-    own = model.state_dict()
-    if {name: value.shape for name, value in own.items()} == {name: value.shape for name, value in weights.items()}:
-        return weights
-    heads = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
-    names = [f"{head}.{kind}" for head in ([heads] if isinstance(heads, str) else heads) for kind in ("weight", "bias")]
-    differing = [
-        name for name in names if name in own and (name not in weights or own[name].shape != weights[name].shape)
-    ]
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:
-        # A format that timm does not know raises anything: the check of names and shapes then tells what is wrong.
-        with suppress(Exception):
-            weights = dict(convert(dict(weights), model))
-    return {**weights, **{name: own[name] for name in differing}} if new_head else weights
-
-
-def _check_name(name: str) -> None:
-    """Refuse a name that timm does not know, with those that come close."""
-    if name.startswith("hf-hub:"):
-        return
-    architecture = split_model_name_tag(name)[0]
-    if not is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise UserError(f"There is neither a timm model nor a file or folder {name!r}.{hint}")
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return by_config(config, read_weights(path) if pretrained else None, arguments, path)

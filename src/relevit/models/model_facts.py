@@ -6,20 +6,15 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data import ImageNetInfo
 from torch import nn
 
 from relevit.errors import UserError
+from relevit.models import families
 from relevit.models.attention import token_layout, unsupported_reason
+from relevit.models.families import imagenet_subset
+from relevit.models.families.family import TokenLayout, unwrap
 from relevit.models.loading import data_config
-
-_READOUTS = {
-    "cls": "the row of the class token",
-    "distilled": "the mean of the rows of the class and the distillation token",
-    "mean": "the mean over the patches' rows",
-    "mean_all": "the mean over the rows of all tokens",
-    "attention_pool": "the row of the pooling attention, which counts as the last layer",
-}
 
 
 def class_name(model: nn.Module, index: int) -> str:
@@ -38,7 +33,7 @@ def class_number(model: nn.Module, name: str) -> int:
 
     Raises UserError for a name that is no class of the model, or that several classes bear.
     """
-    classes = int(getattr(model, "num_classes", 0))
+    classes = families.class_count(model) or 0
     labels, known = _own_labels(model), _imagenet(model)
     if labels is not None and name in labels:
         return labels.index(name)
@@ -75,7 +70,8 @@ def model_facts(
     yield "supported", "yes" if reason is None else f"no: {reason}"
     yield "class", type(model).__name__
     yield "parameters", f"{sum(p.numel() for p in model.parameters()):,}"
-    yield "classes", str(getattr(model, "num_classes", "unknown"))
+    count = families.class_count(model)
+    yield "classes", "unknown" if count is None else str(count)
     if reason is None:
         try:
             layout = token_layout(model, height, width)
@@ -85,12 +81,25 @@ def model_facts(
             rows, columns = layout.grid
             yield "input", f"{height} x {width} pixels (height x width)"
             yield "tokens", f"{layout.prefix} prefix + {rows} x {columns} patches = {layout.tokens}"
-            yield "readout", _READOUTS[layout.readout]
-        blocks = list(model.blocks)  # type: ignore[arg-type]
+            yield "readout", _readout(layout)
+        blocks = families.of_module(model).blocks(unwrap(model))
         heads = next((m.num_heads for m in blocks[0].modules() if hasattr(m, "num_heads")), None)
         yield "blocks", f"{len(blocks)} with {heads} heads"
     yield "resize and crop", _crop(config)
     yield "normalisation", f"mean {_numbers(config['mean'])}, standard deviation {_numbers(config['std'])}"
+
+
+def _readout(layout: TokenLayout) -> str:
+    """Which tokens the logits read, in words."""
+    if layout.pooled:
+        return "the row of the pooling attention, which counts as the last layer"
+    parts = [
+        f"the row of {branch.what}" if branch.stop - branch.start == 1 else f"the mean over the rows of {branch.what}"
+        for branch in layout.readout
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return ", ".join(f"{branch.share:.0%} {part}" for branch, part in zip(layout.readout, parts, strict=True))
 
 
 def _crop(config: dict) -> str:
@@ -106,14 +115,14 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _own_labels(model: nn.Module) -> list[str] | None:
-    """The labels that a checkpoint's config gives, if there is one for each class."""
-    names = (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
-    return [str(name) for name in names] if names and len(names) == getattr(model, "num_classes", -1) else None
+    """The labels that a model's config gives, if there is one for each class."""
+    names = families.labels(model)
+    return [names[index] for index in sorted(names)] if names and len(names) == families.class_count(model) else None
 
 
 def _imagenet(model: nn.Module) -> ImageNetInfo | None:
     """timm's class list for a model of ImageNet (1k, 12k, 21k) by its number of classes."""
-    subset = infer_imagenet_subset(model)
+    subset = imagenet_subset(model)
     return _class_list(subset) if subset else None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,3 +51,47 @@ def learning(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def altered(model: nn.Module, alter: Callable[[], object]) -> Iterator[None]:
+    """A context in which `alter()` has changed attributes, parameters and buffers of the model's modules.
+
+    What was replaced is put back afterwards, the same objects, also after an exception; what was changed in between on the new
+    ones is lost.
+    """
+    before = [(module, _entries(module)) for module in model.modules()]
+    try:
+        try:
+            alter()
+        finally:
+            changed = [(module, _changes(entries, _entries(module))) for module, entries in before]
+        yield
+    finally:
+        for module, changes in changed:
+            _put_back(module, changes)
+
+
+_MISSING = object()
+_Entries = dict[tuple[str, str], Any]  # (container, name): value; the container is "" for plain attributes
+
+
+def _entries(module: nn.Module) -> _Entries:
+    own = {("", name): value for name, value in vars(module).items() if name not in ("_parameters", "_buffers")}
+    parameters = {("_parameters", name): value for name, value in module._parameters.items()}
+    return {**own, **parameters, **{("_buffers", name): value for name, value in module._buffers.items()}}
+
+
+def _changes(before: _Entries, after: _Entries) -> _Entries:
+    """What to set for things to be as before."""
+    keys = {**before, **after}
+    return {key: before.get(key, _MISSING) for key in keys if before.get(key, _MISSING) is not after.get(key, _MISSING)}
+
+
+def _put_back(module: nn.Module, changes: _Entries) -> None:
+    for (container, name), value in changes.items():
+        place = vars(module)[container] if container else vars(module)
+        if value is _MISSING:
+            place.pop(name, None)
+        else:
+            place[name] = value

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from relevit.errors import UserError
+from relevit.models.families import logits_of
 from relevit.models.recomputation import recomputed_within
 from relevit.training.losses import inverse_mask, label_loss
 from relevit.training.terms import LossInputs, Numbers, Term
@@ -65,7 +66,7 @@ def logits_and_input_gradient(
         return sdpa_kernel(SDPBackend.MATH) if graph else nullcontext()
 
     with torch.enable_grad(), kernels(), recomputed_within(kernels):
-        logits = model(images)
+        logits = logits_of(model, images)
         scaled = logits if logits.dtype == torch.float64 else logits.float()
         score = wanted.score(scaled / temperature, labels)
         (gradient,) = torch.autograd.grad(score, images, create_graph=graph, retain_graph=keep)

@@ -23,7 +23,7 @@ from relevit import terminal
 from relevit.errors import UserError
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
-from relevit.models.checkpoints import WEIGHTS, fill, read_weights
+from relevit.models.saving import restore
 from relevit.training.monitor import NonFiniteLossError
 from relevit.training.prepare import Setup, prepare
 from relevit.training.run_folder import KIND, TRIALS
@@ -134,7 +134,7 @@ def _best_of_trials(trials: _Trials, grid: list[float]) -> Any:
     if trials.setup.accelerator.is_main_process:
         _publish(result.out, out, told)
     trials.setup.accelerator.wait_for_everyone()
-    fill(model, read_weights(out / "best" / WEIGHTS), out)
+    restore(model, out / "best")
     published = json.loads((out / "result.json").read_text())
     return result._replace(model=model, metrics=published, checkpoint=out / "best", out=out)
 

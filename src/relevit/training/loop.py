@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from relevit.models.checkpoints import WEIGHTS, fill, read_weights, save_checkpoint
+from relevit.models.saving import restore, save_checkpoint
 from relevit.models.working import learning
 from relevit.training.accelerator import share_gradients
 from relevit.training.batches import Batch, Items, StepBatches, loader, seed_from
@@ -117,7 +117,7 @@ def train(
                 return _trained(setup, folder, saved)
     if accelerator.is_main_process:
         folder.tidy()
-    fill(setup.model, read_weights(folder.best / WEIGHTS), out)
+    restore(setup.model, folder.best)
     return FinetuneResult(setup.model, folder.result or {}, folder.best, out)
 
 
@@ -349,7 +349,7 @@ def _finish(run: Run) -> FinetuneResult:
     if folder is None:
         model.load_state_dict(run.best_weights)
     else:
-        fill(model, read_weights(folder.best / WEIGHTS), folder.path)
+        restore(model, folder.best)
     run.previews.after(model, accelerator.device)
     metrics = run.state.metrics()
     if folder is not None and run.writes:

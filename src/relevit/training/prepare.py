@@ -14,8 +14,8 @@ from torch import nn
 from relevit.errors import UserError
 from relevit.explainers import EXPLAINERS
 from relevit.models.attention import token_layout, unsupported_reason
-from relevit.models.checkpoints import checkpoint_config
 from relevit.models.loading import data_config, load
+from relevit.models.saving import check_saves
 from relevit.models.view import EvaluationView, TrainingView
 from relevit.training.accelerator import make_accelerator
 from relevit.training.batches import CheckedSamples, Items, Plan, altered_by
@@ -95,13 +95,13 @@ class Setup:
 
     def record(self, out: Path) -> dict[str, Any]:
         """What a call that goes on with the run in `out` must share. Raises UserError for a model that could not be saved."""
-        checkpoint_config(self.model)
+        check_saves(self.model)
         return {
             **self.settings.recorded(),
             **self.step.numbers,
             "target": self.step.target,
             "second_order": self.step.second_order,
-            "initial_weights": initial_fingerprint(out, self.model.state_dict()),
+            "initial_weights": initial_fingerprint(out, self.model),
             "samples": self.training.fingerprint,
             "validation_samples": self.validation.fingerprint if self.validation else None,
             "processes": self.accelerator.num_processes,

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from relevit.data.manifest import Row, write_manifest
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
-from relevit.models.checkpoints import WEIGHTS, read_weights
 from relevit.models.fingerprints import of_weights
+from relevit.models.saving import is_checkpoint, read_saved
 
 KIND = "relevit finetune"
 CONFIG = "config.json"
@@ -33,17 +34,17 @@ TRIALS = "trials"  # the folder of the trials of learning rates, in that of the 
 _SHARE = 0.05  # of the time may go into writing states: they come less often where writing takes long
 
 
-def initial_fingerprint(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
+def initial_fingerprint(path: Path, model: nn.Module) -> str:
     """The fingerprint of the weights that the run at `path` starts from.
 
-    That of `weights`, unless these are what this very run left in a model trained in place: then the one it recorded.
+    That of the model's weights, unless these are what this very run left in a model trained in place: then the one it recorded.
     """
-    now, config = of_weights(weights), path / CONFIG
+    now, config = of_weights(model.state_dict()), path / CONFIG
     if not config.exists():
         return now
-    state, checkpoints = path / "state" / "state.pt", [path / name / WEIGHTS for name in ("best", "last")]
+    state, checkpoints = path / "state" / "state.pt", [path / name for name in ("best", "last")]
     left = [torch.load(state, map_location="cpu", weights_only=True)["model"]] if state.exists() else []
-    left += [read_weights(file) for file in checkpoints if file.exists()]
+    left += [read_saved(model, folder) for folder in checkpoints if is_checkpoint(folder)]
     if any(of_weights(other) == now for other in left):
         try:
             return json.loads(config.read_text()).get("initial_weights", now)

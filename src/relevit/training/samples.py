@@ -22,6 +22,7 @@ from relevit.data.open import is_set_with_masks, one_of
 from relevit.data.pairing import plain
 from relevit.data.sets import ImageSet
 from relevit.errors import Fault, UserError
+from relevit.models.families import class_count
 from relevit.training.batches import CheckedSamples, check_dataset
 
 _HELD_OUT = 0.2  # of the classes of a folder, or of the samples of each class
@@ -64,7 +65,7 @@ def gather(
         elif its_masks is not None or its_ignore is not None:
             what = "masks are" if its_masks is not None else "ignore is"
             raise UserError(f"{what} for a folder of {argument}: a data set yields its masks itself")
-        return check_dataset(opened, getattr(model, "num_classes", 0), needs_labels, split, skip_bad, faults)
+        return check_dataset(opened, class_count(model) or 0, needs_labels, split, skip_bad, faults)
 
     if manifest is not None:
         if validation is not None:

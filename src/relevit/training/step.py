@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from relevit.explainers import forward_with_relevance, scale_to_unit
 from relevit.explainers.foreground_share import foreground_share
+from relevit.models.families import logits_of
 from relevit.models.working import working
 from relevit.training.batches import Batch, Items, loader
 from relevit.training.input_gradients import logits_and_input_gradient
@@ -64,12 +65,12 @@ class Step:
                     self.model, images, batch.labels, self.method.input_gradient, temperature
                 )
             elif not with_maps:
-                logits = self.model(images)
+                logits = logits_of(self.model, images)
             if batch.others is not None:
-                other = self.model(self._as_weights(batch.others))
+                other = logits_of(self.model, self._as_weights(batch.others))
             if self.reference is not None:
                 with torch.no_grad():
-                    known = self.reference(images)
+                    known = logits_of(self.reference, images)
         return LossInputs(logits, maps, batch.masks, batch.ignore, batch.labels, raw, gradient, other, known)
 
     def _as_weights(self, images: Tensor) -> Tensor:

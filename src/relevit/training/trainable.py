@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from relevit.errors import UserError
-from relevit.models.attention import attention_modules, unsupported_reason, unwrap
+from relevit.models.attention import attention_modules, unsupported_reason
+from relevit.models.families import of_module
+from relevit.models.families.family import unwrap
 
 _CHOICES = "all, attention, last:K (the last K blocks) or lora:R (adapters of rank R)"
 
@@ -48,8 +50,7 @@ def _chosen(model: nn.Module, kind: str, number: int) -> list[nn.Parameter]:
     elif kind == "attention":
         modules = attention_modules(model, readout=False)
     elif kind == "last":
-        blocks: Any = unwrap(model).blocks
-        modules = list(blocks)[-number:]
+        modules = of_module(model).blocks(unwrap(model))[-number:]
     else:
         modules = []
     named = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
@@ -75,7 +76,7 @@ def check_trainable(model: nn.Module, trainable: str) -> None:
         if reason is not None:
             raise UserError(f"trainable={trainable!r} is for vision transformers: {reason}")
     if kind == "last":
-        depth = len(list(unwrap(model).blocks))  # type: ignore[arg-type]
+        depth = len(of_module(model).blocks(unwrap(model)))
         if number > depth:
             raise UserError(f"trainable={trainable!r}, but the model has {depth} blocks: give last:{depth} or fewer")
     if kind == "lora":
@@ -143,7 +144,7 @@ class TrainableWeights:
 
     @contextmanager
     def merged(self) -> Iterator[nn.Module]:
-        """The model as timm built it, what adapters have learnt within its own weights; as before afterwards, to the bit."""
+        """The model as its library built it, what adapters have learnt within its own weights; as before afterwards, to the bit."""
         kept = [layer.plain.weight.detach().clone() for layer in self.layers]
         try:
             with torch.no_grad():

@@ -8,11 +8,12 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data import ImageNetInfo
 from torch import nn
 
 from relevit.data.classes import ClassMap, class_index, class_names
 from relevit.errors import UserError
+from relevit.models.families import class_count, imagenet_subset
 
 COUNT = 1000
 _SHOWN = 3
@@ -45,7 +46,7 @@ def positions(model: nn.Module) -> tuple[int | None, ...] | None:
     """
     own = {wnid: index for index, wnid in class_names(model).items() if wnid in index_of()}
     if not own:
-        subset = infer_imagenet_subset(model) if getattr(model, "num_classes", None) else None
+        subset = imagenet_subset(model)
         if subset is None:
             return None
         own = _by_wnid(subset)
@@ -80,7 +81,7 @@ class ImageNetAnswers:
             return self._by_map(model, class_map)
         right = [tuple(place for each in choice if (place := where[each]) is not None) for choice in self.choices]
         missing = [wnids()[choice[0]] for choice, found in zip(self.choices, right, strict=True) if not found]
-        if len(missing) == len(right) or (missing and infer_imagenet_subset(model) is None):
+        if len(missing) == len(right) or (missing and imagenet_subset(model) is None):
             raise UserError(
                 f"{self.name}: the model has no class for {', '.join(missing[:_SHOWN])}"
                 + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
@@ -91,7 +92,7 @@ class ImageNetAnswers:
     def _by_map(self, model: nn.Module, class_map: ClassMap | None) -> list[tuple[int, ...]]:
         if class_map is None:
             raise UserError(
-                f"{self.name} has ImageNet's classes, but the model has {getattr(model, 'num_classes', None) or 'no'} classes, which is no "
+                f"{self.name} has ImageNet's classes, but the model has {class_count(model) or 'no'} classes, which is no "
                 "ImageNet that timm knows: give a model of 1,000 classes (or 11,221 to 21,843), or a class map from "
                 f"{self.name}'s folders to the model's classes"
             )
@@ -118,4 +119,4 @@ class ImageNetCandidates:
 
 
 def _count(model: Any) -> int | None:
-    return getattr(model, "num_classes", None)
+    return class_count(model)

@@ -14,6 +14,7 @@ from relevit.data.listing import Column
 from relevit.data.sample import Sample
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
+from relevit.models.families import class_count
 
 
 def indexed_set(
@@ -52,7 +53,7 @@ class _LibraryClasses:
     named: bool
 
     def __call__(self, model: nn.Module, class_map: ClassMap | None) -> list[tuple[int, ...]]:
-        count = getattr(model, "num_classes", None)
+        count = class_count(model)
         if class_map is not None:
             known = class_index(self.class_names, model, class_map)
             return [(known[folder],) for folder in self.class_names]

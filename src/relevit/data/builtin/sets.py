@@ -19,6 +19,7 @@ from relevit.data.builtin.digits import CLASSES, TEST_SETS, Pictures, test_set, 
 from relevit.data.listing import Column
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
+from relevit.models.families import class_count
 
 BUILTIN, TRAIN, VALIDATION = "builtin", "train", "validation"
 _EACH = 60  # training pictures of each class
@@ -72,9 +73,8 @@ def of_pictures(pictures: Pictures, start: str = BUILTIN) -> ImageSet:
 
 def _own_classes(model: nn.Module, class_map: Any = None) -> list[tuple[int, ...]]:
     """Raises UserError for a model of another number of classes."""
-    if getattr(model, "num_classes", 0) != len(CLASSES):
+    if class_count(model) != len(CLASSES):
         raise UserError(
-            f"the built-in benchmark has {len(CLASSES)} classes, the model {getattr(model, 'num_classes', 0)}: "
-            "give --data of its own"
+            f"the built-in benchmark has {len(CLASSES)} classes, the model {class_count(model)}: give --data of its own"
         )
     return [(label,) for label in range(len(CLASSES))]

@@ -18,6 +18,7 @@ from relevit.evaluation.accuracy.answers import first_five, hits
 from relevit.evaluation.accuracy.predictions import COLUMNS, Predictions
 from relevit.evaluation.fingerprints import of_answers
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
+from relevit.models.families import logits_of
 from relevit.models.working import device_of
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,7 +70,7 @@ def forward(net: nn.Module, images: Tensor, precision: str) -> Tensor:
     low = PRECISIONS[precision]
     try:
         with nullcontext() if low is None else torch.autocast(images.device.type, low):
-            return net(images).float()
+            return logits_of(net, images).float()
     except torch.OutOfMemoryError as error:
         raise UserError("The device has too little memory: give a smaller batch size.") from error
 

@@ -17,11 +17,12 @@ from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
 from relevit.evaluation.measurement import LoadedModel, Work, by_batch, own_view
 from relevit.evaluation.rows import array
+from relevit.models import families
 
 
 @dataclass(frozen=True)
 class Features:
-    """A timm model's features before its head (`forward_head(..., pre_logits=True)`). Rows: one vector an image.
+    """A model's features before its head (of timm's, `forward_head(..., pre_logits=True)`). Rows: one vector an image.
 
     unit: each is scaled to length 1 (zeros stay zeros).
     """
@@ -38,10 +39,7 @@ class Features:
 
     def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """Raises UserError for a model that does not tell its features."""
-        if not hasattr(model.net, "forward_features") or not hasattr(model.net, "forward_head"):
-            raise UserError(
-                f"{type(model.net).__name__} has no forward_features and forward_head, from which timm models give features"
-            )
+        families.check_features(model.net)
 
         def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
             found = before_head(model.net, pictures, [item.name for item in items])
@@ -62,7 +60,7 @@ def before_head(
 
     Raises UserError where they are no single vector an image, and naming an image of `names` whose features are not finite.
     """
-    found: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    found = families.features(model, images)
     if found.ndim != 2:
         raise UserError(f"the model's features are of the shape {tuple(found.shape[1:])}, not one vector an image")
     bad = torch.nonzero(~found.isfinite().all(dim=1))[:, 0].tolist()

@@ -31,8 +31,10 @@ from relevit.evaluation.measurement import LoadedModel
 from relevit.evaluation.rows import array, counted, faults_of
 from relevit.files import remove_leftovers
 from relevit.folders import HIDDEN
-from relevit.models.checkpoints import save_checkpoint
+from relevit.models.families import of_module
+from relevit.models.families.family import unwrap
 from relevit.models.loading import data_config, is_checkpoint
+from relevit.models.saving import save_checkpoint
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the smaller, the more regularised
 FEATURES = "features"
@@ -78,7 +80,7 @@ def train_linear_probe(
     Memory: images x features floats, and twice images x classes for the regression.
 
     Args:
-        model: any timm model; its head is replaced, its other weights stay bit-identical.
+        model: any model that tells its features; its head is replaced, its other weights stay bit-identical.
         view: a picture to the model's input.
         images: a folder of class folders.
         out: the folder of the checkpoint; one that holds a checkpoint is not overwritten.
@@ -103,12 +105,10 @@ def train_linear_probe(
     trials = _trials(scaled, labels, strengths, held_out_images(labels, held_out, seed), max_iterations)
     chosen = max(trials, key=lambda strength: (trials[strength], -strength)) if trials else float(strengths[0])
     head = _fit(scaled, labels, chosen, max_iterations)
-    _put_head(model, *head_of(head, mean, std))
+    weight, bias = (torch.from_numpy(values) for values in head_of(head, mean, std))
+    of_module(model).replace_head(unwrap(model), weight, bias, list(data.class_names))
     accuracy = 100.0 * float((head.predict(scaled) == labels).mean())
     figures = ProbeFigures(len(labels), len(data.class_names), chosen, trials, accuracy, unreadable)
-    given = getattr(model, "pretrained_cfg", None) or {}
-    names = {"num_classes": len(data.class_names), "label_names": list(data.class_names), "label_descriptions": None}
-    model.pretrained_cfg = {**given, **names}  # type: ignore[assignment]
     save_checkpoint(place, model, extra={"linear_probe": figures.to_dict()}, data_config=data_config(model))
     shutil.rmtree(place / FEATURES, ignore_errors=True)
     return figures
@@ -173,19 +173,6 @@ def _fit(features: np.ndarray, labels: np.ndarray, strength: float, iterations: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # as far as it comes: the held-out images tell
         return LogisticRegression(C=strength, max_iter=iterations, tol=1e-5).fit(features, labels)
-
-
-def _put_head(model: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
-    """The model's head replaced by a linear layer with these weights; of a distilled DeiT, both heads."""
-    model.reset_classifier(len(weight))  # type: ignore[operator]
-    heads = [getattr(model, name, None) for name in ("head", "head_dist")]
-    layers = [head for head in heads if isinstance(head, nn.Linear)]
-    if not layers or layers[0].weight.shape != weight.shape:
-        raise UserError(f"{type(model).__name__} has no linear layer called head: a head cannot be trained for it")
-    with torch.no_grad():
-        for layer in layers:
-            layer.weight.copy_(torch.from_numpy(weight))
-            layer.bias.copy_(torch.from_numpy(bias))
 
 
 def _features(

@@ -34,6 +34,7 @@ from relevit.evaluation.maps.removal import (
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device, own_view
 from relevit.evaluation.rows import Part, array
+from relevit.models.families import logits_of
 
 UNKNOWN = "its class is not known"
 
@@ -108,7 +109,7 @@ class InsertionDeletion:
             if self.target == "label":
                 classes = torch.tensor([own[0] for own in answers if own], device=pictures.device)
             else:
-                classes = right.among_candidates(model.net(pictures)).argmax(dim=1)
+                classes = right.among_candidates(logits_of(model.net, pictures)).argmax(dim=1)
             items = [batch.items[i] for i in known]
             found = self._probabilities(model, pictures, classes, items, right)
             pixels = [pictures[0, 0].numel()] * len(items)

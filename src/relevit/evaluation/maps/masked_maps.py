@@ -15,6 +15,7 @@ from relevit.evaluation.batches import Batch
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device
 from relevit.evaluation.rows import Part
 from relevit.explainers import EXPLAINERS, forward_with_relevance
+from relevit.models.families import class_count
 
 TARGETS = ("predicted", "label")
 
@@ -71,7 +72,7 @@ class _Labels:
     """The class of a model whose map is taken: an image's label. Raises UserError where a set tells that it has others."""
 
     def __init__(self, model: LoadedModel, images: ImageSet, class_map: Any) -> None:
-        self.classes = getattr(model.net, "num_classes", None)
+        self.classes = class_count(model.net)
         self.right = RightAnswers(model, images, class_map)
         if images.labels is not None or images.right is not None:  # known without reading an image
             for place in range(len(images)):

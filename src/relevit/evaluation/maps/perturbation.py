@@ -36,6 +36,7 @@ from relevit.evaluation.maps.removal import (
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
 from relevit.evaluation.rows import NUMBERS, array
+from relevit.models.families import logits_of
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TARGETS = ("predicted", "label")
@@ -123,7 +124,7 @@ class Perturbation:
             return with_pixels_removed(model.net, images[rows], other[rows], ranks, counts, named, self.batch_size)
 
         everything = torch.arange(len(images), device=images.device)
-        predicted = named(model.net(images), everything)  # (batch,)
+        predicted = named(logits_of(model.net, images), everything)  # (batch,)
         first = [known[0] if known else mine for known, mine in zip(answers, predicted.tolist(), strict=True)]
         classes = {"predicted": predicted, "label": torch.tensor(first, device=predicted.device)}
         found: dict[str, Tensor] = {}

@@ -18,6 +18,7 @@ from torchvision.transforms.functional import gaussian_blur
 from relevit.errors import UserError
 from relevit.explainers import EXPLAINERS, relevance
 from relevit.models.attention import token_layout
+from relevit.models.families import logits_of
 
 Fill = str | float | int
 RANDOM = ("patches", "pixels", "none")
@@ -138,5 +139,5 @@ def with_pixels_removed(
     values = []
     for row, count in zip(rows.split(batch_size), gone.split(batch_size), strict=True):
         removed = (ranks[row] < count[:, None]).unflatten(1, (1, height, width))  # (pairs, 1, height, width)
-        values.append(read(model(torch.where(removed, other[row], images[row])), row))
+        values.append(read(logits_of(model, torch.where(removed, other[row], images[row])), row))
     return torch.cat(values).unflatten(0, (len(images), len(steps)))

@@ -31,6 +31,7 @@ from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
 from relevit.evaluation.rows import array
 from relevit.explainers.attention_maps import no_parameter_gradients
+from relevit.models.families import logits_of
 
 KINDS = ("predicted", "other")
 
@@ -94,7 +95,7 @@ class SufficientSubsets:
     def _columns(
         self, model: LoadedModel, items: Sequence[Item], images: Tensor, right: RightAnswers
     ) -> dict[str, Any]:
-        logits = model.net(images)
+        logits = logits_of(model.net, images)
         if not bool(logits.isfinite().all()):
             raise UserError(f"the model's logits of {items[0].name} or an image after it are not finite")
         classes = {"predicted": right.among_candidates(logits).argmax(dim=1)}
@@ -107,7 +108,7 @@ class SufficientSubsets:
         for kind, target in classes.items():
             columns[f"class_{kind}"] = target
             found = _smallest(
-                lambda shown: right.among_candidates(model.net(shown)),
+                lambda shown: right.among_candidates(logits_of(model.net, shown)),
                 images,
                 blank,
                 target,

@@ -35,6 +35,7 @@ from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
 from relevit.files import atomic_folder
 from relevit.masking.make import automatic_masks
+from relevit.models import families
 from relevit.models.interpolation import interpolate
 from relevit.models.loading import is_checkpoint, load, save_checkpoint
 from relevit.models.working import working
@@ -306,7 +307,7 @@ def logits_of(model: nn.Module, pictures: Pictures, batch: int = 100) -> Tensor:
     """Logits (n, classes)."""
     images = [to_tensor(pictures.images[i : i + batch]) for i in range(0, len(pictures), batch)]
     with working(model) as device, torch.inference_mode():
-        return torch.cat([model(some.to(device)).cpu() for some in images])
+        return torch.cat([families.logits_of(model, some.to(device)).cpu() for some in images])
 
 
 def maps_of(model: nn.Module, pictures: Pictures, batch: int = 50) -> Tensor:

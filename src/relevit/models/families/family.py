@@ -1,0 +1,214 @@
+"""What a library of models is to everything above: where its attention is, which tokens its logits read, how it is loaded and saved.
+
+`Family` is one object for a library. As it stands it answers for any module that classifies images and tells no more: what needs
+attention maps is refused. A library's own file overrides what it knows better; a family of another distribution does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from relevit.errors import UserError
+
+SUPPORTED = (
+    "timm's vision transformers with global attention: ViT, DeiT (also distilled), DeiT III, DINOv2 (also with registers), "
+    "BEiT, EVA-02, and the image towers of CLIP and SigLIP"
+)
+
+
+class Branch(NamedTuple):
+    """Tokens that the logits read alike: `start` up to `stop`, each with the same part of the branch's `share` of the readout."""
+
+    what: str
+    start: int
+    stop: int
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Where the patches lie among the tokens, and with which weight the logits read each token.
+
+    grid: rows and columns of the patch grid. prefix: number of tokens before the patches (class, distillation, registers).
+    readout: the tokens that are read, whose shares sum to 1; of a model with a pooling attention, its latents.
+    pooled: whether a pooling attention comes last, whose latents read the tokens.
+    found: how the readout is known, for people.
+    """
+
+    grid: tuple[int, int]
+    prefix: int
+    readout: tuple[Branch, ...]
+    pooled: bool = False
+    found: str = "from the library's own code"
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in the blocks: prefix tokens and patches."""
+        return self.prefix + self.grid[0] * self.grid[1]
+
+    @property
+    def span(self) -> slice:
+        """The rows within which all that are read lie."""
+        return slice(min(branch.start for branch in self.readout), max(branch.stop for branch in self.readout))
+
+    def weigh(self, row: Float[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
+        """A row of zeros, with the readout's weight at each token that is read."""
+        for branch in self.readout:
+            row[:, branch.start : branch.stop] = branch.share / (branch.stop - branch.start)
+        return row
+
+    def mean(self, values: Tensor, dim: int) -> Tensor:
+        """The mean over rows of dimension `dim` by the readout's weights; the dimension goes."""
+        parts = [
+            branch.share * values.narrow(dim, branch.start, branch.stop - branch.start).mean(dim)
+            for branch in self.readout
+        ]
+        return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside a DistributedDataParallel wrapper (the model itself where there is none)."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+class Family:
+    """The models of one library. Every `module` is one that the family owns, without wrappers around it."""
+
+    name = "any"
+
+    # ---- which models are mine
+    def owns(self, module: nn.Module) -> bool:
+        """Whether the module is one of this library's."""
+        return False
+
+    def owns_name(self, name: str) -> bool:
+        """Whether a text names a model of this library: its own prefix, such as "hf:"."""
+        return name.startswith(f"{self.name}:")
+
+    def owns_folder(self, config: Mapping[str, Any]) -> bool:
+        """Whether a folder with this `config.json` holds a model as this library (or `save`) writes it."""
+        return False
+
+    # ---- from and to the disk
+    def load(self, source: str | Path, *, pretrained: bool = True, arguments: Mapping[str, Any]) -> nn.Module:
+        """The model of a name or a folder. Raises UserError."""
+        raise UserError(f"{source} cannot be loaded as a model")
+
+    def check_saves(self, module: nn.Module) -> None:
+        """Raises UserError for a model that `save` could not write, or that could not be loaded again."""
+        raise UserError(
+            f"This {type(module).__name__} was not built by timm.create_model, so a checkpoint of it could not be "
+            "loaded: build it with timm.create_model or relevit.load, whose arguments change its size and depth."
+        )
+
+    def save(
+        self, folder: Path, module: nn.Module, *, extra: Mapping[str, Any], data_config: Mapping[str, Any] | None
+    ) -> None:
+        """Write the model into an empty folder, in the library's own form. extra: to be kept beside it, under "relevit"."""
+        self.check_saves(module)
+
+    def weights(self, module: nn.Module, folder: Path) -> dict[str, Tensor]:
+        """What `save` wrote to a folder, by the names of the module's own state dict."""
+        raise UserError(f"the weights in {folder} cannot be read for a {type(module).__name__}")
+
+    # ---- attention and tokens
+    def unsupported_reason(self, module: nn.Module, *, readout: bool = True) -> str | None:
+        """None for a model that relevance maps can be had of, else one sentence that says why not.
+
+        readout=False asks only for what the blocks need: a backbone without a classifier, or with any pooling, will do.
+        """
+        name = type(module).__name__
+        return f"{name} has no global attention maps over image patches; supported are {SUPPORTED}"
+
+    def attentions(self, module: nn.Module) -> list[nn.Module]:
+        """The modules within which attention is computed, once each, in the order of the forward pass; a pooling one last."""
+        raise NotImplementedError
+
+    def blocks(self, module: nn.Module) -> list[nn.Module]:
+        """The transformer's blocks, first to last."""
+        raise NotImplementedError
+
+    def patch_size(self, module: nn.Module) -> tuple[int, int]:
+        """Height and width of a patch, in pixels."""
+        raise NotImplementedError
+
+    def grid(self, module: nn.Module, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the patches of an image. Raises UserError for an image size that the model does not take."""
+        raise NotImplementedError
+
+    def prefix(self, module: nn.Module) -> int:
+        """Number of tokens before the patches."""
+        raise NotImplementedError
+
+    def layout(self, module: nn.Module, height: int, width: int) -> TokenLayout:
+        """The layout of the tokens for images of height x width pixels."""
+        raise NotImplementedError
+
+    def channels(self, module: nn.Module) -> int | None:
+        """Channels of an image, None where it is not known."""
+        return None
+
+    def obstacle(self, module: nn.Module) -> str | None:
+        """A setting under which maps cannot be had now, in one sentence with the remedy; None where there is none."""
+        return None
+
+    def visible(self, module: nn.Module) -> AbstractContextManager[None]:
+        """A context in which attention is computed by a call that can be intercepted; as before afterwards."""
+        return nullcontext()
+
+    def resized(self, module: nn.Module, height: int, width: int) -> AbstractContextManager[None]:
+        """A context in which the model takes images of another size, a multiple of the patch; as before afterwards."""
+        raise NotImplementedError
+
+    def run_blocks(self, module: nn.Module, images: Tensor) -> None:
+        """A forward pass through all blocks, whatever comes of it."""
+        module(images)
+
+    def before_rotation(self, module: nn.Module, attention: nn.Module, kind: str) -> nn.Module | None:
+        """The module that gives an attention's "key" or "query" before a rotary embedding; None where there is none."""
+        return None
+
+    # ---- outputs
+    def logits(self, output: Any) -> Any:
+        """The logits (batch, classes) in what the module returns."""
+        return output
+
+    def class_count(self, module: nn.Module) -> int | None:
+        """The number of classes, None where it is not known."""
+        return getattr(module, "num_classes", None)
+
+    def labels(self, module: nn.Module) -> dict[int, str]:
+        """The model's own class names by index; empty where it has none."""
+        names = (getattr(module, "pretrained_cfg", None) or {}).get("label_names") or {}
+        pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+        return {int(index): str(name) for index, name in pairs}
+
+    def data_config(self, module: nn.Module) -> dict[str, Any]:
+        """What the model was trained with: input_size (3, height, width), mean, std, interpolation, crop_pct, crop_mode."""
+        raise NotImplementedError
+
+    def architecture(self, module: nn.Module) -> str:
+        """The architecture by name, for people and to tell whether two models are alike."""
+        return str((getattr(module, "pretrained_cfg", None) or {}).get("architecture") or type(module).__name__)
+
+    def features(self, module: nn.Module, images: Tensor) -> Tensor:
+        """What the head is applied to, (batch, features), of a module that `check_features` accepts."""
+        raise NotImplementedError
+
+    def check_features(self, module: nn.Module) -> None:
+        """Raises UserError for a module that does not tell its features."""
+        raise UserError(
+            f"{type(module).__name__} has no forward_features and forward_head, from which timm models give features"
+        )
+
+    def replace_head(self, module: nn.Module, weight: Tensor, bias: Tensor, names: list[str]) -> None:
+        """Puts a linear head (classes, features) for classes of these names in the place of the model's."""
+        raise UserError(f"{type(module).__name__} has no linear layer called head: a head cannot be trained for it")
