@@ -5,24 +5,42 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 import relevit
-from audit_pictures import HEIGHT, VIEW, WIDTH, ByBackground, ByEither, ByObject, pictures
-from relevit.auditing import audit_models
+from audit_pictures import (
+    HEIGHT,
+    VIEW,
+    WIDTH,
+    ByBackground,
+    ByEither,
+    ByObject,
+    pictures,
+    scene,
+    with_inverted_masks,
+    write,
+)
 from relevit.auditing.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER, OWN
 from relevit.auditing.folder import rows
 from relevit.auditing.measure import looked
-from relevit.auditing.pictures import draw_balanced, without_background
+from relevit.auditing.models import audit_models
+from relevit.auditing.pictures import AuditPictures, draw_balanced, find_pictures
 from relevit.errors import UserError
 from relevit.models.view import evaluation_view
 
 CLASS_MAP = {"0": 0, "1": 1, "2": 2}
+
+
+def unlabelled(made: AuditPictures) -> AuditPictures:
+    """Pictures whose classes nobody knows."""
+    return replace(made.of_classes([""] * len(made)), labels="predicted")
 
 
 def test_a_model_that_reads_the_background_is_misled() -> None:
@@ -72,7 +90,7 @@ def test_models_are_compared_with_the_first_pair_by_pair() -> None:
 
 def test_classes_by_their_first_models_answers() -> None:
     """Where nobody knows the classes: the background's, for a model that reads it; the pictures then agree by definition."""
-    unknown = replace(pictures(6), classes=[""] * 18, labels="predicted")
+    unknown = unlabelled(pictures(6))
     found = audit_models({"it": (ByBackground(), VIEW)}, unknown)
     assert sorted(set(found.pictures.classes)) == ["0", "1", "2"] and found.figures["it"].accuracy[ORIGINAL].r1 == 100
     assert found.outcome("it") == "misled" and "gives the same answer" in found.sentences["it"][0]
@@ -81,9 +99,7 @@ def test_classes_by_their_first_models_answers() -> None:
     with pytest.raises(UserError, match="put the pictures into class folders"):
         audit_models({"it": (ByBackground(), VIEW), "other": (other, VIEW)}, unknown)
     with pytest.raises(UserError, match="names one class for all pictures"):
-        audit_models(
-            {"it": (ByBackground(), VIEW)}, replace(pictures(5, grey=30), classes=[""] * 15, labels="predicted")
-        )
+        audit_models({"it": (ByBackground(), VIEW)}, unlabelled(pictures(5, grey=30)))
 
 
 def test_folders_of_one_class_lend_each_other_no_background() -> None:
@@ -99,24 +115,22 @@ def test_user_errors() -> None:
     with pytest.raises(UserError, match="there is one class"):
         audit_models({"it": (ByObject(), VIEW)}, pictures(5, classes=1))
     with pytest.raises(UserError, match=r"it: .*no class of the model"):
-        audit_models({"it": (ByObject(), VIEW)}, replace(pictures(2), classes=["0", "0", "1", "1", "7", "7"]))
+        audit_models({"it": (ByObject(), VIEW)}, pictures(2).of_classes(["0", "0", "1", "1", "7", "7"]))
     with pytest.raises(UserError, match="no model"):
         audit_models({}, pictures(2))
-    covered = replace(
-        pictures(2), read=lambda number: pictures(2).read(number)._replace(mask=np.ones((HEIGHT, WIDTH), np.float32))
-    )
-    with pytest.raises(UserError, match="no background to audit"):
-        without_background(covered)
 
 
-def test_pictures_without_background_are_left_out() -> None:
-    def read(number: int):  # type: ignore[no-untyped-def]
-        own = pictures(2).read(number)
-        return own if number else own._replace(mask=np.ones((HEIGHT, WIDTH), np.float32))
-
-    found = without_background(replace(pictures(2), read=read))
+def test_pictures_without_background_are_left_out(tmp_path: Path) -> None:
+    images, masks = write(tmp_path, 2)
+    everything = Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8))
+    everything.save(masks / "0" / "000.png")
+    found = find_pictures(images, masks)
     assert len(found) == 5 and found.left_out[0][0] == "0/000.png" and found.names[0] == "0/001.png"
-    np.testing.assert_array_equal(found.scene(0).picture, pictures(2).scene(1).picture)
+    np.testing.assert_array_equal(np.asarray(found.images[0].image), scene(0, 1).picture)
+    for path in masks.rglob("*.png"):
+        everything.save(path)
+    with pytest.raises(UserError, match="less than 5% of the picture for the background"):
+        find_pictures(images, masks)
 
 
 def test_the_draw_is_balanced() -> None:
@@ -176,14 +190,13 @@ def test_share_and_area_of_a_transformer(transformer: nn.Module) -> None:
     transformer.train()
     made = pictures(3)
     found = audit_models({"it": (transformer, view)}, made)
-    turned = replace(made, read=lambda number: made.read(number)._replace(mask=1 - made.read(number).mask))
-    other = audit_models({"it": (transformer, view)}, turned)
+    other = audit_models({"it": (transformer, view)}, with_inverted_masks(made))
     shares = found.observed["it"].share, other.observed["it"].share
     assert shares[0] is not None and shares[1] is not None
     np.testing.assert_allclose(shares[0] + shares[1], 1, atol=1e-6)
     transformer.eval()
     for number in range(9):
-        seen = view.with_mask(*made.scene(number))
+        seen = view.with_mask(*made.images[number][:2])
         relevance = relevit.relevance(transformer, seen.image[None])[0].detach().double().numpy()
         by_hand = (relevance * (1 - seen.mask.double().numpy())).sum() / relevance.sum()
         assert shares[0][number] == pytest.approx(by_hand, abs=1e-5) and abs(by_hand - 0.5) > 0.01
@@ -215,7 +228,7 @@ def test_the_builtin_model_is_misled_and_less_after_fine_tuning() -> None:
         tensorboard=False,
         progress=False,
     ).model
-    pictures = builtin_pictures().subset(range(800))  # one of each object
+    pictures = replace(whole := builtin_pictures(), images=whole.images.subset(range(800)))  # one of each object
     found = audit_models({"original": original, "tuned": (tuned, view)}, pictures)
     assert found.outcome("original") == "misled"
     contrasts = [found.figures[name].contrast for name in ("original", "tuned")]

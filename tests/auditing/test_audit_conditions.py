@@ -14,10 +14,10 @@ from relevit.auditing.conditions import (
     OTHER,
     OWN,
     Donors,
+    Versions,
     background_of,
     draw_donors,
 )
-from relevit.auditing.versions import Versions
 
 DONORS = Donors(np.array([1, -1, -1]), np.array([2, 0, -1]))  # of 0: 1 (own class), 2 (another); 1 gets 0's; 2 none
 
@@ -26,7 +26,7 @@ DONORS = Donors(np.array([1, -1, -1]), np.array([2, 0, -1]))  # of 0: 1 (own cla
 def versions() -> Versions:
     made = pictures(2)
     numbers = [0, 1, 4]  # two of class 0, one of class 2
-    return Versions(made.subset(numbers), DONORS)
+    return Versions(made.images.subset(numbers), DONORS)
 
 
 def inside(number: int, by: int) -> np.ndarray:

@@ -7,14 +7,14 @@ import pytest
 
 from audit_pictures import VIEW, ByBackground, ByEither, ByObject, pictures, write
 from launching import launch
-from relevit.auditing import audit_models
 from relevit.auditing.folder import rows
+from relevit.auditing.models import audit_models
 from relevit.errors import UserError
 from rows_on_disk import files, small_shards, stop_after
 
 
 def test_a_stopped_audit_goes_on_to_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_shards(monkeypatch, 5)
+    small_shards(monkeypatch, 30)
     models = {"one": (ByBackground(), VIEW), "two": (ByEither(), VIEW)}
     expected = audit_models(models, pictures(7), batch_size=3, out=tmp_path / "whole")
     in_memory = audit_models(models, pictures(7), batch_size=3)

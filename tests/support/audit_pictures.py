@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from relevit.auditing.conditions import Scene
 from relevit.auditing.pictures import AuditPictures
+from relevit.data.sample import Sample
+from relevit.data.sets import ImageSet
 from relevit.models.view import EvaluationView, evaluation_view
 
 HEIGHT, WIDTH = 29, 31
@@ -42,17 +45,30 @@ def pictures(each: int, grey: int | None = None, classes: int = 3) -> AuditPictu
     """`each` pictures of each class; of one `grey`, if given."""
     labels = [label for label in range(classes) for _ in range(each)]
     return AuditPictures(
-        names=[f"{label}/{number % each:03d}.png" for number, label in enumerate(labels)],
-        classes=[str(label) for label in labels],
-        read=lambda number: scene(labels[number], number, grey),
+        ImageSet(
+            "pictures",
+            lambda number: Sample(*scene(labels[number], number, grey)),
+            [f"{label}/{number % each:03d}.png" for number, label in enumerate(labels)],
+            [str(label) for label in labels],
+        )
     )
+
+
+def with_inverted_masks(made: AuditPictures) -> AuditPictures:
+    """The same with object and background exchanged."""
+
+    def read(number: int) -> Sample:
+        sample = made.images[number]
+        return sample._replace(mask=1 - sample.foreground)
+
+    return replace(made, images=replace(made.images, read=read))
 
 
 def write(folder: Path, each: int, suffix: str = "png") -> tuple[Path, Path]:
     """The same as files: folder/images and folder/masks."""
     made = pictures(each)
     for number, name in enumerate(made.names):
-        shown = made.scene(number)
+        shown = scene(int(made.classes[number]), number)
         for kind, array in (("images", shown.picture), ("masks", (255 * shown.mask).astype(np.uint8))):
             path = (folder / kind / name).with_suffix(f".{suffix}" if kind == "images" else ".png")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +12,14 @@ from relevit.api.types import command_line, public
 from relevit.errors import UserError
 
 if TYPE_CHECKING:
-    from relevit.auditing import Audit
-    from relevit.auditing.pictures import AuditPictures
+    from relevit.auditing.pictures import AuditPictures, MakeMasks
+    from relevit.auditing.result import Audit
+    from relevit.processes import Processes
     from relevit.report.table import Table
     from relevit.statistics.estimate import Estimate
 
 _SHOWN = 5  # classes and images named on the terminal
+_DOUBTFUL = 1e-6  # confidence of a mask: below, patches and edges tell different things
 
 
 @public
@@ -50,7 +52,7 @@ def audit(
         models: one or several models, each named as for `relevit evaluate`.
         images: a folder of class folders, or of images whose classes are not known; builtin takes the built-in benchmark.
         out: the folder for the report.
-        masks: masks of the same relative names, grey PNG, 255 on the object; without them they are made (TokenCut), one after the other, and an audit that was stopped goes on with them.
+        masks: masks of the same relative names, grey PNG, 255 on the object; without them they are made (TokenCut, as by relevit masks) in OUT/masks, and an audit that was stopped goes on with them.
         mask_model: whose features find the objects where there are no masks, such as vit_base_patch16_224.dino; by default the first model's own.
         labels: where the classes of the images come from, their folders or the first model's answers; auto takes folders where there are any.
         class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
@@ -67,9 +69,10 @@ def audit(
     """
     given = dict(locals())
     from contextlib import ExitStack
+    from functools import partial
 
-    from relevit.auditing import audit_models
     from relevit.auditing.folder import ANSWERS, check_place, own, write_audit
+    from relevit.auditing.models import audit_models
     from relevit.models.fingerprints import of_weights
     from relevit.models.loading import labelled, load, load_several
     from relevit.processes import Processes, cores, pick_device
@@ -92,16 +95,17 @@ def audit(
     with ExitStack() as stack:
         if makes_masks:
             stack.enter_context(folder)
+        make_masks = partial(_make_masks, net, Path(images), place, processes, team) if makes_masks else None
         result = audit_models(
             loaded,
-            team.main_first(lambda: _pictures(given, loaded, net, processes)),
+            _pictures(given, make_masks, processes),
             class_map=class_map,
             seed=seed,
             batch_size=batch_size,
             workers=processes,
             out=place / ANSWERS,
             device=team.device,
-            begin=None if makes_masks else lambda: stack.enter_context(folder),
+            begin=lambda: None if makes_masks else stack.enter_context(folder),
         )
         if team.is_main:
             write_audit(place, result, _setup(result, given, first))
@@ -109,33 +113,47 @@ def audit(
     return result
 
 
-def _pictures(given: Mapping[str, Any], loaded: Mapping[str, Any], mask_model: Any, threads: int) -> AuditPictures:
+def _pictures(given: Mapping[str, Any], make_masks: MakeMasks | None, threads: int) -> AuditPictures:
     """The pictures that are audited, with their masks."""
-    from dataclasses import replace
-
-    from relevit.auditing import find_size
     from relevit.auditing.folder import MASKS
-    from relevit.auditing.pictures import builtin_pictures, draw_balanced, find_pictures, without_background
+    from relevit.auditing.pictures import builtin_pictures, find_pictures
 
-    limit, seed = given["limit"], given["seed"]
+    drawn = {"limit": given["limit"], "seed": given["seed"]}
     if given["images"] == "builtin":
-        pictures = builtin_pictures()
-        return pictures.subset(draw_balanced(pictures.names, pictures.classes, limit, seed))
-    with terminal.counting("masks" if given["masks"] is None else "checking") as count:
-        pictures = find_pictures(
-            given["images"],
-            given["masks"],
-            limit=limit,
-            seed=seed,
-            labels=None if given["labels"] == "auto" else given["labels"],
-            mask_folder=Path(given["out"]) / MASKS,
-            mask_model=lambda: mask_model,
-            workers=threads,
-            progress=count,
+        return builtin_pictures(**drawn)
+    labels = None if given["labels"] == "auto" else given["labels"]
+    masks = given["masks"] or Path(given["out"]) / MASKS
+    with terminal.counting("checking") as count:
+        return find_pictures(
+            given["images"], masks, **drawn, labels=labels, make_masks=make_masks, workers=threads, progress=count
         )
-    pictures = replace(pictures, size=find_size(loaded))
-    with terminal.counting("reading") as count:
-        return without_background(pictures, count, threads)
+
+
+def _make_masks(
+    net: Any, images: Path, place: Path, workers: int, team: Processes, names: Sequence[str]
+) -> dict[str, str]:
+    """Makes the masks of pictures of a folder; tells of those that got none why."""
+    from relevit.auditing.folder import MASKS
+    from relevit.masking.refinement import OBJECT
+    from relevit.masking.run.mask_run import make_masks
+    from relevit.masking.run.publish import LOW
+
+    with terminal.progress("masks") as advance:
+        run = make_masks(
+            net,
+            images,
+            place / MASKS,
+            names=names,
+            min_pixels=0,
+            min_confidence=_DOUBTFUL,
+            workers=workers,
+            device=team.device,
+            start=lambda total: advance(0, total),
+            advance=advance,
+        )
+    reasons = {LOW: "patches and edges tell different things"}
+    lost = {row.file: row.note or reasons.get(row.outcome, row.outcome) for row in run.rows if row.outcome != OBJECT}
+    return {name: reason for name, reason in team.of_main(lost).items() if name in names}
 
 
 def _check_inputs(images: Any, masks: Any, mask_model: Any, place: Path) -> None:

@@ -12,19 +12,22 @@ class of the background does, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from relevit.data.composition.compose import box_around, cover, cut_out, fill_object, put
+from relevit.data.composition.compose import as_picture, box_around, cover, cut_out, fill_object, put, resize
 from relevit.data.composition.shift_tests import stream
+from relevit.data.sets import ImageSet
 
 GREY = 128  # of 255, behind the object where the background is removed: the middle, which tells no class
 BLUR = (
     0.1  # standard deviation of the blur, as a share of the picture's short side: only large patches of colour remain
 )
+_KEPT = 512  # scenes and backgrounds in memory at most
 
 
 class Scene(NamedTuple):
@@ -41,60 +44,89 @@ class Donors(NamedTuple):
     other: np.ndarray  # a picture of another class
 
 
-Filled = Callable[
-    [int], UInt8[np.ndarray, "height width 3"]
-]  # the number of a picture to its background, object filled
+class Versions:
+    """The pictures of every condition, made when they are needed; scenes and filled backgrounds are kept a while.
+
+    images: samples with masks. size: where a picture's short side is longer, it is first reduced to this.
+    """
+
+    def __init__(self, images: ImageSet, donors: Donors, size: int | None = None) -> None:
+        self.images, self.donors, self.size = images, donors, size
+        self.scene: Callable[[int], Scene] = lru_cache(_KEPT)(self._scene)
+        self.filled: Callable[[int], np.ndarray] = lru_cache(_KEPT)(lambda number: background_of(self.scene(number)))
+
+    def _scene(self, number: int) -> Scene:
+        sample = self.images[number]
+        picture, mask = as_picture(sample.image), np.asarray(sample.foreground, np.float32)
+        short = min(mask.shape)
+        if self.size is None or short <= self.size:
+            return Scene(picture, mask)
+        height, width = (max(self.size, round(side * self.size / short)) for side in mask.shape)
+        return Scene(resize(picture, (height, width)), resize(mask, (height, width)))
+
+    def picture(self, condition: str, number: int) -> np.ndarray | None:
+        """uint8 (height, width, 3); None where it cannot be made."""
+        return CONDITIONS[condition].make(self, number) if self.possible(condition)[number] else None
+
+    def possible(self, condition: str) -> np.ndarray:
+        """Of which pictures there is a version in this condition, bool (n,)."""
+        lender = CONDITIONS[condition].lender
+        return np.ones(len(self.images), bool) if lender is None else getattr(self.donors, lender) >= 0
 
 
 class Condition(NamedTuple):
-    """A row of CONDITIONS. words: what was done; short: the same as the head of a narrow column. description: how. make: (number, scene, donors,
-    filled) -> the picture, None where it cannot be made."""
+    """A row of CONDITIONS. words: what was done; short: the same as the head of a narrow column. description: how. make:
+    (versions, number) -> the picture. lender: of `Donors`, who lends the background."""
 
     words: str
     short: str
     description: str
-    make: Callable[[int, Scene, Donors, Filled], np.ndarray | None]
+    make: Callable[[Versions, int], np.ndarray]
+    lender: Literal["own", "other"] | None = None
 
 
-def _as_is(number: int, scene: Scene, donors: Donors, filled: Filled) -> np.ndarray:
-    return scene.picture
+def _put(versions: Versions, number: int, background: np.ndarray) -> np.ndarray:
+    """The object of a picture, in its place on a background of the picture's size."""
+    return put(cut_out(*versions.scene(number)), background, 0.5, 0.5)[0]
 
 
-def _on(donor: int, scene: Scene, filled: Filled) -> np.ndarray | None:
-    if donor < 0:
-        return None
-    return put(cut_out(*scene), cover(filled(donor), scene.mask.shape), 0.5, 0.5)[0]
+def _exchanged(versions: Versions, number: int, lender: str) -> np.ndarray:
+    donor = int(getattr(versions.donors, lender)[number])
+    return _put(versions, number, cover(versions.filled(donor), versions.scene(number).mask.shape))
 
 
-def _removed(number: int, scene: Scene, donors: Donors, filled: Filled) -> np.ndarray:
-    return put(cut_out(*scene), np.full_like(scene.picture, GREY), 0.5, 0.5)[0]
+def _removed(versions: Versions, number: int) -> np.ndarray:
+    return _put(versions, number, np.full_like(versions.scene(number).picture, GREY))
 
 
-def _blurred(number: int, scene: Scene, donors: Donors, filled: Filled) -> np.ndarray:
+def _blurred(versions: Versions, number: int) -> np.ndarray:
     """The background without its object is blurred, so that the object's colours do not run into it."""
-    sigma = BLUR * min(scene.mask.shape)
-    behind = cv2.GaussianBlur(filled(number), (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-    return put(cut_out(*scene), behind, 0.5, 0.5)[0]
-
-
-def _object_removed(number: int, scene: Scene, donors: Donors, filled: Filled) -> np.ndarray:
-    return filled(number)
+    sigma = BLUR * min(versions.scene(number).mask.shape)
+    return _put(
+        versions,
+        number,
+        cv2.GaussianBlur(versions.filled(number), (0, 0), sigma, borderType=cv2.BORDER_REFLECT),
+    )
 
 
 ORIGINAL, OWN, OTHER, ALONE = "original", "own_background", "other_background", "object_removed"
 CONDITIONS: dict[str, Condition] = {
-    ORIGINAL: Condition("as they are", "as is", "the picture itself", _as_is),
+    ORIGINAL: Condition(
+        "as they are", "as is", "the picture itself", lambda versions, number: versions.scene(number).picture
+    ),
     OWN: Condition(
         "another background of the same class",
         "own class",
         "the object on the background of another picture of its class, the object in that one filled",
-        lambda number, scene, donors, filled: _on(int(donors.own[number]), scene, filled),
+        partial(_exchanged, lender="own"),
+        "own",
     ),
     OTHER: Condition(
         "a background of another class",
         "other class",
         "the object on the background of a picture of another class (drawn by the seed), the object in that one filled",
-        lambda number, scene, donors, filled: _on(int(donors.other[number]), scene, filled),
+        partial(_exchanged, lender="other"),
+        "other",
     ),
     "background_blurred": Condition(
         "background blurred",
@@ -107,7 +139,7 @@ CONDITIONS: dict[str, Condition] = {
         "object removed",
         "object removed",
         "the background alone: the bounding box of the object filled from its surroundings",
-        _object_removed,
+        lambda versions, number: versions.filled(number),
     ),
 }
 
@@ -116,15 +148,14 @@ def draw_donors(names: Sequence[str], classes: Sequence[str], seed: int) -> Dono
     """Which picture's background each one gets: of its own class any other picture, of the other classes first a class,
     then a picture, all with the same chance. Each draw has a stream of its own, from the seed and the picture's name."""
     members: dict[str, list[int]] = {}
-    for number, each in enumerate(classes):
-        members.setdefault(each, []).append(number)
-    order = sorted(members)
+    for number, group in enumerate(classes):
+        members.setdefault(group, []).append(number)
     own, other = np.full(len(names), -1), np.full(len(names), -1)
-    for number, (name, each) in enumerate(zip(names, classes, strict=True)):
-        same = [one for one in members[each] if one != number]
+    for number, (name, group) in enumerate(zip(names, classes, strict=True)):
+        same = [member for member in members[group] if member != number]
         if same:
             own[number] = same[stream(seed, "own background", name).integers(len(same))]
-        others = [one for one in order if one != each]
+        others = sorted(members.keys() - {group})
         if others:
             rng = stream(seed, "other background", name)
             chosen = members[others[rng.integers(len(others))]]

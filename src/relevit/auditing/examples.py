@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from relevit.auditing import Audit
-from relevit.auditing.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER
+from relevit.auditing.conditions import ALONE, CONDITIONS, ORIGINAL, OTHER, Versions
 from relevit.auditing.figures import matches
-from relevit.auditing.versions import Versions
-from relevit.explainers import forward_with_relevance
-from relevit.models.attention import unsupported_reason
-from relevit.models.model_facts import class_name
-from relevit.models.working import working
-from relevit.report.panels import Answer, Panel, tile
+from relevit.auditing.result import Audit
+from relevit.explainers.overlays import looked_at, said
+from relevit.report.panels import Panel, tile
 
 CLASSES_SHOWN = 5  # classes with pictures, of each model
 EACH = 2  # pictures of such a class
@@ -24,7 +19,7 @@ class Examples:
 
     def __init__(self, audit: Audit) -> None:
         self.audit = audit
-        self.versions = Versions(audit.pictures, audit.donors)
+        self.versions = Versions(audit.pictures.images, audit.donors, audit.size)
 
     def strip(self) -> list[tuple[str, np.ndarray]]:
         """One picture, the first in an order drawn by the seed that has them all, in every condition, with its words."""
@@ -53,31 +48,20 @@ class Examples:
     def panel(self, model: str, number: int) -> Panel:
         """The picture and its map, the object on another class's background and its map, the background alone."""
         audit, seen = self.audit, self.audit.observed[model]
-        each = audit.models[model]
-        scene = self.versions.scene(number)
-        mask = each.view.with_mask(scene.picture, scene.mask).mask.numpy()
+        _, net, view = audit.models[model]
+        scene, target = self.versions.scene(number), int(audit.targets[model][number])
+        mask = view.with_mask(scene.picture, scene.mask).mask.numpy()
         behind = audit.pictures.classes[int(audit.donors.other[number])]
+        names = dict(reversed(list(zip(audit.targets[model].tolist(), audit.pictures.classes, strict=True))))
         tiles, answers = [], []
         for key, caption in ((ORIGINAL, "as it is"), (OTHER, f"background of {behind}"), (ALONE, "object removed")):
             picture = self.versions.picture(key, number)
             if picture is None:
                 continue
-            values = each.view(picture)
-            shown = each.view.restore(values)
+            shown, relevance = looked_at(net, view, picture, with_map=key != ALONE)
             tiles.append((caption, tile(shown)))
-            if key != ALONE and unsupported_reason(each.net) is None:
-                with working(each.net) as device, torch.no_grad():
-                    relevance = forward_with_relevance(each.net, values[None].to(device))[1][0].float().cpu().numpy()
+            if relevance is not None:
                 tiles.append(("its map", tile(shown, relevance, mask)))
-            said, right = int(seen.predicted[key][number]), int(audit.targets[model][number])
-            confidence = float(np.nan_to_num(seen.confidence[key][number]))
-            words = self.class_of(model, said)
-            answers.append(Answer(caption, words, min(1.0, confidence), said == right >= 0))
+            answer = int(seen.predicted[key][number])
+            answers.append(said(caption, net, answer, seen.confidence[key][number], answer == target >= 0, names))
         return Panel(audit.pictures.names[number], audit.pictures.classes[number], tiles, answers)
-
-    def class_of(self, model: str, index: int) -> str:
-        """A class that a model named, by the name that it has among the pictures, else by the model's own."""
-        if index < 0:
-            return "no number"
-        where = np.flatnonzero(self.audit.targets[model] == index)
-        return self.audit.pictures.classes[where[0]] if len(where) else class_name(self.audit.models[model].net, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,11 @@ class Contrast:
     original: float
     difference: Estimate
 
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        rates = {name: round(getattr(self, name), 4) for name in ("own", "other", "original")}
+        return {**rates, **self.difference.to_dict()}
+
 
 @dataclass(frozen=True)
 class Excess:
@@ -34,6 +40,17 @@ class Excess:
     rate: float
     chance: float
     difference: Estimate
+
+    @classmethod
+    def of(cls, values: np.ndarray, chance: np.ndarray, shown: np.ndarray) -> Excess:
+        """Of shares in [0, 1], by picture."""
+        difference = paired.difference(chance, values, shown).percent
+        return cls(100.0 * float(values.mean()), 100.0 * float(chance.mean()), difference)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        rates = {"percent": round(self.rate, 4), "by_chance": round(self.chance, 4)}
+        return {**rates, "above_chance": self.difference.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,17 @@ class ClassFigures:
     fall: Estimate
     share: float | None
     area: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "class": self.name,
+            "pictures": self.pictures,
+            "fall": self.fall.to_dict(),
+            "accuracy": {key: _rounded(rate) for key, rate in self.accuracy.items()},
+            "relevance_on_background": _rounded(self.share),
+            "area_of_background": _rounded(self.area),
+        }
 
 
 @dataclass(frozen=True)
@@ -71,6 +99,29 @@ class ModelFigures:
     flat: int
     classes: list[ClassFigures]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: accuracies and shares in percent, differences in points."""
+        return {
+            "accuracy": {
+                key: {
+                    "percent": round(accuracy.r1, 4),
+                    "interval": [round(end, 4) for end in accuracy.r1_interval.ends],
+                    "pictures": len(accuracy),
+                }
+                for key, accuracy in self.accuracy.items()
+                if len(accuracy)
+            },
+            "fall_from_original": {key: fall.to_dict() for key, fall in self.falls.items()},
+            "own_minus_other_background": None if self.contrast is None else self.contrast.to_dict(),
+            "named_the_exchanged_background": self.pull.to_dict(),
+            "named_from_the_background_alone": self.alone.to_dict(),
+            "relevance_on_background": None if self.share is None else self.share.to_dict("percent"),
+            "area_of_background": self.area.to_dict("percent"),
+            "relevance_minus_area": None if self.more is None else self.more.to_dict(),
+            "maps_without_relevance": self.flat,
+            "classes": [group.to_dict() for group in self.classes],
+        }
+
 
 def figures(
     seen: Observed, targets: np.ndarray, classes: Sequence[str], donors: Donors, objects: np.ndarray | None = None
@@ -82,14 +133,10 @@ def figures(
     groups = np.asarray(classes)
     shown = np.arange(len(targets)) if objects is None else np.asarray(objects)
     hit = {key: matches(seen.predicted[key], targets) for key in CONDITIONS}
-    accuracy = {}
-    for key in CONDITIONS:
-        there = seen.possible[key]
+    accuracy, falls = {}, {}
+    for key, there in seen.possible.items():
         own = None if objects is None else shown[there]
         accuracy[key] = Accuracy(hit[key][there], hit[key][there], groups[there], own)
-    falls = {}
-    for key in CONDITIONS:
-        there = seen.possible[key]
         if key != ORIGINAL and there.any():
             falls[key] = paired.difference(hit[key][there], hit[ORIGINAL][there], shown[there]).percent
     share, more = None, None
@@ -133,13 +180,17 @@ def pull(predicted: np.ndarray, targets: np.ndarray, donors: Donors, shown: np.n
     By chance: the background's class was drawn among all other classes with the same chance for each, so a model that does
     not look at it names it in 1 / (classes - 1) of the cases in which it names a wrong one of them.
     """
-    known = np.unique(targets)
     there = donors.other >= 0
-    behind = np.where(there, targets[donors.other], -1)
+    named, chance = named_another(predicted, targets, donors)
+    return Excess.of(named[there], chance[there], shown[there])
+
+
+def named_another(predicted: np.ndarray, targets: np.ndarray, donors: Donors) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the class of the exchanged background was named, and the chance of it, for each picture (n,)."""
+    known = np.unique(targets)
     wrong = np.isin(predicted, known) & (predicted != targets) & (predicted >= 0)
-    chance = np.where(wrong, 1.0 / max(1, len(known) - 1), 0.0)[there]
-    named = (matches(predicted, behind) & there).astype(float)[there]
-    return _excess(named, chance, shown[there])
+    behind = np.where(donors.other >= 0, targets[donors.other], -1)
+    return matches(predicted, behind).astype(float), np.where(wrong, 1.0 / max(1, len(known) - 1), 0.0)
 
 
 def background_alone(predicted: np.ndarray, targets: np.ndarray, shown: np.ndarray) -> Excess:
@@ -153,12 +204,7 @@ def background_alone(predicted: np.ndarray, targets: np.ndarray, shown: np.ndarr
     of_answer = np.where(matches(predicted, classes[where]), number[where], 0)  # pictures of the class that was named
     right = matches(predicted, targets)
     chance = (of_answer - right) / max(1, len(targets) - 1)
-    return _excess(right.astype(float), chance, shown)
-
-
-def _excess(values: np.ndarray, chance: np.ndarray, shown: np.ndarray) -> Excess:
-    difference = paired.difference(chance, values, shown).percent
-    return Excess(100.0 * float(values.mean()), 100.0 * float(chance.mean()), difference)
+    return Excess.of(right.astype(float), chance, shown)
 
 
 def by_class(hit: dict[str, np.ndarray], seen: Observed, groups: np.ndarray, shown: np.ndarray) -> list[ClassFigures]:
@@ -181,3 +227,7 @@ def by_class(hit: dict[str, np.ndarray], seen: Observed, groups: np.ndarray, sho
             share = 100.0 * float(np.nanmean(seen.share[own]))
         found.append(ClassFigures(name, int(own.sum()), rates, fall, share, 100.0 * float(seen.area[own].mean())))
     return sorted(found, key=lambda each: (-each.fall.low, -each.fall.value, each.name))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

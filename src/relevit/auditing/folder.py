@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from relevit.auditing import Audit, as_json
 from relevit.auditing.conditions import CONDITIONS
 from relevit.auditing.examples import Examples
 from relevit.auditing.page import render_audit
+from relevit.auditing.result import Audit
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
 
@@ -49,7 +50,7 @@ def write_audit(out: Path, audit: Audit, setup: Mapping[str, str]) -> Path:
         setup,
         notes(audit),
     )
-    atomic_write(out / FIGURES, as_json(audit))
+    atomic_write(out / FIGURES, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return page
 
 

@@ -12,12 +12,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from relevit.auditing.conditions import CONDITIONS, ORIGINAL, Donors
-from relevit.auditing.pictures import AuditPictures
-from relevit.auditing.versions import IMPOSSIBLE, AuditSet, VersionFraming
-from relevit.data.sets import Item
+from relevit.auditing.conditions import CONDITIONS, ORIGINAL, Versions
+from relevit.data.sample import Sample
+from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch
+from relevit.evaluation.batches import Batch, Framing
 from relevit.evaluation.engine import run
 from relevit.evaluation.measurement import LoadedModel, Work, on_device
 from relevit.evaluation.rows import Part, array
@@ -25,8 +24,10 @@ from relevit.explainers import forward_with_relevance
 from relevit.explainers.foreground_share import foreground_share
 from relevit.models.attention import unsupported_reason
 from relevit.models.families import logits_of
-from relevit.models.working import device_of, working
+from relevit.models.working import working
 from relevit.processes import Processes
+
+SET = "pictures"  # the name of the set that is measured
 
 
 @dataclass(frozen=True)
@@ -48,107 +49,111 @@ class Observed:
 
 @dataclass(frozen=True)
 class BackgroundReliance:
-    """The answers to the versions of a picture. Rows: one for each picture and condition in which it can be made; where the picture
-    is as it is, with the share of relevance on the background (null for a model without maps) and the background's area.
+    """The answers to versions of pictures, an image each. Rows: condition, answer and its probability, the share of relevance on the
+    background (null for a model without maps, NaN where the picture is not as it is) and the background's area.
 
-    conditions: which are shown. maps: whether relevance is measured.
+    versions: of the pictures. conditions: which are shown. maps: whether relevance is measured.
     """
 
+    versions: Versions
     conditions: Sequence[str] = tuple(CONDITIONS)
     maps: bool = True
     batch_size: ClassVar = 32
     needs: ClassVar = "masks"
     description: ClassVar = "answers with other backgrounds, and relevance on the background"
 
+    def images(self) -> ImageSet:
+        """The versions that can be made as a set, those of one picture one after the other."""
+        possible = {key: self.versions.possible(key) for key in self.conditions}
+        pictures = self.versions.images
+        shown = [(n, key) for n in range(len(pictures)) for key in self.conditions if possible[key][n]]
+
+        def read(place: int) -> Sample:
+            number, key = shown[place]
+            picture = self.versions.picture(key, number)
+            assert picture is not None
+            return Sample(picture, self.versions.scene(number).mask, name=f"{pictures.names[number]}: {key}")
+
+        each = pictures.subset([number for number, _ in shown])
+        names = [f"{pictures.names[number]}: {key}" for number, key in shown]
+        return ImageSet(SET, read, names, each.groups, objects=each.objects, masked=True)
+
     def columns(self) -> pa.Schema:
         """Condition, answer, its probability, share and area."""
         numbers = [(name, pa.float64()) for name in ("confidence", "share", "area")]
         return pa.schema([("condition", pa.string()), ("predicted", pa.int32()), *numbers])
 
-    def framings(self, model: LoadedModel) -> list[VersionFraming]:
-        """One for each condition."""
-        return [VersionFraming(model.view, condition) for condition in self.conditions]  # type: ignore[arg-type]
+    def framings(self, model: LoadedModel) -> list[Framing]:
+        """The picture with the mask's fractions."""
+        return [Framing(model.view, "soft")]
 
     def begin(self, model: LoadedModel, images: Any) -> Work:
         """Nothing can be wrong."""
         with_maps = self.maps and unsupported_reason(model.net) is None
 
         def rows(batches: Sequence[Batch]) -> Part:
-            parts = [
-                self._rows(model, batch, condition, with_maps)
-                for condition, batch in zip(self.conditions, batches, strict=True)
-            ]
-            columns = {name: [value for _, found in parts for value in found[name]] for name in self.columns().names}
-            return Part([item for items, _ in parts for item in items], columns, [])
+            (batch,) = batches
+            if batch.faults:
+                item, reason = batch.faults[0]
+                raise UserError(f"{item.name}: {reason}")
+            return Part(batch.items, self._columns(model.net, batch, with_maps), [])
 
         return Work(rows)
 
-    def _rows(
-        self, model: LoadedModel, batch: Batch, condition: str, with_maps: bool
-    ) -> tuple[list[Item], dict[str, Any]]:
-        lost = [f"{item.name}: {reason}" for item, reason in batch.faults if reason != IMPOSSIBLE]
-        if lost:
-            raise UserError(lost[0])
-        none = [None] * len(batch.items)
-        columns: dict[str, Any] = {name: none for name in self.columns().names}
-        if batch.items:
-            images = on_device(batch, model.net)[0]
-            if condition == ORIGINAL:
-                logits, on_object = looked(model.net, images, batch.tensors[1], with_maps)
-                columns["area"] = 1.0 - batch.tensors[1].double().mean(dim=(1, 2)).numpy()
-                columns["share"] = 1.0 - on_object if with_maps else none
-            else:
-                logits = logits_of(model.net, images).float().cpu()
-            columns["predicted"], columns["confidence"] = first_class(logits)
-        return batch.items, {**columns, "condition": [condition] * len(batch.items)}
+    def _columns(self, net: nn.Module, batch: Batch, with_maps: bool) -> dict[str, Any]:
+        """What is known of a batch; maps are made of the pictures that are as they are alone."""
+        images, masks = on_device(batch, net)
+        conditions = np.array([item.name.rpartition(": ")[2] for item in batch.items])
+        predicted, (confidence, share) = np.full(len(conditions), -1), np.full((2, len(conditions)), np.nan)
+        for as_is in (True, False):
+            chosen = (conditions == ORIGINAL) == as_is
+            if chosen.any():
+                logits, on_object = looked(net, images[chosen], masks[chosen], with_maps and as_is)
+                predicted[chosen], confidence[chosen] = first_class(logits)
+                share[chosen] = 1.0 - on_object
+        return {
+            "condition": conditions.tolist(),
+            "predicted": predicted,
+            "confidence": confidence,
+            "share": share if with_maps else [None] * len(share),
+            "area": 1.0 - masks.double().mean(dim=(1, 2)).cpu().numpy(),
+        }
 
-    def figures(self, rows: pa.Table) -> Mapping[str, np.ndarray]:
-        """The columns by name."""
-        return {name: array(rows, name) for name in rows.column_names}
+    def figures(self, rows: pa.Table) -> Observed:
+        """The rows of one model by condition."""
+        count = len(self.versions.images)
+        condition = array(rows, "condition")
+        predicted, confidence, possible = {}, {}, {}
+        for key in self.conditions:
+            here, possible[key] = condition == key, self.versions.possible(key)
+            predicted[key], confidence[key] = np.full(count, -1), np.full(count, np.nan)
+            predicted[key][possible[key]] = array(rows, "predicted")[here]
+            confidence[key][possible[key]] = array(rows, "confidence")[here]
+        first = condition == ORIGINAL
+        known = rows["share"].null_count < len(rows)
+        share = array(rows, "share")[first] if known else None
+        return Observed(predicted, confidence, possible, share, array(rows, "area")[first])
 
 
 def observe(
     models: Sequence[LoadedModel],
-    pictures: AuditPictures,
-    donors: Donors,
+    measurement: BackgroundReliance,
     *,
-    measurement: BackgroundReliance | None = None,
-    name: str = "pictures",
     out: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     device: Any = None,
     batch_size: int = 32,
     workers: int = 0,
 ) -> dict[str, Observed]:
-    """Every model on every version of every picture, each made once for all models; by batches of `batch_size` pictures.
+    """Every model on every version of every picture, each made once for all models.
 
     out: a folder for the rows, where the same call goes on after an interruption. settings: what they depend on beside models and
     pictures. workers: processes that make pictures. Models are left as they were.
     """
-    measurement, images = measurement or BackgroundReliance(), AuditSet(pictures, donors)
-    work: dict[str, Any] = {"team": Processes(device), "batch_size": batch_size, "workers": workers}
-    with run(models, {name: images}, measurement, command="audit", out=out, settings=settings, **work) as done:
-        rows = done.rows[name]
-        return {model.name: observed(rows[model.name], len(pictures), measurement.conditions) for model in models}
-
-
-def observed(rows: pa.Table, count: int, conditions: Sequence[str] = tuple(CONDITIONS)) -> Observed:
-    """The rows of one model on `count` pictures, by condition."""
-    condition, place = array(rows, "condition"), array(rows, "index")
-    predicted, confidence, possible = {}, {}, {}
-    for key in conditions:
-        here = condition == key
-        where = place[here]
-        predicted[key], confidence[key] = np.full(count, -1), np.full(count, np.nan)
-        possible[key] = np.isin(np.arange(count), where)
-        predicted[key][where] = array(rows, "predicted")[here]
-        confidence[key][where] = array(rows, "confidence")[here]
-    first = condition == ORIGINAL
-    area, share = np.full(count, np.nan), np.full(count, np.nan)
-    area[place[first]] = array(rows, "area")[first]
-    share[place[first]] = array(rows, "share")[first]
-    known = rows["share"].null_count < len(rows)
-    return Observed(predicted, confidence, possible, share if known else None, area)
+    sets, team = {SET: measurement.images()}, Processes(device)
+    work: dict[str, Any] = {"team": team, "batch_size": batch_size, "workers": workers}
+    with run(models, sets, measurement, command="audit", out=out, settings=settings, **work) as done:
+        return {name: measurement.figures(table) for name, table in done.rows[SET].items()}
 
 
 def first_class(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -162,8 +167,8 @@ def looked(model: nn.Module, images: Tensor, masks: Tensor, with_maps: bool) -> 
     """Logits, and the share of each map of the predicted class that lies on the object (batch,), NaN of a flat map."""
     with working(model), torch.no_grad():
         if not with_maps:
-            return logits_of(model, images.to(device_of(model))).float().cpu(), np.full(len(images), np.nan)
-        logits, maps = forward_with_relevance(model, images.to(device_of(model)))
+            return logits_of(model, images).float().cpu(), np.full(len(images), np.nan)
+        logits, maps = forward_with_relevance(model, images)
     maps = maps.double().cpu()
     flat = (maps.sum(dim=(1, 2)) <= 0).numpy()
-    return logits.float().cpu(), np.where(flat, np.nan, foreground_share(maps, masks.double()).numpy())
+    return logits.float().cpu(), np.where(flat, np.nan, foreground_share(maps, masks.double().cpu()).numpy())

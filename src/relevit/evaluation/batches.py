@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,31 +23,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from relevit.data.sample import Sample
-from relevit.data.sets import Item, StreamSet
+from relevit.data.sets import ImageSet, Item, StreamSet
 from relevit.errors import UserError
 from relevit.evaluation.shards import STREAM, shard_ranges
 from relevit.models.view import EvaluationView, as_picture
 
 Transform = Callable[[Any], Tensor]
-
-
-@runtime_checkable
-class Measurable(Protocol):
-    """What the engine asks of a set of images, such as an `ImageSet`; a `StreamSet` is taken, too."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, place: int, /) -> Any:
-        """The image at a place; raises UserError for one that cannot be read."""
-        ...
-
-    def item(self, place: int, sample: Any = None) -> Item:
-        """What is known of an image; `sample`: itself, None where it could not be read."""
-        ...
-
-    def identity(self) -> dict[str, Any]:
-        """What tells this set from another."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +37,11 @@ class Framing:
 
     kind: "image", the picture alone: (3, height, width). With the object and the pixels to ignore, both boolean (height,
     width): "crop", in the model's own view, or "squash", the whole picture resized to the input size, whatever its shape.
+    "soft": in its own view with the mask as it is there, fractions at the object's edge, alone.
     """
 
     view: Any
-    kind: Literal["image", "crop", "squash"] = "image"
+    kind: Literal["image", "crop", "squash", "soft"] = "image"
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -81,7 +63,7 @@ class Framing:
         if self.kind == "squash":
             return squash(self.view, sample)
         framed = self.view.with_mask(image, sample.foreground, sample.ignore)
-        return framed.image, framed.mask >= 0.5, framed.ignore
+        return framed[:2] if self.kind == "soft" else (framed.image, framed.mask >= 0.5, framed.ignore)
 
 
 def _planes(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +124,7 @@ class Read(NamedTuple):
 
 
 def batches(
-    images: Measurable | StreamSet,
+    images: ImageSet | StreamSet,
     framings: Sequence[Any],
     wanted: Callable[[int], Collection[int]],
     *,
@@ -208,7 +190,7 @@ class _Row(NamedTuple):
 
 
 class _Shown(Dataset[_Row]):
-    def __init__(self, images: Measurable, framings: Sequence[Any]) -> None:
+    def __init__(self, images: ImageSet, framings: Sequence[Any]) -> None:
         self.images, self.framings = images, framings
 
     def __getitem__(self, key: _Key) -> _Row:
@@ -230,7 +212,7 @@ def _of_stream(
             yield _collate(some)
 
 
-def _show(images: Measurable | StreamSet, framings: Sequence[Any], key: _Key, sample: Any) -> _Row:
+def _show(images: ImageSet | StreamSet, framings: Sequence[Any], key: _Key, sample: Any) -> _Row:
     shown: dict[int, tuple[Tensor, ...] | str] = {}
     for number in key.framings:
         try:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 
-from relevit.data.sets import StreamSet
+from relevit.data.sets import ImageSet, StreamSet
 from relevit.errors import UserError
-from relevit.evaluation.batches import Measurable, batches, distinct
+from relevit.evaluation.batches import batches, distinct
 from relevit.evaluation.fingerprints import settings_of
 from relevit.evaluation.folder import RowsFolder
 from relevit.evaluation.measurement import LoadedModel, Measurement, Work
@@ -25,7 +25,7 @@ from relevit.models.working import device_of, working
 from relevit.processes import Processes
 from relevit.terminal import progress
 
-Sets = Mapping[str, Measurable | StreamSet]
+Sets = Mapping[str, ImageSet | StreamSet]
 
 
 class Done(NamedTuple):
@@ -102,7 +102,7 @@ def _prepared(models: Sequence[LoadedModel], sets: Sets, measurement: Measuremen
 class _Todo:
     """The shards of a set that are missing, with the models that they are missing for, and which of them are for this process."""
 
-    def __init__(self, run: _Run, name: str, images: Measurable | StreamSet) -> None:
+    def __init__(self, run: _Run, name: str, images: ImageSet | StreamSet) -> None:
         self.models, self._team = [model.name for model in run.models], run.team
         self._done, count = ({}, None) if run.folder is None else run.team.of_main(run.folder.done(name, self.models))
         self.ranges = [] if isinstance(images, StreamSet) else shard_ranges(len(images))
@@ -133,7 +133,7 @@ class _Run:
     batch_size: int
     workers: int
 
-    def rows(self, name: str, images: Measurable | StreamSet, works: Mapping[str, Work]) -> Rows:
+    def rows(self, name: str, images: ImageSet | StreamSet, works: Mapping[str, Work]) -> Rows:
         """The rows of one set. Each process does its own shards; a stream it reads from beginning to end for that."""
         todo, folder, kept = _Todo(self, name, images), self.folder, dict[int, dict[str, pa.Table]]()
         stream, last = isinstance(images, StreamSet), -1
@@ -157,7 +157,7 @@ class _Run:
         return Rows({model: partial(pa.concat_tables, tables) for model, tables in tables_of.items()})
 
     def _tables(
-        self, name: str, images: Measurable | StreamSet, works: Mapping[str, Work], todo: _Todo
+        self, name: str, images: ImageSet | StreamSet, works: Mapping[str, Work], todo: _Todo
     ) -> Generator[tuple[int, dict[str, pa.Table]], None, None]:
         """Each shard with the rows that this process finds; of a stream every shard."""
         own = [(model.name, framing) for model in self.models for framing in self.measurement.framings(model)]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from relevit.data.sets import StreamSet
-from relevit.evaluation.batches import Measurable, Transform, view_facts
+from relevit.data.sets import ImageSet, StreamSet
+from relevit.evaluation.batches import Transform, view_facts
 from relevit.evaluation.measurement import LoadedModel, Work
 from relevit.models.fingerprints import of_weights
 from relevit.versions import versions
@@ -17,7 +17,7 @@ from relevit.versions import versions
 
 def settings_of(
     models: Sequence[LoadedModel],
-    sets: Mapping[str, Measurable | StreamSet],
+    sets: Mapping[str, ImageSet | StreamSet],
     works: Mapping[str, Mapping[str, Work]],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:

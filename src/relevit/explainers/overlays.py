@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +16,15 @@ from torch import nn
 
 from relevit.data.listing import list_images
 from relevit.errors import UserError
-from relevit.explainers import on_patches, on_pixels, scale_to_unit, unscaled
+from relevit.explainers import forward_with_relevance, on_patches, on_pixels, scale_to_unit, unscaled
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
 from relevit.images import read_image
+from relevit.models.attention import unsupported_reason
 from relevit.models.model_facts import class_name
 from relevit.models.view import EvaluationView
-from relevit.models.working import device_of
+from relevit.models.working import device_of, working
+from relevit.report.panels import Answer
 from relevit.report.pictures import enlarged, overlay, png
 
 _SMALLEST = 192  # smaller views are enlarged by whole pixels to about this many
@@ -186,6 +188,28 @@ def _written(
             names = class_name(model, predicted), class_name(model, wanted)
             yield Explained(job.source, job.overlay, map_file, predicted, float(best.values[i]), wanted, *names)
             advance(1)
+
+
+def looked_at(
+    model: nn.Module, view: EvaluationView, picture: Any, with_map: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a model sees of one picture, uint8 (height, width, 3), and its map of the predicted class in [0, 1], (height, width);
+    None for a model without maps. The model's mode is as before."""
+    values = view(picture)
+    shown = view.restore(values)
+    if not with_map or unsupported_reason(model) is not None:
+        return shown, None
+    with working(model) as device, torch.no_grad():
+        return shown, forward_with_relevance(model, values[None].to(device))[1][0].float().cpu().numpy()
+
+
+def said(
+    who: str, model: nn.Module, predicted: int, confidence: float, right: bool, names: Mapping[int, str]
+) -> Answer:
+    """What a model said, for a panel: the class by its name among `names`, else by the model's own."""
+    known = names[predicted] if predicted in names else class_name(model, predicted)
+    text = known if predicted >= 0 else "no number"
+    return Answer(who, text, min(1.0, float(np.nan_to_num(confidence))), right)
 
 
 def side_by_side(image: np.ndarray, relevance: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ def make_masks(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
+    names: Collection[str] | None = None,
     start: Callable[[int], object] = lambda total: None,
     advance: Callable[[int], object] = lambda count: None,
     **options: Any,
@@ -69,7 +70,7 @@ def make_masks(
 
     images: files, and folders whose trees are kept (of several folders each tree goes into a folder of its name), so
     that `finetune(..., masks=out)` takes the result as it is. model: a module, used as it is, or what `relevit.load`
-    takes. options: the fields of `MaskSettings`. start, advance: called with the number of images to do in this
+    takes. names: of the images of folders, those that are done, by relative name; by default all. options: the fields of `MaskSettings`. start, advance: called with the number of images to do in this
     process, and with a number of them that are done.
 
     The same call goes on after an interruption. With another model or other features in the same folder it is refused,
@@ -80,7 +81,7 @@ def make_masks(
     began = time.monotonic()
     settings = MaskSettings(**options)
     settings.check()
-    plan = _plan(model, [images] if isinstance(images, str | os.PathLike) else images, Path(out), settings)
+    plan = _plan(model, [images] if isinstance(images, str | os.PathLike) else images, Path(out), settings, names)
     processes = Processes(settings.device)
     processes.wait()  # all have looked at the folder as it was
     with plan.folder, working(plan.model, processes.device or _default_device()):
@@ -113,9 +114,10 @@ def _plan(
     images: Sequence[str | os.PathLike[str]],
     out: Path,
     settings: MaskSettings,
+    wanted: Collection[str] | None,
 ) -> _Plan:
     """Look at the model, the images and the folder. Raises UserError for whatever is unusable."""
-    jobs = find_jobs([Path(path) for path in images], out)
+    jobs = find_jobs([Path(path) for path in images], out, wanted)
     net, _ = load(model)
     patch, size, max_side = patch_size(net), settings.size, settings.max_side
     check_features(net, settings.kind, settings.block)

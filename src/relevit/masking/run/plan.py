@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +15,8 @@ Size = tuple[int, int]
 _HEADERS = 8  # threads that read sizes
 
 
-def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
-    """The images to do, sorted by name; names as `make_masks` says.
+def find_jobs(paths: Sequence[Path], out: Path, names: Collection[str] | None = None) -> list[Job]:
+    """The images to do, sorted by name; names as `make_masks` says, of folders those in `names` alone.
 
     Raises UserError for a path that is not there, a folder without images, and an `out` in which images lie.
     """
@@ -31,6 +31,7 @@ def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
                 raise UserError(f"{out} lies in the folder of images {path}: choose an --out of its own, beside it.")
             top = Path(path.resolve().name) if len(folders) > 1 else Path()
             pairs = [(file, top / file.relative_to(path)) for file in files]
+            pairs = [pair for pair in pairs if names is None or pair[1].as_posix() in names]
         elif path.is_file():
             pairs = [(path, Path(path.name))]
         else:
