@@ -97,11 +97,12 @@ def _leave() -> None:
 
 
 def pick_device(name: str | None) -> str:
-    """The device that was asked for, by default the GPU if there is one. Raises ArgumentError for one that cannot be used here."""
+    """The device that was asked for, by default the accelerator if there is one. Raises ArgumentError for one that cannot be used here."""
     import torch
 
     if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        home = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return home.type if home is not None else "cpu"
     try:
         torch.empty(1, device=name)
     except (

@@ -10,7 +10,7 @@ from PIL import Image
 
 from relevit.auditing.pictures import find_pictures
 from relevit.data.pairing import pair, without_masks
-from relevit.masking.run.publish import find_overrides
+from relevit.masking.run.plan import find_overrides
 
 NAME = "Käfer"
 COMPOSED, DECOMPOSED = unicodedata.normalize("NFC", NAME), unicodedata.normalize("NFD", NAME)

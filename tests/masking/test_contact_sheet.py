@@ -8,17 +8,23 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from relevit.masking.contact_sheet import TILE, Entry, mask_tile, picture_tile, tile_size, write_sheets
-from relevit.masking.quality import Quality
+from relevit.masking.contact_sheet import TILE, mask_tile, picture_tile, tile_size, write_sheets
+from relevit.masking.record import MaskRecord
 
 
-def entry(name: str, confidence: float, outcome: str = "object", pixels: int = 600) -> Entry:
+def entry(name: str, confidence: float, outcome: str = "object", pixels: int = 600) -> MaskRecord:
+    return MaskRecord(name, 1, 2, "", outcome, "", 90, 60, pixels, confidence, 0.5, 0.75, 0.012, 0.0)
+
+
+def unreadable(name: str, fault: str) -> MaskRecord:
+    return MaskRecord(name, 1, 2, "", "unreadable", fault)
+
+
+def tiles(record: MaskRecord) -> dict[str, bytes]:
     mask = np.zeros((60, 90), bool)
     mask[10:30, 20:50] = True
-    tiles = {"picture.jpg": picture_tile(Image.new("RGB", (90, 60), (9, 99, 199)))}
-    tiles |= {"coarse.png": mask_tile(mask), "refined.png": mask_tile(mask)}
-    quality = Quality(confidence, 0.5, 0.75, 0.012, 0.0)
-    return Entry(name, outcome, quality, pixels, 90, 60, outcome in ("object", "excluded"), lambda: tiles)
+    drawings = {"coarse.png": mask_tile(mask), "refined.png": mask_tile(mask)}
+    return {"picture.jpg": picture_tile(Image.new("RGB", (90, 60), (9, 99, 199))), **drawings}
 
 
 class Page(HTMLParser):
@@ -49,7 +55,7 @@ def test_rows_are_sorted_and_boxes_as_the_outcome(tmp_path):
         entry("a/small.jpg", 0.05, "too small", pixels=3),
         entry("a/own.jpg", 0.3, "override"),
     ]
-    (path,) = write_sheets(tmp_path, rows, {"c/broken.jpg": "is no picture"}, title="Masks")
+    (path,) = write_sheets(tmp_path, [*rows, unreadable("c/broken.jpg", "is no picture")], tiles, title="Masks")
     html = path.read_text()
     page = Page(html)
     assert [box["value"] for box in page.boxes] == [
@@ -66,7 +72,7 @@ def test_rows_are_sorted_and_boxes_as_the_outcome(tmp_path):
 
 def test_the_page_holds_everything_and_names_are_escaped(tmp_path):
     evil = "a/<script>alert(1)</script>\" onload='x'.jpg"
-    (path,) = write_sheets(tmp_path, [entry(evil, 0.5)], {"<b>": "<i>"}, title="<u>")
+    (path,) = write_sheets(tmp_path, [entry(evil, 0.5), unreadable("<b>", "<i>")], tiles, title="<u>")
     html = path.read_text()
     page = Page(html)
     assert page.tags.count("script") == 1 and not {"b", "u"} & set(page.tags) and "<i>" not in html.split("</table>")[1]
@@ -98,14 +104,14 @@ def test_tiles_of_any_shape():
 
 def test_the_picture_stands_in_its_row_once(tmp_path):
     one = entry("a.jpg", 0.5)
-    (path,) = write_sheets(tmp_path, [one], {}, title="Masks")
-    content = base64.b64encode(one.tiles()["picture.jpg"]).decode()
+    (path,) = write_sheets(tmp_path, [one], tiles, title="Masks")
+    content = base64.b64encode(tiles(one)["picture.jpg"]).decode()
     assert path.read_text().count(content) == 1
 
 
 def test_pages(tmp_path):
     rows = [entry(f"{number:02d}.jpg", number / 10) for number in range(7)]
-    paths = write_sheets(tmp_path, rows, {"x.jpg": "gone"}, title="Masks", page=3)
+    paths = write_sheets(tmp_path, [*rows, unreadable("x.jpg", "gone")], tiles, title="Masks", page=3)
     assert [path.name for path in paths] == ["contact_sheet.html", "contact_sheet_2.html", "contact_sheet_3.html"]
     pages = [Page(path.read_text()) for path in paths]
     assert [[box["value"][:2] for box in page.boxes] for page in pages] == [
@@ -116,7 +122,7 @@ def test_pages(tmp_path):
     assert set(pages[1].links) == {"contact_sheet.html", "contact_sheet_3.html"}
     assert ["gone" in path.read_text() for path in paths] == [False, False, True]
     (tmp_path / "contact_sheet_mine.html").write_text("")
-    write_sheets(tmp_path, rows[:2], {}, title="Masks", page=3)
+    write_sheets(tmp_path, rows[:2], tiles, title="Masks", page=3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["contact_sheet.html", "contact_sheet_mine.html"]
-    (path,) = write_sheets(tmp_path, [], {}, title="Masks")
+    (path,) = write_sheets(tmp_path, [], tiles, title="Masks")
     assert "0 images" in path.read_text()

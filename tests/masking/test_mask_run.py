@@ -65,7 +65,7 @@ def masks_in(out: Path) -> list[str]:
 def test_layout_table_and_masks(model, images, tmp_path):
     run = make(model, images, tmp_path / "masks")
     names = [f"{label}/{number}.png" for label in range(2) for number in range(3)]
-    assert masks_in(tmp_path / "masks") == names == [row.file for row in run.rows]
+    assert masks_in(tmp_path / "masks") == names == [row.name for row in run.rows]
     assert run.made == 6 and run.sheet.exists()
     for label in range(2):
         for number in range(3):
@@ -112,7 +112,7 @@ def test_the_same_bits_every_time_whatever_the_batch_of_files(model, images, tmp
 def test_several_folders_and_files(model, images, tmp_path):
     picture()[0].save(tmp_path / "loose.jpg", quality=95)
     run = make(model, [images / "0", images / "1", tmp_path / "loose.jpg"], tmp_path / "masks")
-    assert [row.file for row in run.rows][-1] == "loose.jpg"
+    assert [row.name for row in run.rows][-1] == "loose.jpg"
     assert masks_in(tmp_path / "masks") == [*[f"{c}/{n}.png" for c in range(2) for n in range(3)], "loose.png"]
 
 
@@ -136,7 +136,7 @@ def test_done_images_are_not_done_again(model, images, tmp_path, monkeypatch):
     # An image that is not given any more keeps its mask.
     assert len(make(model, images / "1" / "new.png", tmp_path / "other").rows) == 1
     (images / "0" / "0.png").unlink()
-    assert "0/0.png" in [row.file for row in make(model, images, out).rows]
+    assert "0/0.png" in [row.name for row in make(model, images, out).rows]
 
 
 def test_thresholds_and_exclusions_need_no_new_masks(model, images, tmp_path):
@@ -145,7 +145,7 @@ def test_thresholds_and_exclusions_need_no_new_masks(model, images, tmp_path):
     before = contents(out)
     run = make(model, images, out, min_confidence=0.99)  # those that touch the border have less
     assert run.made == 0
-    low = [row.file for row in run.rows if row.outcome == "low confidence"]
+    low = [row.name for row in run.rows if row.outcome == "low confidence"]
     assert low == ["0/0.png", "0/1.png", "0/2.png", "1/0.png"] and masks_in(out) == ["1/1.png", "1/2.png"]
     assert all(0 < float(table(out)[name]["confidence"]) < 0.99 for name in low)
 
@@ -157,7 +157,7 @@ def test_thresholds_and_exclusions_need_no_new_masks(model, images, tmp_path):
 
     (tmp_path / "excluded.txt").write_text("0/2.png\r\n\n1/0.png\n")
     run = make(model, images, out, exclude=[tmp_path / "excluded.txt"])
-    assert [row.file for row in run.rows if row.outcome == "excluded"] == ["0/2.png", "1/0.png"]
+    assert [row.name for row in run.rows if row.outcome == "excluded"] == ["0/2.png", "1/0.png"]
     assert masks_in(out) == ["0/0.png", "0/1.png", "1/1.png", "1/2.png"]
     make(model, images, out)
     assert contents(out) == before
@@ -171,7 +171,7 @@ def test_the_protocols_least_size_is_the_default(model, tmp_path):
     for name, box in (("small", (0, 0, 13, 39)), ("enough", (0, 0, 13, 40))):  # 507 and 520 pixels
         picture(60, 60, box)[0].save(tmp_path / "images" / f"{name}.png")
     run = make_masks(model, tmp_path / "images", tmp_path / "masks")
-    assert {row.file: (row.outcome, row.pixels) for row in run.rows} == {
+    assert {row.name: (row.outcome, row.pixels) for row in run.rows} == {
         "small.png": ("too small", 507),
         "enough.png": ("object", 520),
     }
@@ -223,7 +223,7 @@ def test_unreadable_images_are_reported_and_skipped(model, images, tmp_path):
     whole = (images / "1" / "cut.jpg").read_bytes()
     (images / "1" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     run = make(model, images, tmp_path / "masks")
-    faults = {row.file: row.note for row in run.rows if row.outcome == "unreadable"}
+    faults = {row.name: row.fault for row in run.rows if row.outcome == "unreadable"}
     assert sorted(faults) == ["0/3.jpg", "1/cut.jpg"] and len(run.rows) == 8
     assert "not a picture" in faults["0/3.jpg"] and str(tmp_path) not in faults["1/cut.jpg"]
     assert make(model, images, tmp_path / "masks").made == 0
@@ -231,7 +231,7 @@ def test_unreadable_images_are_reported_and_skipped(model, images, tmp_path):
     assert make(model, images, tmp_path / "masks").made == 1
     assert table(tmp_path / "masks")["1/cut.jpg"]["outcome"] == "object"
     (images / "0" / "3.jpg").unlink()  # removed: nothing to report any more
-    assert "0/3.jpg" not in [row.file for row in make(model, images, tmp_path / "masks").rows]
+    assert "0/3.jpg" not in [row.name for row in make(model, images, tmp_path / "masks").rows]
 
 
 def test_a_turned_photograph_has_an_upright_mask(model, tmp_path):

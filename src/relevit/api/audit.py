@@ -152,7 +152,7 @@ def _make_masks(
             advance=advance,
         )
     reasons = {LOW: "patches and edges tell different things"}
-    lost = {row.file: row.note or reasons.get(row.outcome, row.outcome) for row in run.rows if row.outcome != OBJECT}
+    lost = {row.name: row.fault or reasons.get(row.outcome, row.outcome) for row in run.rows if row.outcome != OBJECT}
     return {name: reason for name, reason in team.of_main(lost).items() if name in names}
 
 

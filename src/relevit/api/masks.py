@@ -99,8 +99,9 @@ def masks(
 
 def show(run: MaskRun, given: Mapping[str, Any]) -> None:
     """What became of the images."""
+    from relevit.masking.record import OVERRIDE, UNREADABLE
     from relevit.masking.refinement import OBJECT
-    from relevit.masking.run.publish import OVERRIDE, UNREADABLE, count_outcomes
+    from relevit.masking.run.publish import count_outcomes
     from relevit.report.table import Table
 
     rows = [(outcome, str(count)) for outcome, count in count_outcomes(run.rows).items()]
@@ -112,7 +113,7 @@ def show(run: MaskRun, given: Mapping[str, Any]) -> None:
     if left_out:
         terminal.show(f"{left_out} images have no mask: `relevit finetune --skip-bad` goes on without them")
     unreadable = [row for row in run.rows if row.outcome == UNREADABLE]
-    terminal.remark(*(f"skipped {row.file}: {row.note}" for row in unreadable[:_NAMED]))
+    terminal.remark(*(f"skipped {row.name}: {row.fault}" for row in unreadable[:_NAMED]))
     if len(unreadable) > _NAMED:
         run.notes.append(f"{len(unreadable) - _NAMED} more images could not be read, see masks.csv")
     terminal.remark(*run.notes)

@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ from jaxtyping import Bool
 from markupsafe import Markup, escape
 from PIL import Image
 
-from relevit.masking.quality import Quality
+from relevit.masking.record import UNREADABLE, MaskRecord
 from relevit.report.page import render
 
 TILE = 160  # pixels of a tile's long side
@@ -26,23 +25,6 @@ PAGE = 1000  # rows on a page
 _CLEAR, _VEIL, _EDGE, _HALO = range(4)
 _PALETTE = [0, 0, 0, 128, 128, 128, 255, 255, 255, 0, 0, 0]
 _OPACITY = bytes([0, 205, 255, 170])  # of the four colours above
-
-
-class Entry(NamedTuple):
-    """A row: the image's name, what became of it, its mask's quality and size in pixels, and its upright size.
-
-    excludable: a mask was written, or was left out at the user's wish: the row has a box to tick. `tiles` gives the
-    bytes of the picture (JPEG) and of the two drawings (PNG), by their names picture.jpg, coarse.png, refined.png.
-    """
-
-    name: str
-    outcome: str
-    quality: Quality
-    pixels: int
-    width: int
-    height: int
-    excludable: bool
-    tiles: Callable[[], Mapping[str, bytes]]
 
 
 def tile_size(width: int, height: int) -> tuple[int, int]:
@@ -76,28 +58,37 @@ def mask_tile(mask: Bool[np.ndarray, "height width"]) -> bytes:
 
 
 def write_sheets(
-    folder: Path, entries: Sequence[Entry], unreadable: Mapping[str, str], *, title: str, page: int = PAGE
+    folder: Path,
+    records: Sequence[MaskRecord],
+    tiles: Callable[[MaskRecord], Mapping[str, bytes]],
+    *,
+    title: str,
+    page: int = PAGE,
 ) -> list[Path]:
     """Write contact_sheet.html, and contact_sheet_2.html, ... where there are more than `page` rows; returns their paths.
 
     Rows with a mask come first, those of low confidence before the others; then those without an object; then a list of
-    the images that could not be read, by name -> reason. Sheets that are there already are replaced, those that are too
-    many removed.
+    the images that could not be read, with the reason. Sheets that are there already are replaced, those that are too
+    many removed. tiles: gives the bytes of an image's picture (JPEG) and of the two drawings (PNG), by their names
+    picture.jpg, coarse.png, refined.png.
     """
-    masked = sorted((e for e in entries if e.pixels), key=lambda e: (e.quality.confidence, e.name))
-    empty = sorted((e for e in entries if not e.pixels), key=lambda e: e.name)
+    shown = [record for record in records if record.outcome != UNREADABLE]
+    unreadable = {record.name: record.fault for record in records if record.outcome == UNREADABLE}
+    masked = sorted((e for e in shown if e.pixels), key=lambda e: (e.confidence, e.name))
+    empty = sorted((e for e in shown if not e.pixels), key=lambda e: e.name)
     rows = [*masked, *empty]
     pages = [rows[start : start + page] for start in range(0, len(rows), page)] or [[]]
     paths = [folder / _page_name(number) for number in range(1, len(pages) + 1)]
-    for number, (path, shown) in enumerate(zip(paths, pages, strict=True), start=1):
+    for number, (path, part) in enumerate(zip(paths, pages, strict=True), start=1):
         render(
             "contact_sheet.html",
             path,
             overwrite=True,
             title=title,
-            rows=shown,
+            rows=part,
+            tiles_of=tiles,
             first=(number - 1) * page + 1,
-            total=len(entries),
+            total=len(rows),
             number=number,
             names=[path.name for path in paths],
             unreadable=unreadable if number == len(paths) else {},

@@ -10,10 +10,11 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import nn
 
+from relevit.data.image_map import in_batches
 from relevit.errors import UserError
 from relevit.images import to_rgb
 from relevit.masking.features import Kind, accept_size, patch_features
-from relevit.masking.refinement import MAX_SIDE, AutomaticMask, backbone_view, finished_mask
+from relevit.masking.refinement import MAX_SIDE, AutomaticMask, Seen, backbone_view, finished_mask
 from relevit.masking.tokencut import Cut, tokencut
 from relevit.models.attention import patch_size
 from relevit.models.loading import data_config
@@ -47,17 +48,25 @@ def automatic_masks(
     patch = patch_size(model)
     pictures = [to_rgb(image) for image in images]
     views = [backbone_view(picture, patch, size=size, max_side=max_side) for picture in pictures]
+    seen = cut_each(model, views, kind=kind, block=block, most=batch_size)
+    return [
+        finished_mask(picture, *each, refine=refine, size=size) for picture, each in zip(pictures, seen, strict=True)
+    ]
+
+
+def cut_each(
+    model: nn.Module, views: Sequence[np.ndarray], *, kind: Kind = "key", block: int = -1, most: int | None = None
+) -> list[Seen]:
+    """What is seen in pictures as `backbone_view` gives them: those of one size together, at most `most` at once."""
     groups: dict[tuple[int, ...], list[int]] = {}
-    for index, view in enumerate(views):
-        groups.setdefault(view.shape, []).append(index)
-    masks: dict[int, AutomaticMask] = {}
-    for members in groups.values():
-        for start in range(0, len(members), batch_size):
-            batch = members[start : start + batch_size]
-            found = cut_views(model, np.stack([views[index] for index in batch]), kind=kind, block=block)
-            for index, (patches, eigenvalues) in zip(batch, object_patches(found), strict=True):
-                masks[index] = finished_mask(pictures[index], patches, eigenvalues, refine=refine, size=size)
-    return [masks[index] for index in range(len(pictures))]
+    for number, view in enumerate(views):
+        groups.setdefault(view.shape, []).append(number)
+    seen: dict[int, Seen] = {}
+    for numbers in groups.values():
+        for batch in in_batches(numbers, most or len(numbers)):
+            cut = cut_views(model, np.stack([views[number] for number in batch]), kind=kind, block=block)
+            seen |= zip(batch, object_patches(cut), strict=True)
+    return [seen[number] for number in range(len(views))]
 
 
 def cut_views(
@@ -73,7 +82,7 @@ def cut_views(
     return tokencut(features, grid)
 
 
-def object_patches(cut: Cut) -> list[tuple[np.ndarray, tuple[float, float]]]:
+def object_patches(cut: Cut) -> list[Seen]:
     """Of each picture of a cut, the object's patches (rows, cols), none where no object was found, and the second and
     third smallest eigenvalue."""
     masks = (cut.masks & cut.found[:, None, None]).cpu().numpy()

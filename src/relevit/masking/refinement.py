@@ -13,6 +13,7 @@ from relevit.masking.quality import Quality, mask_quality
 
 OBJECT, NO_OBJECT = "object", "no object found"
 MAX_SIDE = 512  # pixels of the long side that the backbone sees at most: the graph grows with the fourth power
+Seen = tuple[np.ndarray, tuple[float, float]]  # the object's patches, and eigenvalues: the backbone's share of a mask
 _MOST_PIXELS = 2_000_000  # larger pictures are refined at about this many, and the mask is enlarged
 _LEAST_PATCHES = 2  # along each side: nothing can be cut in a single row
 
