@@ -15,14 +15,13 @@ from relevit.demonstration.text import DEFINITIONS, LEAD, NOTES, RULES, verdict
 from relevit.errors import UserError
 from relevit.evaluation import read_predictions
 from relevit.experiments.arms import DEMO
-from relevit.experiments.experiment import SHARE
+from relevit.experiments.experiment import SHARE, Data
 from relevit.experiments.hits import rows_folder
 from relevit.experiments.jobs import Outcome, run_jobs
-from relevit.experiments.paper import PAPER
-from relevit.experiments.plan import Data
-from relevit.experiments.results import Cell, Value
+from relevit.experiments.results import Cell
 from relevit.experiments.results import Results as ExperimentResults
 from relevit.experiments.sources.builtin_work import EPOCHS, model_of
+from relevit.experiments.table import plan_for
 from relevit.experiments.tables import RUN_COLUMNS, run_rows, table
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
@@ -65,13 +64,13 @@ def masks_note(outcomes: Mapping[str, Outcome]) -> str:
 def run_grid(folder: OwnedFolder, console: Console) -> tuple[dict[int, ExperimentResults], dict[str, Outcome]]:
     """Run what is missing of both experiments; their results by the number of samples. Raises UserError where a run failed."""
     data = Data("builtin")
-    plans = {n: plan for n in PER_CLASS if (plan := PAPER[f"demo{n}"].builtin)}
-    jobs = {job.key: job for plan in plans.values() for job in plan.jobs(data)}
+    plans = {n: plan_for(f"demo{n}", data) for n in PER_CLASS}
+    jobs = {job.key: job for plan in plans.values() for job in plan.jobs()}
     outcomes = run_jobs(list(jobs.values()), folder, say=lambda line: console.print(line, markup=False))
     for key, outcome in outcomes.items():
         if outcome.state != "done":
             raise UserError(f"the cell {key} failed: {outcome.reason}\nThe same command tries it again, and goes on")
-    results = {n: plan.results(outcomes, data, folder.path) for n, plan in plans.items()}
+    results = {n: plan.results(outcomes, folder.path) for n, plan in plans.items()}
     rows = [row for n, own in results.items() for row in run_rows(f"demo{n}", own, data)]
     atomic_write(folder.path / "runs.csv", table(rows, RUN_COLUMNS))
     return results, outcomes
@@ -132,7 +131,7 @@ def run_full(folder: OwnedFolder, console: Console) -> Path:
     return report
 
 
-def rates_of(values: Sequence[Value]) -> dict[str, float]:
+def rates_of(values: Sequence[Cell]) -> dict[str, float]:
     """The learning rate of each arm that has one of its own."""
     return {value.row: value.rate for value in values if value.rate is not None}
 
