@@ -174,11 +174,11 @@ def test_folders_of_sets_are_checked_before_anything_is_measured(composed: Path)
     extra = composed / "mixed_same" / "images" / "2" / "mine.png"
     Image.new("RGB", (16, 16)).save(extra)
     with pytest.raises(UserError, match=r"mine\.png is not in"):
-        composed_sets(composed)
+        composed_sets(composed)["mixed_same"]()
     extra.unlink()
     (composed / "mixed_same" / "images" / "2" / "3_b1.png").unlink()
     with pytest.raises(UserError, match=r"1 pictures .* missing, such as .*3_b1\.png: run"):
-        composed_sets(composed)
+        composed_sets(composed)["mixed_same"]()
     (composed / "manifest.csv").unlink()
     with pytest.raises(UserError, match="not finished"):
         evaluate((ByObject(), VIEW), composed)
