@@ -202,14 +202,16 @@ class Family:
         return str((getattr(module, "pretrained_cfg", None) or {}).get("architecture") or type(module).__name__)
 
     def features(self, module: nn.Module, images: Tensor) -> Tensor:
-        """What the head is applied to, (batch, features), of a module that `check_features` accepts."""
-        raise NotImplementedError
+        """What the head is applied to, (batch, features), of a module that `check_features` accepts: here as timm's models tell
+        it; of a distilled DeiT the mean of both tokens, which both heads then share."""
+        return module.forward_head(module.forward_features(images), pre_logits=True)  # type: ignore[operator]
 
     def check_features(self, module: nn.Module) -> None:
         """Raises UserError for a module that does not tell its features."""
-        raise UserError(
-            f"{type(module).__name__} has no forward_features and forward_head, from which timm models give features"
-        )
+        if not hasattr(module, "forward_features") or not hasattr(module, "forward_head"):
+            raise UserError(
+                f"{type(module).__name__} has no forward_features and forward_head, from which timm models give features"
+            )
 
     def replace_head(self, module: nn.Module, weight: Tensor, bias: Tensor, names: list[str]) -> None:
         """Puts a linear head (classes, features) for classes of these names in the place of the model's."""

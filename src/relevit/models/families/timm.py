@@ -189,14 +189,6 @@ class Timm(Family):
         """As timm records it; the size is the one that the model was built for, not that of its pretrained weights."""
         return timm_data_config(module)
 
-    def features(self, module: nn.Module, images: Tensor) -> Tensor:
-        """Before the head; of a distilled DeiT the mean of both tokens, which both heads then share."""
-        return module.forward_head(module.forward_features(images), pre_logits=True)  # type: ignore[operator]
-
-    def check_features(self, module: nn.Module) -> None:
-        if not hasattr(module, "forward_features") or not hasattr(module, "forward_head"):
-            super().check_features(module)
-
     def replace_head(self, module: nn.Module, weight: Tensor, bias: Tensor, names: list[str]) -> None:
         """Of a distilled DeiT, both heads."""
         module.reset_classifier(len(weight))  # type: ignore[operator]
