@@ -70,7 +70,7 @@ def pictures(tmp_path: Path) -> Path:
 def composed(pictures: Path) -> Path:
     sets = ["original", "mixed_same", "mixed_rand", "mixed_next", "only_bg"]
     prepared = prepare(pictures / "images", masks=pictures / "masks", sets=sets, size=16, repeats=3, seed=1)
-    write_compositions(pictures / "sets", prepared.compositions, prepared.sources, prepared.config)
+    write_compositions(pictures / "sets", prepared)
     return pictures / "sets"
 
 
