@@ -161,7 +161,7 @@ def _refuse(function: Callable[..., Any], typed: Sequence[str]) -> None:
         given += [word] if word in known else alike if len(alike) == 1 else []
         if word.startswith("--") and not alike and word not in ("--", "--help", "--config", "--print_config"):
             name = word.removeprefix("--").replace("-", "_")
-            new = new_name(function, name)
+            new = new_name(function, name) or new_name(function, name.removeprefix("no_"))
             _fail(f"{word} is now called --{new}" if new else f"there is no option {word}{_meant(word, known)}")
     for option, argument in expected.items():
         if argument.several and given.count(option) > 1:

@@ -50,6 +50,8 @@ RENAMED = {
     "method": "explainer",
     "mode": "protocol (standard or paper)",
     "normalization": "protocol (standard or paper)",
+    "mixed_precision": "precision (float32, bf16 or fp16)",
+    "tensorboard": "track (names of trackers, or none)",
 }
 
 

@@ -23,7 +23,7 @@ from relevit.models.loading import save_checkpoint
 from relevit.training.settings import TrainingSettings
 
 CLASSES = 5
-QUICK = ["--epochs", "2", "--batch-size", "4", "--lr", "1e-3", "--no-progress", "--no-tensorboard", "--previews", "1"]
+QUICK = ["--epochs", "2", "--batch-size", "4", "--lr", "1e-3", "--no-progress", "--track", "none", "--previews", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,11 @@ def test_finetune_has_the_defaults_of_the_library() -> None:
         ),
         (["finetune", "--epoch", "3", "--modell", "m"], "there is no option --modell: did you mean --model?"),
         (["explain", "m", "i", "--method", "gae"], "--method is now called --explainer"),
+        (["finetune", "--no-tensorboard"], "--no-tensorboard is now called --track (names of trackers, or none)"),
+        (
+            ["finetune", "--mixed-precision", "bf16"],
+            "--mixed-precision is now called --precision (float32, bf16 or fp16)",
+        ),
         (
             ["evaluate", "m", "--data", "d", "--normalization", "paper"],
             "--normalization is now called --protocol (standard or",

@@ -50,7 +50,7 @@ def test_from_imagenet_s_to_a_run(tree: Path, tmp_path: Path, capsys: pytest.Cap
     assert [row.split for row in read_manifest(tmp_path / "b.csv")] == ["training"] * 8 + ["validation"] * 3
 
     save_checkpoint(tmp_path / "model", tiny_model(num_classes=1000))
-    quick = ["--epochs", 1, "--batch-size", 4, "--no-progress", "--no-tensorboard", "--previews", 1]
+    quick = ["--epochs", 1, "--batch-size", 4, "--no-progress", "--track", "none", "--previews", 1]
     call(*following[1].split(), "--model", tmp_path / "model", "--manifest", manifest, "--out", run, *quick)
     rows = read_manifest(run / "split.csv")
     assert rows == read_manifest(manifest) and len(rows) == 14

@@ -145,7 +145,7 @@ def test_doctor_tells_of_every_bad_file_and_of_no_good_one(
 def test_a_run_names_the_same_faults_and_goes_on_without_them(
     root: Path, odd: list[Odd], model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quick = ["--out", tmp_path / "run", "--epochs", 1, "--batch-size", 4, "--previews", 0, "--no-tensorboard"]
+    quick = ["--out", tmp_path / "run", "--epochs", 1, "--batch-size", 4, "--previews", 0, "--track", "none"]
     torch.manual_seed(0)
     with pytest.raises(SystemExit) as stop:
         cli.main(call("finetune", root, model, *quick))

@@ -225,7 +225,7 @@ def test_the_builtin_model_is_misled_and_less_after_fine_tuning() -> None:
         resize=1.0,
         flip=0.0,
         previews=0,
-        tensorboard=False,
+        track=(),
         progress=False,
     ).model
     pictures = replace(whole := builtin_pictures(), images=whole.images.subset(range(800)))  # one of each object

@@ -90,7 +90,7 @@ def test_layout_table_and_masks(model, images, tmp_path):
 def test_finetune_takes_the_folder_as_it_is(model, images, tmp_path):
     make(model, images, tmp_path / "masks")
     assert len(class_folder_samples(images, tmp_path / "masks", classes={"0": 0, "1": 1})[0]) == 6
-    options = {"epochs": 1, "batch_size": 2, "tensorboard": False, "progress": False, "previews": 0}
+    options = {"epochs": 1, "batch_size": 2, "track": (), "progress": False, "previews": 0}
     result = finetune(tiny_model(), images, tmp_path / "run", masks=tmp_path / "masks", **options)
     assert result.checkpoint is not None and result.checkpoint.exists()
     make(model, images, tmp_path / "masks", min_confidence=0.99)

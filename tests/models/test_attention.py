@@ -1,5 +1,6 @@
 """`capture`, the token layout, and what is said about models that are not supported."""
 
+import peft
 import pytest
 import timm
 import torch
@@ -93,8 +94,8 @@ def test_padded_images():
         (lambda: create(global_pool="max"), "pools its tokens by 'max'"),
         (lambda: create(global_pool="prr"), "pools its tokens by AttentionPoolPrr"),
         (lambda: create(attn_layer="diff"), "without a single global attention map"),
-        (lambda: nn.DataParallel(create()), "DataParallel is not supported"),
-        (lambda: torch.compile(create()), "compiled by torch.compile"),
+        (lambda: nn.Sequential(torch.compile(create())), "parts of the model are compiled by torch.compile"),
+        (lambda: nn.Sequential(type("FSDPModule", (nn.Linear,), {})(3, 5)), "sharded by FSDP"),
     ],
 )
 def test_unsupported(model, message):
@@ -134,3 +135,48 @@ def test_distilled_training_is_refused():
     model.set_distilled_training(True)
     with pytest.raises(relevit.UserError, match="set_distilled_training"):
         relevit.relevance(model, images)
+
+
+def lora(model):
+    """PEFT's adapters on the first projections of attention and of the MLP, of which none is zero."""
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["qkv", "fc1"]))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    return adapted
+
+
+def in_place(model):
+    model.compile(backend="eager")
+    model.blocks[1].compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("wrap", "inner"),
+    [
+        (nn.DataParallel, lambda model: model.module),
+        (lambda model: torch.compile(model, backend="eager"), lambda model: model._orig_mod),
+        (in_place, lambda model: model),
+        (lora, lambda model: model.merge_and_unload()),
+        (lambda model: nn.DataParallel(torch.compile(lora(model), backend="eager")), None),
+    ],
+    ids=["data_parallel", "compiled", "compiled_in_place", "peft", "all_of_them"],
+)
+def test_wrapped_models_give_the_maps_of_what_is_inside(wrap, inner):
+    images = torch.randn(2, 3, 48, 80, dtype=torch.float64)
+    torch.manual_seed(0)
+    model = wrap(create().double().eval())
+    calls = [part._compiled_call_impl for part in model.modules()]
+    logits, maps = relevit.forward_with_relevance(model, images, 3)
+    maps.sum().backward()
+    assert [part._compiled_call_impl for part in model.modules()] == calls
+    assert any(parameter.grad is not None for parameter in model.parameters())
+    if inner is not None:
+        plain = inner(model)
+        for part in plain.modules():
+            part._compiled_call_impl = None
+        expected = relevit.forward_with_relevance(plain, images, 3)
+        torch.testing.assert_close((logits, maps), expected, rtol=0, atol=1e-12)
+    assert unsupported_reason(model) is None

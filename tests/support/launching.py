@@ -25,9 +25,10 @@ def torchrun(*program: object, processes: int = 2) -> list[str]:
     return [*launch, f"--master_port={free_port()}", *map(str, program)]
 
 
-def accelerate_launch(*program: object, processes: int = 2) -> list[str]:
-    """The command line of `accelerate launch` on processors."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", f"--num_processes={processes}"]
+def accelerate_launch(*program: object, processes: int = 2, how: str = "--multi_gpu") -> list[str]:
+    """The command line of `accelerate launch`. It starts several processes with --multi_gpu alone, also where they find no
+    GPU; with --cpu and without MPI it starts one."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", how, f"--num_processes={processes}"]
     options = ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={free_port()}"]
     return [*launch, *options, *map(str, program)]
 

@@ -69,7 +69,7 @@ def arguments(**changed: Any) -> dict[str, Any]:
         "batch_size": 4,
         "lr": 1e-3,
         "previews": 2,
-        "tensorboard": False,
+        "track": (),
         "progress": False,
     }
     return {**usual, **changed}

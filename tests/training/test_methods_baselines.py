@@ -43,7 +43,7 @@ def model_and_batch(seed: int = 0) -> tuple[torch.nn.Module, Batch]:
 
 
 def outputs_of(name: str, model: torch.nn.Module, batch: Batch, options: dict[str, float]):
-    return Step(METHODS[name], options, model, make_accelerator("no")).forward(batch, with_maps=False)
+    return Step(METHODS[name], options, model, make_accelerator("float32")).forward(batch, with_maps=False)
 
 
 def loss_of(name: str, model: torch.nn.Module, batch: Batch, options: dict[str, float]) -> torch.Tensor:

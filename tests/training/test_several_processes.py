@@ -19,7 +19,7 @@ from tiny_run import TinySamples, arguments, rows_of, tiny_model, weights_of
 
 pytestmark = pytest.mark.slow
 
-COMMAND = "--epochs 2 --previews 1 --no-tensorboard --checkpoint-seconds 0".split()
+COMMAND = "--epochs 2 --previews 1 --track none --checkpoint-seconds 0".split()
 PROGRAM = """
 import sys
 import leaving
@@ -28,7 +28,8 @@ from tiny_run import TinySamples, arguments, tiny_model
 from relevit.training.loop import finetune
 
 model = tiny_model(drop=0.0).double()
-result = finetune(model, TinySamples(13), None, **arguments(batch_size=2, accumulation=2, epochs=2))
+options = arguments(batch_size=2, accumulation=2, epochs=2, max_grad_norm=1.0, gradient_checkpointing=True)
+result = finetune(model, TinySamples(13), None, **options)
 torch.save(model.state_dict(), sys.argv[1])
 sys.stdout.write(f"finished {result.metrics['steps']}\\n")  # in one piece, not between the other's
 """
@@ -55,7 +56,7 @@ def command(given: Path, out: Path, *options: object) -> list[str]:
 
 def in_this_process(given: Path, out: Path, batch_size: int, **changed: object) -> dict[str, torch.Tensor]:
     """The weights of the same run by one process."""
-    usual = {"epochs": 2, "previews": 1, "tensorboard": False, "progress": False, "batch_size": batch_size}
+    usual = {"epochs": 2, "previews": 1, "track": (), "progress": False, "batch_size": batch_size}
     finetune(given / "model", given / "images", out, **usual, **changed)
     return read_weights(out / "best" / "model.safetensors")
 
@@ -83,25 +84,30 @@ def test_the_command_under_torchrun_trains_as_one_process(given, tmp_path):
         assert two == pytest.approx(one, rel=1e-2, abs=1e-4)
 
 
-def test_float64_weights_are_those_of_one_process(tmp_path):
+LAUNCHERS = pytest.mark.parametrize("launcher", [torchrun, accelerate_launch])
+
+
+@LAUNCHERS
+def test_float64_weights_are_those_of_one_process(launcher, tmp_path):
     """To 1e-10, every weight, and each process leaves its group; without dropout, which each draws for itself."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    done = finished(torchrun(tmp_path / "program.py", tmp_path / "two.pt"))
+    done = finished(launcher(tmp_path / "program.py", tmp_path / "two.pt"))
     assert done.stdout.count("finished 4") == done.stdout.count("left") == 2
     model = tiny_model(drop=0.0).double()
-    finetune(model, TinySamples(13), None, **arguments(batch_size=8, epochs=2))
+    finetune(model, TinySamples(13), None, **arguments(batch_size=8, epochs=2, max_grad_norm=1.0))
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     for name, tensor in model.state_dict().items():
         assert tensor.dtype == torch.float64
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-10)
 
 
-def test_killed_under_torchrun_the_same_command_goes_on(given, tmp_path):
+@LAUNCHERS
+def test_killed_the_same_command_goes_on(launcher, given, tmp_path):
     """Killed after some steps, launcher and all: the weights are those of an undisturbed run, to the bit."""
     options = ("--lr", 1e-3, "--batch-size", 1, "--epochs", 4)
-    finished(torchrun(*command(given, tmp_path / "whole", *options)))
+    finished(launcher(*command(given, tmp_path / "whole", *options)))
     run = tmp_path / "run"
-    launched = subprocess.Popen(torchrun(*command(given, run, *options)), env=environment())
+    launched = subprocess.Popen(launcher(*command(given, run, *options)), env=environment())
     end = time.monotonic() + 120
     while time.monotonic() < end and not ((run / "steps.csv").exists() and len(steps_of(run)) > 5):
         time.sleep(0.02)
@@ -111,7 +117,8 @@ def test_killed_under_torchrun_the_same_command_goes_on(given, tmp_path):
     launched.wait()
     psutil.wait_procs(tree)
     assert (run / "state" / "state.pt").exists() and not (run / "result.json").exists()
-    finished(torchrun(*command(given, run, *options)))
+    finished(launcher(*command(given, run, *options)))
+    assert json.loads((run / "config.json").read_text())["processes"] == 2
     assert weights_of(run) == weights_of(tmp_path / "whole")
     assert steps_of(run) == steps_of(tmp_path / "whole")
 
@@ -127,7 +134,8 @@ def test_the_rule_for_the_learning_rate_under_torchrun(given, tmp_path):
 
 def test_accelerate_launch_on_processors(given, tmp_path):
     """Without MPI, accelerate starts one process there."""
-    finished(accelerate_launch(*command(given, tmp_path / "run", "--lr", 1e-3, "--batch-size", 4)))
+    launched = command(given, tmp_path / "run", "--lr", 1e-3, "--batch-size", 4)
+    finished(accelerate_launch(*launched, how="--cpu"))
     expected = in_this_process(given, tmp_path / "one", 4, lr=1e-3)
     assert all(
         torch.equal(tensor, expected[name])

@@ -46,7 +46,10 @@ def finetune(
     options: types.Options = None,
     second_order: bool = False,
     accumulation: types.Count = 1,
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no",
+    max_grad_norm: types.Positive | None = None,
+    precision: types.Precision = "float32",
+    gradient_checkpointing: bool = False,
+    compile: bool = False,
     resize: float = 256 / 224,
     flip: types.Share = 0.5,
     protocol: types.Protocol = "standard",
@@ -58,7 +61,7 @@ def finetune(
     validation_batch_size: types.Count | None = None,
     previews: types.Index = 4,
     workers: types.Index = 0,
-    tensorboard: bool = True,
+    track: types.Names = ("tensorboard",),
     progress: bool = True,
     checkpoint_seconds: types.Positive = 30.0,
 ) -> FinetuneResult:
@@ -98,7 +101,10 @@ def finetune(
         options: further numbers of the method, such as '{swap_probability: 0.5}'.
         second_order: lets gradients pass through the attention's gradients, too; slower.
         accumulation: batches whose gradients make one step.
-        mixed_precision: number format of the forward pass.
+        max_grad_norm: scales the gradients of a step down to this norm where they have a larger one.
+        precision: number format of the forward pass; weights and loss stay as they are.
+        gradient_checkpointing: computes each block again in the backward passes, in place of keeping what it computed: the same weights, with less memory and more time.
+        compile: runs the model as compiled by torch.compile; for methods of logits alone, such as control.
         resize: size of the training view before the random crop, as a factor on the model's input size.
         flip: probability of a horizontal flip.
         protocol: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
@@ -110,7 +116,7 @@ def finetune(
         validation_batch_size: samples in a batch of validation; by default batch_size.
         previews: number of validation samples whose maps are drawn before and after.
         workers: processes that read images; 0 reads in this one.
-        tensorboard: writes the metrics for TensorBoard, too.
+        track: where the metrics go beside the CSV files: tensorboard, wandb, mlflow and the other trackers of accelerate, with commas or spaces between them, or none.
         progress: shows a progress display.
         checkpoint_seconds: seconds between two savings of the state.
 

@@ -17,27 +17,7 @@ _FEW = 100  # so many entries without a folder, images among them: there will be
 _PEEK = 20  # so many class folders are looked into for a first image
 
 
-class _ByNumber(Sequence[Value]):
-    """A sequence whose items are made when they are asked for, by `at`."""
-
-    def at(self, place: int) -> Value:
-        """The item at a place from 0."""
-        raise NotImplementedError
-
-    @overload
-    def __getitem__(self, index: int) -> Value: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Value]: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self.at(place) for place in range(*index.indices(len(self)))]
-        place = int(index) + len(self) if index < 0 else int(index)
-        if not 0 <= place < len(self):
-            raise IndexError(f"number {index} of {len(self)}")
-        return self.at(place)
-
-
-class Names(_ByNumber[str]):
+class Names(Sequence[str]):
     """Relative names with forward slashes, in the order given: a few bytes each beside their length."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -51,11 +31,20 @@ class Names(_ByNumber[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def at(self, place: int) -> str:
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = int(index) + len(self) if index < 0 else int(index)
+        if not 0 <= place < len(self):
+            raise IndexError(f"file {index} of {len(self)}")
         return os.fsdecode(self._joined[self._ends[place] : self._ends[place + 1]])
 
 
-class Paths(_ByNumber[Path]):
+class Paths(Sequence[Path]):
     """Files below a folder.
 
     Attributes:
@@ -70,11 +59,17 @@ class Paths(_ByNumber[Path]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def at(self, place: int) -> Path:
-        return self.root / self.names.at(place)
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.root / name for name in self.names[index]]
+        return self.root / self.names[index]
 
 
-class Column(_ByNumber[Value]):
+class Column(Sequence[Value]):
     """A value for each image where only a few differ, such as its class: `values[numbers[i]]`, four bytes an image."""
 
     def __init__(self, values: Sequence[Value], numbers: Sequence[int]) -> None:
@@ -83,8 +78,14 @@ class Column(_ByNumber[Value]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def at(self, place: int) -> Value:
-        return self.values[self.numbers[place]]
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.values[number] for number in self.numbers[index]]
+        return self.values[self.numbers[index]]
 
 
 class Tree(NamedTuple):

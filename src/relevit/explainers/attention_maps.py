@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from relevit.errors import UserError
 from relevit.models.attention import attention_modules, capture, check_channels, composed_attention, token_layout
 from relevit.models.families import logits_of
-from relevit.models.families.family import TokenLayout
+from relevit.models.families.family import TokenLayout, eager, unwrap
 from relevit.models.recomputation import recomputed_within
 
 
@@ -72,9 +72,12 @@ def explainer(formula: Callable[[Request], Explanation]) -> Callable[..., Explan
     @wraps(formula)
     def explain(model: nn.Module, images: Tensor, target: Tensor | None, *, second_order: bool = False) -> Explanation:
         layout = token_layout(model, images.shape[-2], images.shape[-1])
+        if not isinstance(model, nn.parallel.DistributedDataParallel):  # which adds up the gradients of all processes
+            model = unwrap(model)
         check_channels(model, images.shape[1])
         keep = torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in model.parameters()))
-        with torch.inference_mode(False), torch.enable_grad(), recomputed_within():
+        again = recomputed_within(lambda: eager(model))
+        with torch.inference_mode(False), torch.enable_grad(), eager(model), again:
             images = images.clone() if images.is_inference() else images
             with nullcontext() if keep else no_parameter_gradients(model):
                 logits, maps = formula(Request(model, images, target, layout, keep, second_order and keep))

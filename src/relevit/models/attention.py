@@ -20,8 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from relevit.errors import UserError
 from relevit.models.families import of_module
-from relevit.models.families.family import TokenLayout, unwrap
-from relevit.models.multi_head import multi_head_attention
+from relevit.models.families.family import TokenLayout, eager, unwrap, wrapper_reason
 from relevit.models.recomputation import recomputed_within
 
 
@@ -49,19 +48,8 @@ def unsupported_reason(model: nn.Module, *, readout: bool = True) -> str | None:
 
     readout=False asks only for what the blocks need: a backbone without a classifier, or with any pooling, will do.
     """
-    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
-        return "the model is compiled by torch.compile, which hides its attention maps: pass the model as it was before"
-    if isinstance(model, nn.DataParallel):
-        return "nn.DataParallel is not supported: pass its .module, or use accelerate for several devices"
     inner = unwrap(model)
-    reason = of_module(inner).unsupported_reason(inner, readout=False)
-    if reason is not None:
-        return reason
-    if any("_compiled_call_impl" in m.__dict__ and m._compiled_call_impl is not None for m in inner.modules()):
-        return (
-            "parts of the model are compiled by torch.compile, which hides its attention maps: pass it as it was before"
-        )
-    return of_module(inner).unsupported_reason(inner, readout=readout)
+    return wrapper_reason(model) or of_module(inner).unsupported_reason(inner, readout=readout)
 
 
 def token_layout(model: nn.Module, height: int, width: int) -> TokenLayout:
@@ -174,7 +162,7 @@ def _answered(
             handles.append(module.register_forward_pre_hook(interception.enter))
             handles.append(module.register_forward_hook(interception.leave, always_call=True))
         again = recomputed_within(lambda: _answered(inner, modules, attend, []))
-        with of_module(inner).visible(inner), interception, again:
+        with eager(inner), of_module(inner).visible(inner), interception, again:
             yield
     finally:
         for handle in handles:
@@ -182,7 +170,7 @@ def _answered(
 
 
 class _Interception(TorchFunctionMode):
-    """Answers scaled_dot_product_attention and multi_head_attention_forward inside the attention modules, and only there."""
+    """Answers scaled_dot_product_attention inside the attention modules, and only there."""
 
     def __init__(self, maps: list[Any], attend: Callable[..., tuple[Tensor, Any]]) -> None:
         super().__init__()
@@ -195,17 +183,11 @@ class _Interception(TorchFunctionMode):
         self.inside = False
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
         if self.inside and func is F.scaled_dot_product_attention:
-            return self._attention(*args, **kwargs)
-        if self.inside and func is F.multi_head_attention_forward:
-            return multi_head_attention(self._attention, *args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _attention(self, *args: Any, **kwargs: Any) -> Tensor:
-        output, weights = self.attend(*args, **kwargs)
-        self.maps.append(weights)
-        return output
+            output, weights = self.attend(*args, **(kwargs or {}))
+            self.maps.append(weights)
+            return output
+        return func(*args, **(kwargs or {}))
 
 
 def check_channels(model: nn.Module, channels: int) -> None:

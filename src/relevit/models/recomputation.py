@@ -6,13 +6,15 @@ too, which comes when the altering context has ended: in the backward pass of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from threading import Lock
 from typing import Any
 
 import torch.utils.checkpoint
+from torch import nn
 
 Contexts = Callable[[], AbstractContextManager[Any]]
 
@@ -74,3 +76,18 @@ class _Anew:
     def __exit__(self, *error: Any) -> None:
         while self.entered:
             self.entered.pop().__exit__(*error)
+
+
+@contextmanager
+def recomputing(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """A context in which each of a model's blocks keeps its input alone, and computes the rest again in a backward pass."""
+    own = [vars(block).get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
+        yield
+    finally:
+        for block, forward in zip(blocks, own, strict=True):
+            vars(block).pop("forward", None)
+            if forward is not None:
+                block.forward = forward

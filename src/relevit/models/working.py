@@ -95,3 +95,14 @@ def _put_back(module: nn.Module, changes: _Entries) -> None:
             place.pop(name, None)
         else:
             place[name] = value
+
+
+@contextmanager
+def compiled(model: nn.Module) -> Iterator[None]:
+    """A context in which the model runs as torch.compile makes it, in place: maps are computed beside that, as it is written."""
+    before = model._compiled_call_impl
+    try:
+        model.compile()
+        yield
+    finally:
+        model._compiled_call_impl = before

@@ -12,16 +12,17 @@ from relevit.errors import UserError
 from relevit.processes import Processes, leave_at_exit
 
 
-def make_accelerator(mixed_precision: str) -> Accelerator:
+def make_accelerator(precision: str) -> Accelerator:
     """Accelerate's view of devices and processes. Its process-wide state is renewed for another precision."""
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
+    mixed = "no" if precision == "float32" else precision
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
         AcceleratorState._reset_state()
     Processes()  # on processors, accelerate would take each process for alone
     leave_at_exit()
     try:
-        return Accelerator(mixed_precision=mixed_precision)
+        return Accelerator(mixed_precision=mixed)
     except ValueError as error:
-        raise UserError(f"mixed_precision={mixed_precision!r} does not work on this machine: {error}") from error
+        raise UserError(f"precision={precision!r} does not work on this machine: {error}") from error
 
 
 def share_gradients(accelerator: Accelerator, parameters: list[Any]) -> None:

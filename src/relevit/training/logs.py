@@ -1,31 +1,41 @@
-"""Where the numbers of a run go: steps.csv and epochs.csv, TensorBoard, and the terminal."""
+"""Where the numbers of a run go: steps.csv and epochs.csv, the terminal, and accelerate's trackers (TensorBoard, wandb, ...).
+
+A tracker belongs to a run's folder: a call that goes on with the run goes on with what the tracker has of it, and gives it no
+row twice. TensorBoard is told which rows to forget; others get those alone that no earlier call has written to the CSV files.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
 from relevit.files import atomic_write
 from relevit.training.display import Display
+from relevit.training.trackers import start_tracker
 
 
 class CsvLog:
     """Rows appended to a CSV file and flushed at once. Columns are those of the first row."""
 
     def __init__(self, path: Path, key: str, keep_until: int) -> None:
-        """Keeps the whole rows of an existing file whose integer column `key` is at most `keep_until`, and no other."""
-        self.path, self.columns = path, None
+        """Keeps the whole rows of an existing file whose integer column `key` is at most `keep_until`, and no other.
+
+        `written` is the highest key that the file had before, -1 where it had none.
+        """
+        self.path, self.columns, self.written = path, None, -1
         self._file: TextIO | None = None
         if path.exists():
             rows = list(csv.reader(io.StringIO(path.read_text())))
             header = rows[0] if rows else []
             position = header.index(key) if key in header else None
             kept = [row for row in rows[1:] if position is not None and len(row) == len(header)]
-            kept = [row for row in kept if row[position or 0].isdigit() and int(row[position or 0]) <= keep_until]
+            kept = [row for row in kept if row[position or 0].isdigit()]
+            self.written = max((int(row[position or 0]) for row in kept), default=-1)
+            kept = [row for row in kept if int(row[position or 0]) <= keep_until]
             if not kept:
                 path.unlink()
             else:
@@ -56,21 +66,32 @@ class CsvLog:
 class Logs:
     """A context that takes the numbers of a run's steps and epochs. Without a folder, the terminal alone gets them."""
 
-    def __init__(self, folder: Path | None, display: Display, *, step: int, epoch: int, tensorboard: bool) -> None:
-        """Rows for steps after `step` and epochs after `epoch`, which an interrupted call left, are cut off."""
+    def __init__(
+        self,
+        folder: Path | None,
+        display: Display,
+        *,
+        step: int,
+        epoch: int,
+        track: Sequence[str],
+        about: Mapping[str, Any],
+    ) -> None:
+        """Rows for steps after `step` and epochs after `epoch`, which an interrupted call left, are cut off.
+
+        track: names of trackers; about: the settings, which they show.
+        """
         self.display, self._stack = display, ExitStack()
-        self._steps = self._epochs = self._board = None
+        self._steps = self._epochs = None
+        self._trackers: list[Any] = []
         if folder is not None:
             self._steps, self._epochs = (
                 CsvLog(folder / f"{key}s.csv", key, until) for key, until in (("step", step), ("epoch", epoch))
             )
             self._stack.callback(self._steps.close)
             self._stack.callback(self._epochs.close)
-            if tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-                self._stack.callback(self._board.close)
+            for name in track:
+                self._trackers.append(start_tracker(name, folder, step, about))
+                self._stack.callback(self._trackers[-1].finish)
 
     def __enter__(self) -> Logs:
         self._stack.enter_context(self.display)
@@ -84,7 +105,7 @@ class Logs:
         self.display.step(step, epoch, values)
         if self._steps is not None:
             self._steps.write({"step": step, "epoch": epoch, "lr": rate, **values, "seconds": seconds})
-        self._to_board("train", {**values, "lr": rate}, step)
+            self._track("train", {**values, "lr": rate}, step, new=step > self._steps.written)
 
     def before(self, validation: Mapping[str, float], only_validation: frozenset[str]) -> None:
         """What the original model does, as epoch 0; `only_validation`: what no training batch is measured by."""
@@ -99,12 +120,12 @@ class Logs:
         self.display.epoch(row["epoch"], epochs, validation or training)
         if self._epochs is not None:
             self._epochs.write(row)
-        self._to_board("validation", validation, row["step"])
+            self._track("validation", validation, row["step"], new=row["epoch"] > self._epochs.written)
 
-    def _to_board(self, kind: str, values: Mapping[str, float], step: int) -> None:
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+    def _track(self, kind: str, values: Mapping[str, float], step: int, new: bool) -> None:
+        for tracker in self._trackers:
+            if values and (new or tracker.name == "tensorboard"):
+                tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
 
 def epoch_columns(training: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:

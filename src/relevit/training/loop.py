@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from relevit.models.families import of_module
+from relevit.models.recomputation import recomputing
 from relevit.models.saving import restore, save_checkpoint
-from relevit.models.working import learning
+from relevit.models.working import compiled, learning
 from relevit.training.accelerator import share_gradients
 from relevit.training.batches import Batch, Items, StepBatches, loader, seed_from
 from relevit.training.display import Display
@@ -35,6 +37,7 @@ from relevit.training.run_folder import RunFolder
 from relevit.training.samples import split_rows
 from relevit.training.settings import TrainingSettings
 from relevit.training.step import MAP_FIGURES, VALIDATION_FIGURES, Step, Tally
+from relevit.training.trackers import trackers_of
 from relevit.training.trainable import TrainableWeights
 
 
@@ -214,6 +217,10 @@ def _started(setup: Setup, folder: RunFolder | None, saved: dict[str, Any] | Non
     steps = min(setup.plan().steps_per_epoch * settings.epochs, settings.max_steps or 10**12)
     with ExitStack() as stack:
         stack.enter_context(learning(model))
+        if settings.compile:
+            stack.enter_context(compiled(model))
+        if settings.gradient_checkpointing:
+            stack.enter_context(recomputing(of_module(model).blocks(model)))
         reference = None
         if setup.step.method.reference:
             reference = copy.deepcopy(model).requires_grad_(False).eval().to(accelerator.device)
@@ -222,7 +229,8 @@ def _started(setup: Setup, folder: RunFolder | None, saved: dict[str, Any] | Non
         optimizer = torch.optim.AdamW(weights.parameters, lr=settings.rate_of(0), weight_decay=settings.weight_decay)
         display = Display(steps, state.step, settings.progress and accelerator.is_main_process)
         logged = state.epoch if state.before is not None else -1
-        logs = Logs(path, display, step=state.step, epoch=logged, tensorboard=settings.tensorboard)
+        about = {**settings.recorded(), **setup.step.numbers}
+        logs = Logs(path, display, step=state.step, epoch=logged, track=trackers_of(settings.track), about=about)
         run = Run(
             setup=setup,
             step=replace(setup.step, reference=reference),
@@ -306,9 +314,12 @@ def _take_step(run: Run, planned: StepBatches, batches: Iterator[Batch]) -> tupl
     share_gradients(accelerator, parameters)
     if accelerator.scaler is not None:
         accelerator.unscale_gradients(run.optimizer)
-    norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = float(total)
     if accelerator.scaler is None:  # a scaler skips the step by itself and tries a smaller scale
         check_finite(run.state.step + 1, {"gradient": norm}, names)
+    if run.setup.settings.max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, run.setup.settings.max_grad_norm, total)
     run.optimizer.step()
     run.optimizer.zero_grad()
     return tally.over_processes(accelerator), norm

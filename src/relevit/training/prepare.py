@@ -14,16 +14,18 @@ from torch import nn
 from relevit.errors import UserError
 from relevit.explainers import EXPLAINERS
 from relevit.models.attention import token_layout, unsupported_reason
+from relevit.models.families.family import unwrap, wrapper_reason
 from relevit.models.loading import data_config, load
 from relevit.models.saving import check_saves
 from relevit.models.view import EvaluationView, TrainingView
 from relevit.training.accelerator import make_accelerator
 from relevit.training.batches import CheckedSamples, Items, Plan, altered_by
-from relevit.training.methods import get_method, numbers_of
+from relevit.training.methods import METHODS, Method, get_method, numbers_of
 from relevit.training.run_folder import initial_fingerprint
 from relevit.training.samples import gather
 from relevit.training.settings import TrainingSettings
 from relevit.training.step import Step
+from relevit.training.trackers import trackers_of
 from relevit.training.trainable import check_trainable
 from relevit.versions import versions
 
@@ -120,12 +122,17 @@ def prepare(model: nn.Module | str | os.PathLike[str], samples: Any, settings: T
     second_order = settings.second_order
     if method.needs_maps:
         second_order = check_explainer(settings.explainer, second_order or method.second_order)
-    accelerator = make_accelerator(settings.mixed_precision)
+    trackers_of(settings.track)
+    accelerator = make_accelerator(settings.precision)
     net, _ = load(model, protocol=settings.protocol)
+    if (wrapper := wrapper_reason(net)) is not None:
+        raise UserError(wrapper)
+    net = unwrap(net)
     reason = unsupported_reason(net)
     if method.needs_maps and reason is not None:
         raise UserError(f"method {settings.method!r} needs relevance maps: {reason}")
     check_trainable(net, settings.trainable)
+    _check_memory_and_speed(settings, method, net)
     config = data_config(net, settings.protocol)
     needs_labels = method.needs_labels or (method.needs_maps and target == "label")
     training, validation = gather(samples, settings.validation, net, needs_labels=needs_labels, **settings.sources())
@@ -142,6 +149,21 @@ def prepare(model: nn.Module | str | os.PathLike[str], samples: Any, settings: T
     if reason is None:
         step = replace(step, patches=math.prod(token_layout(net, height, width).grid))
     return replace(setup, step=step)
+
+
+def _check_memory_and_speed(settings: TrainingSettings, method: Method, net: nn.Module) -> None:
+    """Raise UserError for gradient checkpointing without blocks, and for compiled code where it would not give the same."""
+    blocks = unsupported_reason(net, readout=False)
+    if settings.gradient_checkpointing and blocks is not None:
+        raise UserError(f"gradient_checkpointing is for vision transformers: {blocks}")
+    if settings.compile and (method.needs_maps or method.input_gradient is not None):
+        able = [name for name, row in METHODS.items() if not row.needs_maps and row.input_gradient is None]
+        raise UserError(
+            f"compile: method {settings.method!r} looks into the forward pass, which compiled code hides: leave it out, or choose "
+            f"a method of logits alone ({', '.join(able)})"
+        )
+    if settings.compile and settings.gradient_checkpointing:
+        raise UserError("compile and gradient_checkpointing exclude each other: give one of them")
 
 
 def check_explainer(name: str, second_order: bool) -> bool:

@@ -15,7 +15,7 @@ NOT_RECORDED = frozenset(
         *("validation", "masks", "validation_masks", "ignore", "manifest", "class_map"),  # a hash of the samples is
         "options",  # the method's numbers are recorded as they are in effect
         "rates",  # of several runs, each of which records its own
-        *("previews", "workers", "tensorboard", "progress", "checkpoint_seconds"),  # the weights do not depend on these
+        *("previews", "workers", "track", "progress", "checkpoint_seconds"),  # the weights do not depend on these
     )
 )
 """The settings that a run's folder does not hold against a call that goes on with it; all others are compared."""
@@ -49,7 +49,10 @@ class TrainingSettings:
     target: Literal["label", "predicted"] = "label"
     second_order: bool = False
     accumulation: int = 1
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    max_grad_norm: float | None = None
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
     seed: int = 0
     max_steps: int | None = None
     resize: float = 256 / 224
@@ -61,7 +64,7 @@ class TrainingSettings:
     class_map: str | os.PathLike[str] | None = None
     previews: int = 4
     workers: int = 0
-    tensorboard: bool = True
+    track: Sequence[str] | str | None = ("tensorboard",)
     progress: bool = True
     checkpoint_seconds: float = 30.0
 
@@ -87,7 +90,7 @@ class TrainingSettings:
                 raise UserError(f"{name} must be a number of at least 0, not {value!r}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise UserError(f"seed must be a whole number of at least 0, not {self.seed!r}")
-        for name, allowed in (("target", ("label", "predicted")), ("mixed_precision", ("no", "bf16", "fp16"))):
+        for name, allowed in (("target", ("label", "predicted")), ("precision", ("float32", "bf16", "fp16"))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
 

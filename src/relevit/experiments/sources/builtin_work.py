@@ -204,7 +204,7 @@ def train(
         flip=0.0,
         seed=seed,
         previews=0,
-        tensorboard=False,
+        track=(),
         progress=False,
         **(options or {}),
     )

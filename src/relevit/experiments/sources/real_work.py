@@ -136,7 +136,7 @@ def train(
         protocol=protocol,
         seed=seed,
         progress=False,
-        tensorboard=False,
+        track=(),
         previews=0,
         **dict(settings or {}),
         **dict(options or {}),

@@ -15,11 +15,9 @@ from relevit.extensions import Table
 from relevit.models.checkpoints import CONFIG
 from relevit.models.families.family import Family, unwrap
 from relevit.models.families.timm import Timm, timm_data_config
-from relevit.models.families.torchvision import Torchvision
-from relevit.models.families.transformers import Transformers
 
 TIMM = Timm()
-FAMILIES: Table[Family] = Table("families", {"timm": TIMM, "hf": Transformers(), "torchvision": Torchvision()})
+FAMILIES: Table[Family] = Table("families", {"timm": TIMM})
 
 
 class _Any(Family):
