@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import pytest
 from relevit import cli
 from relevit.errors import UserError
 from relevit.experiments.claims import Finding
+from relevit.experiments.experiment import Data, Experiment
 from relevit.experiments.jobs import Job, Outcome, own_folder
-from relevit.experiments.paper import Experiment
-from relevit.experiments.plan import Data, Plan
+from relevit.experiments.plan import Plan
 from relevit.experiments.reproduce import plan, reproduce
-from relevit.experiments.results import MEASURED, Cell, Results, Value
+from relevit.experiments.results import Cell, Results
 from relevit.experiments.sources.models import PAPER_MODELS, chosen_models
 from relevit.experiments.table import EXPERIMENTS, chosen
 from relevit.experiments.tables import command_for
@@ -29,12 +29,16 @@ BUILTIN = Data("builtin")
 
 
 class Sums:
-    """A Plan of two sums and one that fails, or lacks its data."""
+    """What makes a Plan of two sums and one that fails, or lacks its data."""
 
     def __init__(self, number: int, needs: tuple[str, ...] = ()) -> None:
         self.number, self.needs = number, needs
 
-    def jobs(self, data: Data) -> list[Job]:
+    def __call__(self, data: Data) -> Sums:
+        self.data = data
+        return self
+
+    def jobs(self) -> list[Job]:
         n = self.number
         return [
             Job("shared", "job_functions:add", {"a": 1, "b": 1}, seconds=3),
@@ -42,19 +46,19 @@ class Sums:
             Job(f"bad-{n}", "job_functions:refuse", needs=self.needs, after=("shared",)),
         ]
 
-    def results(self, outcomes: Mapping[str, Outcome], data: Data, out: Path) -> Results:
+    def results(self, outcomes: Mapping[str, Outcome], out: Path) -> Results:
         n, cells = self.number, []
         for key in ("shared", f"sum-{n}", f"bad-{n}"):
             outcome = outcomes[key]
             if outcome.state == "done":
                 value = float(outcome.result)
                 ours = Estimate(value, value - 1, value + 1, 3, "seeds")
-                cells.append(Cell(key, "column_a", ours=ours, published=40.5, state=MEASURED))
+                cells.append(Cell(key, "column_a", ours=ours, published=40.5))
             else:
-                cells.append(Cell(key, "column_a", published=41.5, state=outcome.reason.splitlines()[-1]))
+                cells.append(Cell(key, "column_a", published=41.5, reason=outcome.reason.splitlines()[-1]))
         found = Estimate(-1.26, -2.0, -0.5, 3, "seeds")
         finding = Finding(f"claim <{n}>", "a less b", found, 3, "does not hold", 0.02 * n, f"of {n}")
-        values = [Value("shared", "column_a", seed=0, estimate=alone(2.0))]
+        values = [Cell("shared", "column_a", seed=0, ours=alone(2.0))]
         return Results(cells, [finding], ["a note & more"], "a protocol", values)
 
 
@@ -72,8 +76,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EXPERIMENTS, "builtin", declared)
 
 
-def set_real(name: str, own: Plan) -> None:
-    """An experiment is done by this plan on real data."""
+def set_real(name: str, own: Callable[[Data], Plan]) -> None:
+    """An experiment is done by such a plan on real data."""
     EXPERIMENTS[name] = replace(EXPERIMENTS[name], real=own)
 
 
@@ -114,8 +118,8 @@ def test_states_of_the_plan(tiny: None, tmp_path: Path) -> None:
     assert states["bad-1"] == ("one", "failed before")
 
 
-class Chain:
-    def jobs(self, data: Data) -> list[Job]:
+class Chain(Sums):
+    def jobs(self) -> list[Job]:
         return [
             Job("masks", "job_functions:add", {"a": 1, "b": 1}, needs=("imagenet-a",)),
             Job("samples", "job_functions:add", {"a": 1, "b": 2}, after=("masks",)),
@@ -123,12 +127,9 @@ class Chain:
             Job("apart", "job_functions:add", {"a": 1, "b": 4}, needs=("imagenet-c",)),
         ]
 
-    def results(self, outcomes: Mapping[str, Outcome], data: Data, out: Path) -> Results:
-        raise NotImplementedError
-
 
 def test_what_follows_a_run_without_data_lacks_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(EXPERIMENTS, "builtin", {"one": Experiment("the first", "Table 8", Chain())})
+    monkeypatch.setattr(EXPERIMENTS, "builtin", {"one": Experiment("the first", "Table 8", Chain(1))})
     absent = Data("builtin", missing={"imagenet-a": "no such folder", "imagenet-r": "none either"})
     assert [entry.state for entry in plan(["one"], absent, tmp_path)] == [
         "no data: imagenet-a",
@@ -141,8 +142,8 @@ def test_what_follows_a_run_without_data_lacks_it_too(monkeypatch: pytest.Monkey
 class Ends(Sums):
     """A Plan whose figure is that of a job which another's jobs come after."""
 
-    def jobs(self, data: Data) -> list[Job]:
-        return super().jobs(data)[:1]
+    def jobs(self) -> list[Job]:
+        return super().jobs()[:1]
 
 
 def test_what_is_shown_is_run_though_another_reader_lacks_data(tiny: None, tmp_path: Path) -> None:
@@ -261,13 +262,13 @@ def test_other_data_in_the_same_folder_are_refused(tiny: None, tmp_path: Path) -
 class Protocols(Sums):
     """A Plan of one sum, whose arguments are the protocol's."""
 
-    def jobs(self, data: Data) -> list[Job]:
-        value = {"paper": 1, "standard": 2}[data.protocol]
+    def jobs(self) -> list[Job]:
+        value = {"paper": 1, "standard": 2}[self.data.protocol]
         return [Job(f"sum-{self.number}", "job_functions:add", {"a": value, "b": 1})]
 
-    def results(self, outcomes: Mapping[str, Outcome], data: Data, out: Path) -> Results:
+    def results(self, outcomes: Mapping[str, Outcome], out: Path) -> Results:
         ours = alone(outcomes[f"sum-{self.number}"].result)
-        return Results([Cell("sum", "column_a", ours=ours, state=MEASURED)])
+        return Results([Cell("sum", "column_a", ours=ours)])
 
 
 def test_settings_other_than_the_folders_are_refused_at_first(tiny: None, tmp_path: Path) -> None:

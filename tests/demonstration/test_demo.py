@@ -12,6 +12,7 @@ from relevit.data.builtin import digits as bench
 from relevit.data.builtin.sets import of_pictures
 from relevit.demonstration import run as quick
 from relevit.demonstration.demo import demo
+from relevit.demonstration.pages import CASES_EACH, cases_of
 from relevit.demonstration.text import LEAD, verdict
 from relevit.errors import UserError
 from relevit.evaluation import evaluate
@@ -31,8 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(name: str, split: str = "test", views: int = 3) -> bench.Pictures:
         return whole(name, split, 1).subset(np.arange(5, 800, 35))
 
-    for module in (quick, builtin_work):
-        monkeypatch.setattr(module, "test_set", few)
+    monkeypatch.setattr(builtin_work, "test_set", few)
     monkeypatch.setattr(quick, "builtin_set", lambda name, views: of_pictures(few(name)))
     monkeypatch.setattr(quick, "OBJECTS", 23)
     monkeypatch.setattr(quick, "PER_CLASS", 1)
@@ -89,18 +89,20 @@ def test_cases_are_what_their_names_say() -> None:
     other.head.bias.data = other.head.bias.data.roll(1, 0)
     pictures = bench.test_set("background_shuffled", "test", 1).subset(np.arange(0, 800, 7))
     view, shown = load("builtin")[1], of_pictures(pictures)
-    models = {"original": original, "other": other}
-    rows = evaluate({name: (model, view) for name, model in models.items()}, {"shown": shown}).predictions["shown"]
-    cases = quick.choose_cases(rows, models, pictures)
+    models = {"original": (original, view), "other": (other, view)}
+    rows = evaluate(models, {"shown": shown}).predictions["shown"]
+    cases = cases_of(original, other, list(rows.values()), shown)
     assert len(cases["ruined"]) > 0
-    for case in cases["ruined"]:
-        assert case.prediction_before == case.label != case.prediction_after
-    for case in cases["corrected"]:
-        assert case.prediction_before != case.label == case.prediction_after
-    for case in cases["unchanged"]:
-        assert case.prediction_before == case.prediction_after
-    labels = [case.label for case in cases["ruined"]]
-    assert len(labels) == len(set(labels)) <= quick.CASES_EACH
+    expected = {"corrected": (False, True), "ruined": (True, False)}
+    for kind, panels in cases.items():
+        for panel in panels:
+            before, after = panel.answers
+            assert [name for name, _ in panel.tiles] == ["image", "mask", "map, before", "map, after"]
+            assert (before.right, after.right) == (before.prediction == panel.label, after.prediction == panel.label)
+            same = before.prediction == after.prediction
+            assert same if kind == "unchanged" else (before.right, after.right) == expected[kind]
+    labels = [panel.label for panel in cases["ruined"]]
+    assert len(labels) == len(set(labels)) <= CASES_EACH
 
 
 def test_the_verdict_names_the_figures() -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relevit.experiments.experiment import Arm, Design
-from relevit.experiments.plan import Data
-from relevit.experiments.results import Value, cells_of, point, with_changes
+from relevit.experiments.experiment import Arm, Data, Design
+from relevit.experiments.results import Cell, cells_of, point, with_changes
 from relevit.experiments.table import plan_for
 from relevit.experiments.tables import RUN_COLUMNS, _cell, markdown, read_runs, table, values_of
 
@@ -47,7 +46,7 @@ def test_a_claim_is_a_paired_difference_over_seeds():
     ours, theirs = shifted("relevance"), shifted("gradmask")
     differences = [ours[seed] - theirs[seed] for seed in range(5)]
     half = T_4 * statistics.stdev(differences) / math.sqrt(5)
-    found = plan_for("table1", "builtin").of_values(values_of(rows)["table1"], Data("builtin")).findings[1]
+    found = plan_for("table1", Data("builtin")).of_values(values_of(rows)["table1"]).findings[1]
     assert found.says == "ours does better than GradMask" and found.count == 5
     wanted = [statistics.fmean(differences) + sign * half for sign in (0, -1, 1)]
     assert [found.difference.value, *found.difference.ends] == pytest.approx(wanted, rel=1e-9)
@@ -92,8 +91,8 @@ def test_changes_are_bold_where_their_interval_excludes_zero():
     design = Design((Arm("a"),), ("s",), seeds=3)
 
     def cell(own, start):
-        values = [Value("a", "s", seed=seed, estimate=point(value)) for seed, value in enumerate(own)]
-        values += [] if start is None else [Value("original", "s", estimate=point(start))]
+        values = [Cell("a", "s", seed=seed, ours=point(value)) for seed, value in enumerate(own)]
+        values += [] if start is None else [Cell("original", "s", ours=point(start))]
         (found,) = (found for found in cells_of(design, with_changes(values)) if found.row == "a")
         return _cell(found)
 

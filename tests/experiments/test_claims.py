@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from relevit.experiments.claims import Finding, hypothesis, p_value, verdict
-from relevit.experiments.experiment import Claim
-from relevit.experiments.multiple_testing import AfterHolm, family
+from relevit.experiments.claims import Family, Finding, corrected, hypothesis, p_value, verdict
+from relevit.experiments.experiment import Claim, Design
 from relevit.experiments.paper import PAPER
-from relevit.experiments.plan import DesignPlan
 from relevit.statistics.estimate import Estimate
 from relevit.statistics.over_seeds import mean as over_seeds
 
@@ -107,39 +105,42 @@ def test_a_page_of_claims() -> None:
             found("v", None, "not run"),
         ],
     }
-    own = family(page)
+    (one, two), own = _of(page)
     assert (own.stated, own.different, own.tested, own.settled, own.stay) == (8, 5, 4, 3, 3)
-    one, two = own.standings["one"], own.standings["two"]
     # "x" counts with its most seeds, the first of them: not with its smallest p.
-    assert two[0] == AfterHolm(pytest.approx(0.004), True) and one[0] == AfterHolm(pytest.approx(0.004), True, "two")  # type: ignore[arg-type]
-    assert two[2] == AfterHolm(pytest.approx(0.004), True, "two")  # type: ignore[arg-type]
-    assert one[1] == AfterHolm(pytest.approx(0.045), True)  # type: ignore[arg-type]
-    assert two[1].stays is False and two[1].counted == "one"  # the other verdict
-    assert one[2] == AfterHolm(pytest.approx(0.3), None) and two[4] == AfterHolm()  # type: ignore[arg-type]
-    assert two[3].stays is True
-    assert own.sentence == (
+    assert two[0] == two[2] == one[0] == (pytest.approx(0.004), True, "two")
+    assert one[1] == (pytest.approx(0.045), True, "one")
+    assert two[1][1:] == (False, "one")  # the other verdict
+    assert one[2] == (pytest.approx(0.3), None, "one") and two[4] == (None, None, None)
+    assert two[3][1] is True
+    assert own.says == (
         "4 different comparisons were tested (one that several experiments show counts once, where it has the most seeds): 3 "
         "settled by the 95% interval alone, 3 of these also after Holm's correction over all 4."
     )
-    less = family(
-        {"one": [found("", 0.03), Finding("another", "a less b", Estimate(1, 0, 2, 5, "seeds"), 5, "holds", 0.04)]}
-    )
+    another = Finding("another", "a less b", Estimate(1, 0, 2, 5, "seeds"), 5, "holds", 0.04)
+    (one,), less = _of({"one": [found("", 0.03), another]})
     assert (less.different, less.settled, less.stay) == (2, 2, 0)  # of hypotheses without a name each is one of its own
-    assert [standing.stays for standing in less.standings["one"]] == [False, False] and "(" not in less.sentence
-    assert "2 settled by the 95% interval alone, none of these also after Holm's correction over all 2" in less.sentence
-    open_ = family({"one": [found("v", 0.4, "not settled")]})
-    assert open_.sentence == "1 comparison was tested: none is settled by its 95% interval."
-    assert family({"one": [found("v", None, "not run")]}).sentence == ""
+    assert [stays for _, stays, _ in one] == [False, False] and "(" not in less.says
+    assert "2 settled by the 95% interval alone, none of these also after Holm's correction over all 2" in less.says
+    open_ = _of({"one": [found("v", 0.4, "not settled")]})[1]
+    assert open_.says == "1 comparison was tested: none is settled by its 95% interval."
+    assert _of({"one": [found("v", None, "not run")]})[1].says == ""
+
+
+def _of(page: dict[str, list[Finding]]) -> tuple[list[list[tuple[float | None, bool | None, str | None]]], Family]:
+    """p after Holm, whether the verdict stays and where it counts, of each claim of each experiment; and their family."""
+    findings, own = corrected(page)
+    return [[(f.p_holm, f.stays, f.counted) for f in several] for several in findings.values()], own
 
 
 def test_hypotheses_are_told_apart() -> None:
     claim = Claim("says", "a", "b", "on", "rest", "same", 2.5, "r5")
     assert hypothesis("accuracy", claim) == "accuracy: a less b, on, rest, r5, same within 2.5"
-    plans = {name: row.builtin for name, row in PAPER.items() if isinstance(row.builtin, DesignPlan)}
+    designs = {name: row.builtin for name, row in PAPER.items() if isinstance(row.builtin, Design)}
     grids = {
-        name: [hypothesis("accuracy", claim) for claim in plan.design.claims]
-        for name, plan in plans.items()
-        if plan.design.test == "accuracy"
+        name: [hypothesis("accuracy", claim) for claim in design.claims]
+        for name, design in designs.items()
+        if design.test == "accuracy"
     }
     assert all(len(set(own)) == len(own) for own in grids.values())  # within an experiment all are different
     assert grids["figure4"] == grids["appendix_i"] and grids["table1"][0] in grids["appendix_f"]

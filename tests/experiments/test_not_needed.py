@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from relevit.experiments.experiment import Data
 from relevit.experiments.jobs import Outcome, ends
 from relevit.experiments.paper import ALL_SETS, PAPER
-from relevit.experiments.plan import Data
 from relevit.experiments.reproduce import plan
 from relevit.experiments.sources.models import PAPER_MODELS
 from relevit.experiments.sources.places import GTSEGS, IMAGENET_S
-from relevit.experiments.sources.real import USUAL, split_key
+from relevit.experiments.sources.real import USUAL, Real
+from relevit.experiments.table import plan_for
 
 SETS = sorted(ALL_SETS)
-REAL = {name: row.real for name, row in PAPER.items() if row.real is not None}
+REAL = [name for name, row in PAPER.items() if row.real is not None]
 
 
 def states(out: Path, names: list[str], *absent: str) -> dict[str, str]:
@@ -44,7 +45,8 @@ def test_a_fine_tuning_that_nothing_can_measure_is_not_run(tmp_path: Path) -> No
 def test_tables_are_made_of_what_no_job_comes_after(name: str, tmp_path: Path) -> None:
     """So that what is idle is nothing that a table shows; beside it, the choice of samples tells the groups of classes."""
     data = Data("/data", found={IMAGENET_S: "/s"}, models=PAPER_MODELS[2:4])
-    jobs = REAL[name].jobs(data)
-    outcomes = {key: Outcome("skipped", reason="not run") for key in (*ends(jobs), split_key(USUAL, data))}
-    found = REAL[name].results(outcomes, data, tmp_path)  # a KeyError, if it looks at another
+    plan = plan_for(name, data)
+    jobs = plan.jobs()
+    outcomes = {key: Outcome("skipped", reason="not run") for key in (*ends(jobs), Real(data).samples(USUAL)[-1].key)}
+    found = plan.results(outcomes, tmp_path)  # a KeyError, if it looks at another
     assert found.cells and all(cell.ours is None for cell in found.cells)

@@ -15,14 +15,15 @@ from relevit import cli
 from relevit.errors import UserError
 from relevit.evaluation import read_predictions
 from relevit.experiments.engines import resolve
+from relevit.experiments.experiment import Data
 from relevit.experiments.jobs import Job, in_order
 from relevit.experiments.paper import PAPER
-from relevit.experiments.plan import Data
 from relevit.experiments.results import MEASURED
 from relevit.experiments.sources.models import PAPER_MODELS, chosen_models
 from relevit.experiments.sources.places import GTSEGS, IMAGENET_S, NEIGHBOURS, PUBLISHED_MASKS, TRAIN, find_places
+from relevit.experiments.table import plan_for
 
-REAL = {name: row.real for name, row in PAPER.items() if row.real is not None}
+REAL = [name for name, row in PAPER.items() if row.real is not None]
 RECIPES = Path(__file__).parents[2] / "recipes"
 LARGE_WEIGHTS = "jx_vit_large_p16_224-4ee7a4dc.pth"
 
@@ -129,8 +130,8 @@ def test_jobs_fit_together(found: Mapping[str, str]) -> None:
     """One key is one job in all experiments, whatever data there are; every dependency is among the jobs of its own experiment."""
     known: dict[str, Job] = {}
     sets = {*(f"si-score-{part}" for part in ("location", "rotation", "size")), *find_names()}
-    for name, own in REAL.items():
-        jobs = own.jobs(Data("/data", found=found))
+    for name in REAL:
+        jobs = plan_for(name, Data("/data", found=found)).jobs()
         assert jobs and len({job.key for job in jobs}) == len(jobs), name
         assert {job.key for job in in_order(jobs)} == {job.key for job in jobs}
         for job in jobs:
@@ -150,13 +151,13 @@ def find_names() -> set[str]:
 def test_jobs_say_what_they_lack() -> None:
     """ViT-L without its file: none of its jobs can be run, all of the others' can."""
     data = Data("/data", found={IMAGENET_S: "/s"}, models=PAPER_MODELS[:3])
-    for job in REAL["table1"].jobs(data):
+    for job in plan_for("table1", data).jobs():
         lacks = any(need.startswith("weights of ViT-L") for need in job.needs)
         assert lacks == job.key.startswith("ViT-L"), job.key
 
 
 def test_the_papers_numbers_are_in_the_jobs() -> None:
-    jobs = {job.key: job for job in REAL["table1"].jobs(all_data())}
+    jobs = {job.key: job for job in plan_for("table1", all_data()).jobs()}
     run = jobs["DeiT-B-ours-seed-0"].arguments
     assert run["settings"] == {"epochs": 50, "batch_size": 8}
     assert (run["model"]["lr"], run["model"]["temperature"], run["method"]) == (8e-7, 0.65, "relevance")
@@ -165,7 +166,7 @@ def test_the_papers_numbers_are_in_the_jobs() -> None:
     assert jobs["DeiT-B-ours_automatic_masks-seed-0"].arguments["masks"] == "automatic"
     assert len([key for key in jobs if "-on-" in key]) == 7 * 5 * 6
     small = all_data().__class__("/data", found={IMAGENET_S: "/s"}, settings={"epochs": 2, "classes": 7, "limit": 5})
-    jobs = {job.key: job for job in REAL["appendix_n"].jobs(small)}
+    jobs = {job.key: job for job in plan_for("appendix_n", small).jobs()}
     assert jobs["DeiT-B-ours-seed-0"].arguments["settings"]["epochs"] == 2 and "samples-annotated-7x3" in jobs
     assert jobs["DeiT-B-ours-seed-0-perturbation-imagenet"].arguments["limit"] == 5
 

@@ -13,20 +13,21 @@ from scipy import stats
 from hit_rows import write_hits
 from real_tree import TRAINING
 from relevit.experiments.arms import BASELINES, OURS, REAL_ABLATION
-from relevit.experiments.experiment import Claim, Design, Run
+from relevit.experiments.experiment import Claim, Data, Design, Run
 from relevit.experiments.jobs import Outcome
-from relevit.experiments.page import kind
+from relevit.experiments.output import kind
 from relevit.experiments.paper import PAPER
-from relevit.experiments.plan import Data, DesignPlan
+from relevit.experiments.plan import DesignPlan
 from relevit.experiments.published import FOLDER
-from relevit.experiments.results import MEASURED, Cell, Results
+from relevit.experiments.results import Cell, Results
 from relevit.experiments.sources.models import PAPER_MODELS, PaperModel, chosen_models
 from relevit.experiments.sources.places import GTSEGS, IMAGENET_S
-from relevit.experiments.sources.real import USUAL, Real, evaluation_key, measurement_key, split_key
+from relevit.experiments.sources.real import USUAL, Real
+from relevit.experiments.table import plan_of
 from relevit.experiments.words import column, title
 from relevit.statistics.estimate import Estimate
 
-REAL = {name: row.real for name, row in PAPER.items() if isinstance(row.real, DesignPlan)}
+REAL = {name: row.real for name, row in PAPER.items() if isinstance(row.real, Design)}
 TUNED = Run(OURS, 0)
 HITS = {  # of 7 images: 3 of n01443537, 2 of n01498041, 2 of n03445777
     "before": ("1001000", "1111000"),
@@ -46,7 +47,7 @@ class Made:
         self.out, self.outcomes = out, dict[str, Outcome]()
 
     def add(self, model: PaperModel, run: Run | None, benchmark: str, which: str, classes: Classes = BY_WNID) -> None:
-        key = evaluation_key(model, run, benchmark)
+        key = Real(Data("/data")).evaluation(model, run, benchmark).key
         hit1, hit5 = ([digit == "1" for digit in text] for text in HITS[which])
         names = [name for name, _, count in classes for _ in range(count)]
         right = [own for _, own, count in classes for _ in range(count)]
@@ -59,20 +60,21 @@ def made(tmp_path: Path) -> Made:
     return Made(tmp_path)
 
 
-def plan_of(design: Design) -> DesignPlan:
-    return DesignPlan(design, Real())
-
-
 def share(which: str, figure: int = 0, images: range = range(7)) -> float:
     return 100 * sum(HITS[which][figure][i] == "1" for i in images) / len(images)
 
 
-def filled(own: DesignPlan, data: Data, made: Made, set_a: tuple[str, ...] = TRAINING[:1]) -> Results:
+def filled(design: Design, data: Data, made: Made, set_a: tuple[str, ...] = TRAINING[:1]) -> Results:
     """Everything that is not given was not run."""
-    outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)}
-    outcomes[split_key(USUAL, data)] = Outcome("done", {"set_a": list(set_a)})
+    plan, outcomes = not_run(design, data)
+    outcomes[Real(data).samples(USUAL)[-1].key] = Outcome("done", {"set_a": list(set_a)})
     assert set(made.outcomes) <= set(outcomes)
-    return own.results(outcomes | made.outcomes, data, made.out)
+    return plan.results(outcomes | made.outcomes, made.out)
+
+
+def not_run(design: Design, data: Data, why: str = "not run") -> tuple[DesignPlan, dict[str, Outcome]]:
+    plan = plan_of(design, data)
+    return plan, {job.key: Outcome("skipped", reason=why) for job in plan.jobs()}
 
 
 def by_name(found: Results, figure: str = "r1", group: str = "all", col: str = "imagenet") -> dict[str, Cell]:
@@ -92,7 +94,7 @@ def moved(cell: Cell) -> float:
 def test_accuracies_and_changes_by_hand(made: Made) -> None:
     claim = Claim("ours gains on imagenet-a, averaged over the models", "ours", "original", "imagenet-a", margin=0.0)
     sets, figures = ("imagenet", "imagenet-a"), ("r1", "r5")
-    own = plan_of(Design((OURS,), sets, (claim,), figures=figures, table=1, averages=True))
+    own = Design((OURS,), sets, (claim,), figures=figures, table=1, averages=True)
     data = Data("/data", models=MODELS)
     vit, deit = MODELS
     made.add(vit, None, "imagenet", "before")
@@ -131,16 +133,16 @@ def test_accuracies_and_changes_by_hand(made: Made) -> None:
 def test_nothing_published_gets_into_what_was_measured(tmp_path: Path) -> None:
     for name in ("table1", "table2", "table3", "table4", "appendix_j"):
         data = Data("/data", models=PAPER_MODELS, found={IMAGENET_S: "/s"})
-        outcomes = {job.key: Outcome("failed", reason="Traceback\nit broke") for job in REAL[name].jobs(data)}
-        found = REAL[name].results(outcomes, data, tmp_path)
+        plan, outcomes = not_run(REAL[name], data, "Traceback\nit broke")
+        found = plan.results(outcomes, tmp_path)
         assert any(cell.published is not None for cell in found.cells)
         assert all(cell.ours is cell.change is None for cell in found.cells)
         assert {cell.state for cell in found.cells} == {"it broke"}
         assert all(finding.verdict == "not run" and finding.difference is None for finding in found.findings)
-        assert all(value.estimate is None for value in found.values)
+        assert all(value.ours is None for value in found.values)
         own = Data("/data", models=chosen_models(["mine=vit_tiny_patch16_224"]), found={IMAGENET_S: "/s"})
-        outcomes = {job.key: Outcome("skipped", reason="no") for job in REAL[name].jobs(own)}
-        assert all(cell.published is None for cell in REAL[name].results(outcomes, own, tmp_path).cells)
+        plan, outcomes = not_run(REAL[name], own)
+        assert all(cell.published is None for cell in plan.results(outcomes, tmp_path).cells)
 
 
 @pytest.mark.parametrize(("table", "columns"), [(1, 12), (2, 6), (3, 3), (4, 9)])
@@ -148,10 +150,8 @@ def test_every_published_cell_stands_beside_its_row(table: int, columns: int, tm
     """From the CSV itself: rows by the words of our tables."""
     words = {(arm.published[0], arm.published[1]): arm.name for arm in (*BASELINES, *REAL_ABLATION) if arm.published}
     words[("original", "none")] = "original"
-    own = REAL[f"table{table}"]
-    data = Data("/data", models=PAPER_MODELS, found={IMAGENET_S: "/s"})
-    outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)}
-    rows = {(row.row, row.column, row.figure): row for row in own.results(outcomes, data, tmp_path).cells}
+    plan, outcomes = not_run(REAL[f"table{table}"], Data("/data", models=PAPER_MODELS, found={IMAGENET_S: "/s"}))
+    rows = {(row.row, row.column, row.figure): row for row in plan.results(outcomes, tmp_path).cells}
     beside = {key: row.published for key, row in rows.items() if "average" not in key[0]}
     seen = 0
     with open(FOLDER / f"table{table}.csv", newline="") as file:
@@ -179,7 +179,7 @@ OWN_CLASS: Classes = [
 @pytest.mark.parametrize("classes", [BY_WNID, BY_INDEX, OWN_CLASS])
 def test_classes_of_the_samples_against_the_rest(classes: Classes, made: Made) -> None:
     """Of 7 images the first 3 and the next 2 are of set A; by name, or by the index of the first right class."""
-    own = plan_of(Design((OURS,), ("imagenet",), groups=("all", "set_a", "rest")))
+    own = Design((OURS,), ("imagenet",), groups=("all", "set_a", "rest"))
     (model,) = chosen_models(["ViT-B"])
     data = Data("/data", models=(model,))
     made.add(model, None, "imagenet", "before", classes)
@@ -191,8 +191,8 @@ def test_classes_of_the_samples_against_the_rest(classes: Classes, made: Made) -
         assert moved(cell) == pytest.approx(share("after", 0, images) - share("before", 0, images))
     none = filled(own, data, made, ("n02123045",))
     assert by_name(none, group="set_a")["ViT-B ours"].state == "no image of these classes"
-    outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)} | made.outcomes
-    unknown = own.results(outcomes, data, made.out)  # the choice of samples was not made
+    plan, outcomes = not_run(own, data)
+    unknown = plan.results(outcomes | made.outcomes, made.out)  # the choice of samples was not made
     assert by_name(unknown, group="rest")["ViT-B ours"].state == "the classes of set A are not known"
 
 
@@ -201,7 +201,7 @@ def test_a_spread_is_over_runs(made: Made) -> None:
     (model,) = chosen_models(["ViT-B"])
     data = Data("/data", models=(model,))
     which = ("after", "other", "before")
-    for run, name in zip(own.design.runs()["ours, over choices of classes"], which, strict=True):
+    for run, name in zip(own.runs()["ours, over choices of classes"], which, strict=True):
         made.add(model, run, "imagenet", name)
     made.add(model, None, "imagenet", "before")
     found = filled(own, data, made)
@@ -212,7 +212,7 @@ def test_a_spread_is_over_runs(made: Made) -> None:
     assert cell.seeds == 3 and ours(cell) == pytest.approx(mean) and cell.ours is not None
     assert (cell.ours.low, cell.ours.high) == (pytest.approx(mean - half), pytest.approx(mean + half))
     assert moved(cell) == pytest.approx(mean - share("before"))
-    runs = [v.estimate.value for v in found.values if v.set == "imagenet" and v.row != "original" and v.estimate]
+    runs = [v.ours.value for v in found.values if v.column == "imagenet" and v.row != "original" and v.ours]
     assert runs == [pytest.approx(v) for v in values]
     assert by_name(found)["ViT-B ours, over samples and seeds"].state == "not run"
 
@@ -222,14 +222,16 @@ def test_a_spread_is_over_as_many_runs_as_are_asked_for(made: Made) -> None:
     models = chosen_models(["ViT-B"])
     for seeds, expected in ((None, 3), (2, 2), (7, 3)):
         data = Data("/data", models=models, seeds=seeds, found={IMAGENET_S: "/s"})
-        trained = [job.key for job in own.jobs(data) if job.function.endswith(":train")]
+        trained = [job.key for job in plan_of(own, data).jobs() if job.function.endswith(":train")]
         assert len(trained) == 2 * expected  # of samples and seeds, and of choices of classes
         cells = filled(own, data, made).cells
-        assert {cell.row for cell in cells} == {"ViT-B original", *(f"ViT-B {name}" for name in own.design.runs())}
+        assert {cell.row for cell in cells} == {"ViT-B original", *(f"ViT-B {name}" for name in own.runs())}
     only = replace(data, seeds=1)
-    for run in (None, *(runs[0] for runs in own.design.runs().values())):
+    for run in (None, *(runs[0] for runs in own.runs().values())):
         made.add(models[0], run, "imagenet", "after")
-    assert len([job for job in own.jobs(only) if job.key.endswith("-on-imagenet")]) == 3 == len(made.outcomes)
+    assert (
+        len([job for job in plan_of(own, only).jobs() if job.key.endswith("-on-imagenet")]) == 3 == len(made.outcomes)
+    )
     cell = by_name(filled(own, only, made))["ViT-B ours, over choices of classes"]
     assert ours(cell) == pytest.approx(share("after"))
 
@@ -237,13 +239,12 @@ def test_a_spread_is_over_as_many_runs_as_are_asked_for(made: Made) -> None:
 def test_figures_of_tests(tmp_path: Path) -> None:
     own = REAL["table3"]
     (model,) = chosen_models(["AR-S"])
-    data = Data("/data", models=(model,))
-    assert own.design.sets == (GTSEGS,)
-    outcomes = {job.key: Outcome("skipped", reason="not run") for job in own.jobs(data)}
-    before, after = (measurement_key(own.design, model, run) for run in (None, TUNED))
+    assert own.sets == (GTSEGS,)
+    plan, outcomes = not_run(own, Data("/data", models=(model,)))
+    before, after = (plan.source.tests(own, model, run)[GTSEGS].key for run in (None, TUNED))
     outcomes[before] = Outcome("done", {"pixel_accuracy": 70.0, "miou": 50.5})
     outcomes[after] = Outcome("done", {"pixel_accuracy": 81.5, "miou": 66.0, "map": 87.0})
-    cells = {(cell.row, cell.column): cell for cell in own.results(outcomes, data, tmp_path).cells}
+    cells = {(cell.row, cell.column): cell for cell in plan.results(outcomes, tmp_path).cells}
     assert ours(cells["AR-S ours", "miou"]) == 66.0 and moved(cells["AR-S ours", "miou"]) == 15.5
     assert cells["AR-S ours", "miou"].published == 67.7 and cells["AR-S original", "miou"].published == 57.7
     assert cells["AR-S original", "map"].state == "segmentation gave no number here"
@@ -280,7 +281,7 @@ def test_claims_of_two_groups_of_classes(made: Made) -> None:
 
 def protocol(name: str, *models: str) -> str:
     data = Data("/data", models=chosen_models(models), found={IMAGENET_S: "/s"})
-    return REAL[name].of_values([], data).protocol
+    return plan_of(REAL[name], data).of_values([]).protocol
 
 
 def test_tables_say_what_their_intervals_are_of() -> None:
@@ -327,7 +328,7 @@ def test_words_of_the_page() -> None:
 def test_colours_of_changes() -> None:
     def row(low: float, high: float, seeds: int) -> Cell:
         change = Estimate(1.0, low, high, seeds or 7, "seeds" if seeds else "images")
-        return Cell("a", "b", ours=Estimate(1.0, 1.0, 1.0, 1, "seeds"), state=MEASURED, change=change)
+        return Cell("a", "b", ours=Estimate(1.0, 1.0, 1.0, 1, "seeds"), change=change)
 
     assert kind(row(0.5, 2, 0)) == "better" and kind(row(-2, -1, 0)) == "worse"  # over images
     assert kind(row(-1, 2, 0)) == "open" and kind(row(0.5, 2, 3)) == "better"

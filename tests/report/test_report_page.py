@@ -16,7 +16,8 @@ from rich.console import Console
 
 from relevit.errors import UserError
 from relevit.report.page import render_page
-from relevit.report.pictures import STRENGTH, Case, colour, data_uri, outlined, overlay
+from relevit.report.panels import Answer, Panel, tile
+from relevit.report.pictures import STRENGTH, colour, outlined, overlay, tile_uri
 from relevit.report.plots import accuracy_svg, map_and_behaviour_svg
 from relevit.report.readme import render_readme_picture
 from relevit.report.results import Results, markdown_table, readable, signed, terminal_table
@@ -43,13 +44,16 @@ def results(*, width: float | None = 1.3, **more) -> Results:
     return Results(MODELS, SETS, values, "original", **({"foreground_share": shares} | more))
 
 
-def case(seed: int, label: str = "seven", after: str = "seven", height: int = 13, width: int = 11) -> Case:
+def case(seed: int, label: str = "seven", after: str = "seven", height: int = 13, width: int = 11) -> Panel:
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (height, width, 3), np.uint8)
     mask = np.zeros((height, width), np.float32)
     mask[3:8, 2:7] = 1
-    maps = rng.random((2, height, width), np.float32)
-    return Case(image, mask, maps[0], maps[1], label, "ring", 0.943, after, 0.871, "background_shuffled")
+    before, after_ = rng.random((2, height, width), np.float32)
+    tiles = [("image", tile(image)), ("mask", tile(image, None, mask, dim=0.75))]
+    tiles += [("map, before", tile(image, before, mask)), ("map, after", tile(image, after_, mask))]
+    answers = [Answer("before", "ring", 0.943, label == "ring"), Answer("after", after, 0.871, label == after)]
+    return Panel("background_shuffled/00007", label, tiles, answers)
 
 
 CASES = {"corrected": [case(1), case(2)], "unchanged": [case(3, after="ring")], "ruined": []}
@@ -153,17 +157,19 @@ def test_each_figure_stands_in_its_row_and_column(tmp_path):
     assert len(re.findall(r'class="difference worse">\u22129\.2', page)) == 1
 
 
-def test_the_tiles_are_image_mask_before_after():
-    c = case(5)
-    c.map_before[:], c.map_after[:] = 0, 0
-    c.map_before[10, 9], c.map_after[1, 8] = 1, 1
-    tiles = dict(c.tiles(size=13))
-    assert list(tiles) == ["image", "mask", "map before", "map after"]
-    assert np.array_equal(tiles["image"], c.image)
-    assert np.array_equal(tiles["map before"][10, 9], overlay(c.image, c.map_before)[10, 9])
-    assert np.array_equal(tiles["map after"][1, 8], overlay(c.image, c.map_after)[1, 8])
-    assert np.array_equal(tiles["mask"][5, 4], c.image[5, 4])  # the object itself as it is
-    assert not np.array_equal(tiles["mask"][11, 9], c.image[11, 9])  # the background faded
+def test_tiles_of_a_picture_its_mask_and_its_map():
+    """The object itself as it is, the background faded; a map over the picture in grey, both enlarged by whole pixels."""
+    image, mask = np.random.default_rng(5).integers(0, 256, (13, 11, 3), np.uint8), np.zeros((13, 11), np.float32)
+    mask[3:8, 2:7] = 1
+    relevance, factor = np.zeros((13, 11), np.float32), 192 // 13
+    relevance[10, 9] = 1
+    plain, faded, shown = tile(image), tile(image, None, mask, dim=0.75), tile(image, relevance, mask)
+    assert plain.shape == faded.shape == shown.shape == (13 * factor, 11 * factor, 3)
+    assert np.array_equal(plain[::factor, ::factor], image)
+    middle = factor // 2
+    assert np.array_equal(shown[10 * factor + middle, 9 * factor + middle], overlay(image, relevance)[10, 9])
+    assert np.array_equal(faded[5 * factor + middle, 4 * factor + middle], image[5, 4])
+    assert not np.array_equal(faded[11 * factor + middle, 9 * factor + middle], image[11, 9])
 
 
 def test_each_case_shows_its_own_pictures_in_order(tmp_path):
@@ -173,9 +179,8 @@ def test_each_case_shows_its_own_pictures_in_order(tmp_path):
     assert len(found) == 4 * len(shown)
     for i, c in enumerate(shown):
         first = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[4 * i].split(",")[1]))))
-        factor = 192 // 13
-        assert np.array_equal(first[::factor, ::factor], c.image)
-        assert found[4 * i : 4 * i + 4] == [data_uri(picture) for _, picture in c.tiles()]
+        assert np.array_equal(first, c.tiles[0][1])
+        assert found[4 * i : 4 * i + 4] == [tile_uri(picture) for _, picture in c.tiles]
 
 
 def test_names_are_escaped(tmp_path):
@@ -224,8 +229,8 @@ def test_an_existing_file_is_refused_and_left_alone(tmp_path):
 
 
 def test_a_failure_leaves_no_file(tmp_path):
-    wrong = Case(*[np.zeros((5, 7, 3), np.uint8), *[np.zeros((7, 5))] * 3], "a", "a", 0.5, "a", 0.5, "s")
-    with pytest.raises(ValueError, match="of its size"):
+    wrong = Panel("s", "a", [("image", np.zeros((5, 7, 9), np.uint8))], [])
+    with pytest.raises(TypeError, match="Cannot handle this data type"):
         render(tmp_path / "report.html", cases={"corrected": [case(1), wrong]})
     assert list(tmp_path.iterdir()) == []
 
@@ -338,4 +343,4 @@ def test_wrong_pictures_are_refused():
     with pytest.raises(ValueError, match="of its size"):
         overlay(np.zeros((5, 7, 3), np.uint8), np.zeros((7, 5)))
     with pytest.raises(ValueError, match="probability"):
-        Case(*[np.zeros((5, 7))] * 4, "a", "a", 93.0, "a", 0.5, "s")
+        Answer("a", "a", 93.0, True)

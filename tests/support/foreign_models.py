@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,11 +36,6 @@ TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "Dinov2WithRegistersForImageClassification",
         {"image_size": 42, "patch_size": 14, "num_register_tokens": 4},
     ),
-    "DINOv3ViT": (
-        "DINOv3ViTConfig",
-        "DINOv3ViTForImageClassification",
-        {"image_size": 48, "patch_size": 16, "num_register_tokens": 4},
-    ),
     "IJepa": ("IJepaConfig", "IJepaForImageClassification", {"image_size": 48}),
     "CLIP": ("CLIPConfig", "CLIPForImageClassification", {"vision_config": _TOWER}),
     "SigLIP": ("SiglipConfig", "SiglipForImageClassification", {"vision_config": _TOWER}),
@@ -54,6 +51,40 @@ def transformers_model(kind: str, seed: int = 0, **arguments: Any) -> nn.Module:
     torch.manual_seed(seed)
     built = getattr(transformers, model)(getattr(transformers, config)(**sizes, **_LABELS, **own, **arguments))
     return roughened(built)
+
+
+def dinov3_backbone() -> nn.Module:
+    """transformers has no classifier of this name."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.DINOv3ViTConfig(**_PLAIN, image_size=48, patch_size=16, num_register_tokens=4)
+    return roughened(transformers.DINOv3ViTModel(config))
+
+
+def torchvision_model(seed: int = 0, **arguments: Any) -> nn.Module:
+    """torchvision's VisionTransformer."""
+    from torchvision.models import VisionTransformer
+
+    torch.manual_seed(seed)
+    sizes = {"image_size": 48, "patch_size": 16, "num_layers": 3, "num_heads": 3, "hidden_dim": 24, "mlp_dim": 48}
+    return roughened(VisionTransformer(**sizes, num_classes=CLASSES, **arguments))
+
+
+FOREIGN: dict[str, Callable[[], nn.Module]] = {
+    **{kind: partial(transformers_model, kind) for kind in TRANSFORMERS},
+    "torchvision": torchvision_model,
+}
+"""One of each class, as a builder."""
+
+
+def images_for(model: nn.Module, count: int = 2, seed: int = 1) -> torch.Tensor:
+    """Normalised noise of the size that a model takes, of its weights' type."""
+    from relevit.models.families import of_module
+
+    size = of_module(model).data_config(model)["input_size"]
+    dtype = next(model.parameters()).dtype
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def roughened(model: nn.Module) -> nn.Module:

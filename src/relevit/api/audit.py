@@ -134,9 +134,9 @@ def _make_masks(
 ) -> dict[str, str]:
     """Makes the masks of pictures of a folder; tells of those that got none why."""
     from relevit.auditing.folder import MASKS
+    from relevit.masking.record import LOW
     from relevit.masking.refinement import OBJECT
     from relevit.masking.run.mask_run import make_masks
-    from relevit.masking.run.publish import LOW
 
     with terminal.progress("masks") as advance:
         run = make_masks(

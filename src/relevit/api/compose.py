@@ -67,7 +67,6 @@ def compose(
     from pathlib import Path
 
     from relevit.data.composition.composed_sets import check_apart, check_place, missing, prepare, write_compositions
-    from relevit.data.composition.shift_tests import Grid
     from relevit.report.table import Table
 
     place = Path(out)
@@ -83,7 +82,10 @@ def compose(
             size=size,
             repeats=repeats,
             limit=limit,
-            grid=Grid(list(positions), list(areas), list(angles), area),
+            positions=list(positions),
+            areas=list(areas),
+            angles=list(angles),
+            area=area,
             suffix=f".{format}",
             skip_bad=skip_bad,
             workers=workers,
@@ -98,14 +100,7 @@ def compose(
     known = f"; {there:,} are there already" if there else ""
     terminal.tell(table, *prepared.remarks, f"{len(prepared.compositions):,} pictures in all{known}")
     with terminal.progress("composing", left) as advance:
-        write_compositions(
-            place,
-            prepared.compositions,
-            prepared.sources,
-            prepared.config,
-            workers=workers,
-            advance=advance,
-        )
+        write_compositions(place, prepared, workers=workers, advance=advance)
     return dict(prepared.counts)
 
 

@@ -139,7 +139,7 @@ def _data(given: Mapping[str, Any]) -> Any:
     """The data sets below a folder and the models, or the built-in benchmark."""
     from dataclasses import replace
 
-    from relevit.experiments.plan import Data
+    from relevit.experiments.experiment import Data
     from relevit.experiments.sources.models import chosen_models
     from relevit.experiments.sources.places import find_places
 

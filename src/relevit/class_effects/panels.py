@@ -26,13 +26,19 @@ class EffectPanels:
     """Makes panels of a benchmark's images; their maps are made anew for the few that are shown.
 
     models: the two, by name, each with its view, in the order before, after. data: the benchmark, indexed by an image's place
-    to something with `.image`. predictions: by model.
+    to something with `.image`. predictions: by model. masked: whether the object's mask of each image (`.mask`, of the size that models
+    see) is a picture of its own, and its outline on the maps.
     """
 
     def __init__(
-        self, models: Mapping[str, Loaded], data: Any, predictions: Mapping[str, Predictions], seed: int = 0
+        self,
+        models: Mapping[str, Loaded],
+        data: Any,
+        predictions: Mapping[str, Predictions],
+        seed: int = 0,
+        masked: bool = False,
     ) -> None:
-        self.models, self.data, self.seed = dict(models), data, seed
+        self.models, self.data, self.seed, self.masked = dict(models), data, seed, masked
         self.rows = {name: predictions[name] for name in self.models}
         self.before, self.after = self.rows.values()
         only = [
@@ -74,15 +80,19 @@ class EffectPanels:
         picture: Any = getattr(item, "image", None)
         if picture is None:
             picture = item[0]
+        mask = item.mask if self.masked else None
         tiles: list[tuple[str, np.ndarray]] = []
         answers = []
         for (name, (net, view)), predictions in zip(self.models.items(), self.rows.values(), strict=True):
             values = view(picture)
             shown = view.restore(values)
             if not tiles:
-                tiles.append(("image", tile(shown)))
+                tiles += [
+                    ("image", tile(shown)),
+                    *([] if mask is None else [("mask", tile(shown, None, mask, dim=0.75))]),
+                ]
             if unsupported_reason(net) is None:
-                tiles.append((f"map, {name}", tile(shown, relevance_of(net, values))))
+                tiles.append((f"map, {name}", tile(shown, relevance_of(net, values), mask)))
             said = int(predictions.top5[row, 0])
             confidence = float(np.nan_to_num(predictions.confidence[row]))
             answers.append(Answer(name, self.class_of(net, said), min(1.0, confidence), bool(predictions.hit1[row])))

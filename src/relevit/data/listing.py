@@ -17,7 +17,27 @@ _FEW = 100  # so many entries without a folder, images among them: there will be
 _PEEK = 20  # so many class folders are looked into for a first image
 
 
-class Names(Sequence[str]):
+class _ByNumber(Sequence[Value]):
+    """A sequence whose items are made when they are asked for, by `at`."""
+
+    def at(self, place: int) -> Value:
+        """The item at a place from 0."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.at(place) for place in range(*index.indices(len(self)))]
+        place = int(index) + len(self) if index < 0 else int(index)
+        if not 0 <= place < len(self):
+            raise IndexError(f"number {index} of {len(self)}")
+        return self.at(place)
+
+
+class Names(_ByNumber[str]):
     """Relative names with forward slashes, in the order given: a few bytes each beside their length."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -31,20 +51,11 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = int(index) + len(self) if index < 0 else int(index)
-        if not 0 <= place < len(self):
-            raise IndexError(f"file {index} of {len(self)}")
+    def at(self, place: int) -> str:
         return os.fsdecode(self._joined[self._ends[place] : self._ends[place + 1]])
 
 
-class Paths(Sequence[Path]):
+class Paths(_ByNumber[Path]):
     """Files below a folder.
 
     Attributes:
@@ -59,17 +70,11 @@ class Paths(Sequence[Path]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Path]: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self.root / name for name in self.names[index]]
-        return self.root / self.names[index]
+    def at(self, place: int) -> Path:
+        return self.root / self.names.at(place)
 
 
-class Column(Sequence[Value]):
+class Column(_ByNumber[Value]):
     """A value for each image where only a few differ, such as its class: `values[numbers[i]]`, four bytes an image."""
 
     def __init__(self, values: Sequence[Value], numbers: Sequence[int]) -> None:
@@ -78,14 +83,8 @@ class Column(Sequence[Value]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> Value: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Value]: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self.values[number] for number in self.numbers[index]]
-        return self.values[self.numbers[index]]
+    def at(self, place: int) -> Value:
+        return self.values[self.numbers[place]]
 
 
 class Tree(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from relevit.data.benchmarks.class_folders import class_folders, composed_sets
-from relevit.data.benchmarks.discovery import Discovery, find_benchmarks, own_sets, spelling
+from relevit.data.benchmarks.class_folders import class_folders, composed_sets, own_sets
+from relevit.data.benchmarks.discovery import Discovery, find_benchmarks, spelling
 from relevit.data.benchmarks.gtsegs import gtsegs
 from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
 from relevit.data.benchmarks.tar_files import has_tars, open_tars
@@ -153,22 +153,24 @@ def _masked(text: str, path: Path, masks: Place | None, ignore: Place | None) ->
     composed = None if masks is not None or not (path / CONFIG).is_file() else composed_sets(path)
     if composed is not None:
         start = text.rstrip("/")
-        inner = {name: path / name for name in composed}
         return Sets(
-            {
-                f"{start}/{name}": partial(images_with_masks, folder / "images", folder / "masks", ignore=ignore)
-                for name, folder in inner.items()
-            }
+            {f"{start}/{name}": partial(_masked_set, opener, path / name, ignore) for name, opener in composed.items()}
         )
     if masks is None and (path / "images").is_dir() and (path / "masks").is_dir():
         path, masks = path / "images", path / "masks"
     return Sets({text: partial(images_with_masks, path, masks, ignore=ignore)})
 
 
+def _masked_set(opener: Opener, folder: Path, ignore: Place | None) -> ImageSet:
+    """A composed set with its masks."""
+    opener()  # raises where its pictures are not those of the manifest
+    return images_with_masks(folder / "images", folder / "masks", ignore=ignore)
+
+
 def _of_folder(text: str, folder: Path, protocol: str) -> Sets:
     composed = composed_sets(folder)
     if composed is not None:
-        return Sets({f"{text.rstrip('/')}/{name}": partial(_same, data) for name, data in composed.items()})
+        return Sets({f"{text.rstrip('/')}/{name}": opener for name, opener in composed.items()})
     discovery = find_benchmarks(folder, protocol)
     known = any(found.name.split("/")[0] in BENCHMARKS for found in discovery.found)
     if not known and (holds_classes(folder) or not discovery.found):
@@ -235,7 +237,3 @@ def _line(name: str, place: Any, base: Path, protocol: str) -> Mapping[str, Open
             f"this is none of the benchmarks that are known ({known}), and {folder} is no folder of class folders"
         )
     return own_sets(name, folder)
-
-
-def _same(data: AnySet) -> AnySet:
-    return data

@@ -24,7 +24,7 @@ DEFINITIONS = {
     "foreground_only": "on flat grey",
 }
 
-_ORDER = "The test set in an order shuffled once; the first four, no class twice."
+_ORDER = "The test set in an order shuffled once; the first four, no class twice while there are others."
 RULES = {
     "corrected": f"Wrong before, right after. {_ORDER}",
     "unchanged": f"The same prediction before and after. {_ORDER}",

@@ -178,5 +178,5 @@ def _figures(row: Any, tables: list[pa.Table], model: LoadedModel) -> Any:
                 raise UserError(message.format(count=len(faults)))
         first = f": {faults[0].name}, {faults[0].reason}" if faults else ""
         raise UserError(f"none of the {len(faults)} images could be read{first}")
-    result = row.figures_of_both(there, *train, model) if train else row.figures(there)
+    result = row.figures(there, *train, model) if train else row.figures(there)
     return dataclasses.replace(result, left_out=faults) if isinstance(result, Measured) else result

@@ -1,18 +1,20 @@
-"""Claims as paired differences over seeds or models: verdict, p-value, and the words for both."""
+"""Claims as paired differences over seeds or models: verdict, p-value, and the words for both; and the claims of a page as one
+family of tests: which verdicts stay settled after Holm's correction over all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scipy import stats
 
-from relevit.experiments.experiment import Claim
+from relevit.experiments.experiment import GROUPS, Claim
 from relevit.statistics import over_seeds
 from relevit.statistics.estimate import LEVEL, Estimate
+from relevit.statistics.multiple_testing import holm
 
-GROUP_WORDS = {"all": "", "set_a": ", classes of set A", "rest": ", other classes"}
+SETTLED, ALPHA = ("holds", "does not hold"), 0.05
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class Finding:
         verdict: "holds", "does not hold", "not settled", or why it was not tested.
         p: two-sided, below 0.05 where the verdict is settled (`p_value`); None where nothing was tested.
         hypothesis: what is compared, the same text for the same comparison in other experiments; "" for one of its own.
+        p_holm: of its comparison, among all of the page; None where it was not tested. stays: whether its verdict is settled after the
+            correction, too; None where it is not settled before. counted: the experiment where its comparison counts, None where
+            it was not tested (`corrected`).
     """
 
     says: str
@@ -34,6 +39,9 @@ class Finding:
     verdict: str
     p: float | None = None
     hypothesis: str = ""
+    p_holm: float | None = None
+    stays: bool | None = None
+    counted: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -41,9 +49,9 @@ class Finding:
         ends: dict[str, float | None] = {"mean": None, "low": None, "high": None}
         if found is not None:
             ends = {"mean": found.value, "low": found.low, "high": found.high}
-        words = {"says": self.says, "compared": self.compared}
-        tested = {"verdict": self.verdict, "p": self.p, "hypothesis": self.hypothesis}
-        return {**words, **ends, "seeds": self.count, **tested}
+        tested = ("verdict", "p", "hypothesis", "p_holm", "stays", "counted")
+        words = {"says": self.says, "compared": self.compared, **ends, "seeds": self.count}
+        return words | {name: getattr(self, name) for name in tested}
 
 
 def verdict(expects: str, margin: float, found: Estimate) -> str:
@@ -99,7 +107,7 @@ def finding(claim: Claim, test: str, differences: Mapping[str, Sequence[float]],
     if over == "models":
         place += f", {claim.figure.replace('r', 'R@')}"
         tested += f", over {', '.join(sorted(differences))}"
-    compared = f"{claim.arm} less {claim.against}, {place}{GROUP_WORDS[claim.group]}{within}"
+    compared = f"{claim.arm} less {claim.against}, {place}{GROUPS[claim.group]}{within}"
     values = [value for own in differences.values() for value in own]
     if over == "models":
         values = [float(over_seeds.mean(own).value) for own in differences.values()]
@@ -110,3 +118,68 @@ def finding(claim: Claim, test: str, differences: Mapping[str, Sequence[float]],
     found = over_seeds.mean(values)
     judged, p = verdict(claim.expects, claim.margin, found), p_value(claim.expects, claim.margin, found)
     return Finding(claim.says, compared, found, found.count, judged, p, tested)
+
+
+@dataclass(frozen=True)
+class Family:
+    """The claims of a page. stated: how many claims; different: how many comparisons they are; tested: how many of these have a p;
+    settled: by their own intervals; stay: after the correction."""
+
+    stated: int
+    different: int
+    tested: int
+    settled: int
+    stay: int
+
+    @property
+    def says(self) -> str:
+        """In words; nothing where nothing was tested."""
+        if not self.tested:
+            return ""
+        repeats = " (one that several experiments show counts once, where it has the most seeds)"
+        comparisons = "different comparisons were" if self.tested > 1 else "comparison was"
+        start = f"{self.tested} {comparisons} tested{repeats if self.different < self.stated else ''}:"
+        if not self.settled:
+            return f"{start} none is settled by its 95% interval."
+        return (
+            f"{start} {self.settled} settled by the 95% interval alone, {self.stay or 'none'} of these also after Holm's "
+            f"correction over all {self.tested}."
+        )
+
+
+def corrected(findings: Mapping[str, Sequence[Finding]]) -> tuple[dict[str, list[Finding]], Family]:
+    """All claims of a page, by experiment, after Holm's correction; and how they stand together.
+
+    Claims of one hypothesis are one comparison. Where several were tested, the one with the most seeds counts, the first of
+    these on the page: nothing is chosen by its result. The others have its adjusted p, and a settled verdict of theirs stays so if
+    that is below 0.05 and its verdict is the same. Claims that were not tested are not in the family.
+    """
+    alike: dict[object, list[tuple[str, Finding]]] = {}
+    for name, several in findings.items():
+        for finding in several:
+            alike.setdefault(_comparison(finding), []).append((name, finding))
+    counting: dict[object, tuple[str, Finding]] = {}
+    for comparison, repeats in alike.items():
+        tested = [(name, finding) for name, finding in repeats if finding.p is not None]
+        if tested:
+            counting[comparison] = max(tested, key=lambda repeat: repeat[1].count)  # of equals the first
+    adjusted = dict(zip(counting, holm([finding.p or 0.0 for _, finding in counting.values()]), strict=True))
+
+    def after_holm(finding: Finding) -> Finding:
+        comparison = _comparison(finding)
+        if finding.p is None:
+            return finding
+        where, first = counting[comparison]
+        same = adjusted[comparison] < ALPHA and finding.verdict == first.verdict
+        stays = same if finding.verdict in SETTLED else None
+        return replace(finding, p_holm=adjusted[comparison], stays=stays, counted=where)
+
+    settled = [comparison for comparison, (_, finding) in counting.items() if finding.verdict in SETTLED]
+    stay = sum(adjusted[comparison] < ALPHA for comparison in settled)
+    stated = sum(len(several) for several in findings.values())
+    family = Family(stated, len(alike), len(counting), len(settled), stay)
+    return {name: [after_holm(finding) for finding in several] for name, several in findings.items()}, family
+
+
+def _comparison(finding: Finding) -> object:
+    return finding.hypothesis or (finding.says, finding.compared)

@@ -1,9 +1,9 @@
-"""What an experiment is: arms, the design of their comparison, and claims. Nothing is computed here."""
+"""What an experiment is: arms, the design of their comparison, claims, and what data it is done on. Nothing is computed here."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ SHIFTED, SHARE = (
     "foreground_share",
 )  # columns that are no test set: a mean of sets, the relevance on the object
 EACH_CLASS = "each class"  # in place of groups of classes
+GROUPS = {"all": "", "set_a": ", classes of set A", "rest": ", other classes"}  # in sentences
 
 
 @dataclass(frozen=True)
@@ -155,3 +156,37 @@ class Design:
                     run = Run(arm, arm.seed + number, share)
                     found.setdefault(run.row, []).append(run)
         return {row: runs[: most or len(runs)] for row, runs in found.items()}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What there is to run on. name: "builtin", or the root folder. found: data set to its folder; missing: data set to
+    the reason. seeds: runs of a row at most, None for each experiment's own number. protocol: "standard" or "paper". models:
+    those of real data (sources/models.py), none for the paper's. settings: numbers of all runs that are not the paper's."""
+
+    name: str
+    found: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    seeds: int | None = None
+    protocol: Literal["standard", "paper"] = "standard"
+    models: tuple[Any, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the paper asks, and how it is done on the built-in benchmark and on data sets in the layouts of their publishers.
+
+    description: in a few words. where: in the paper. builtin, real: a design, or what makes a plan of one's own of the data
+    (plan.py: Plan); None where it cannot be done. apart: it is not among "all", and wants a folder of its own.
+    """
+
+    description: str
+    where: str
+    builtin: Design | Callable[[Data], Any] | None = None
+    real: Design | Callable[[Data], Any] | None = None
+    apart: bool = False
+
+    def on(self, data: str) -> Design | Callable[[Data], Any] | None:
+        """How it is done on "builtin" or on a folder of data sets."""
+        return self.builtin if data == "builtin" else self.real

@@ -53,6 +53,13 @@ class Outcome:
     reason: str = ""
     record: Record | None = None
 
+    @classmethod
+    def of(cls, record: Record) -> Outcome:
+        """Of a job that ended."""
+        if record.state == "done":
+            return cls("done", record.result, "", record)
+        return cls("failed", None, record.error)
+
 
 @dataclass(frozen=True)
 class Lack:
@@ -141,8 +148,7 @@ class _Work:
                 for key, reply in pool.wait():
                     job, began = self.running.pop(key)
                     record = write_record(self.folder, job, self._results_before(job), began, reply)
-                    done = record.state == "done"
-                    self._settle(job, Outcome("done", record.result, "", record) if done else _failure(record.error))
+                    self._settle(job, Outcome.of(record))
 
     def _settled(self, job: Job) -> bool:
         """Whether it is known what becomes of a job without running it: done before, or to be skipped."""
@@ -165,8 +171,9 @@ class _Work:
         changed = done.made_of_others(self._results_before(job))
         if changed:
             file = record_file(self.folder, job.key)
-            return _failure(f"it was done with other results of {', '.join(changed)}: remove {file} to do it again")
-        return Outcome("done", done.result, "", done)
+            why = f"it was done with other results of {', '.join(changed)}: remove {file} to do it again"
+            return Outcome("failed", None, why)
+        return Outcome.of(done)
 
     def _started(self, job: Job, pool: Engine) -> bool:
         if pool.free <= 0 or not all(key in self.outcomes for key in job.after):
@@ -188,10 +195,6 @@ class _Work:
             text = outcome.reason.splitlines()[-1] if outcome.reason else took
             state = "" if outcome.state == "done" else f"{outcome.state}: "
             self.say(f"[{self.ended:{len(str(self.todo))}}/{self.todo}] {job.key}: {state}{text}")
-
-
-def _failure(reason: str) -> Outcome:
-    return Outcome("failed", None, reason)
 
 
 def in_order(jobs: Iterable[Job]) -> list[Job]:

@@ -4,15 +4,12 @@ data. Details of the appendices, which are not part of the published text, are o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relevit.experiments import arms
 from relevit.experiments.arms import AUTOMATIC, CONTROL, MAIN, OURS, OURS_AUTOMATIC, RELEVANCE, SWAP
-from relevit.experiments.experiment import EACH_CLASS, EFFECTS, SHARE, SHIFTED, Claim, Design
-from relevit.experiments.plan import DesignPlan, Plan
-from relevit.experiments.sources.builtin import Builtin
+from relevit.experiments.experiment import EACH_CLASS, EFFECTS, GROUPS, SHARE, SHIFTED, Claim, Design, Experiment
 from relevit.experiments.sources.places import GTSEGS, NEIGHBOURS
-from relevit.experiments.sources.real import Real
 
 BACKGROUNDS = ("in_distribution", "background_shuffled", "background_unseen", "foreground_only", SHIFTED)
 PLACES = ("location", "rotation", "size")
@@ -23,31 +20,6 @@ ALL_SETS = (*MAIN_SETS, *SI_SCORE)
 R1, R1_R5 = ("r1",), ("r1", "r5")
 ALL, SET_A_REST, EVERY_GROUP = ("all",), ("set_a", "rest"), ("all", "set_a", "rest")
 SEGMENTATION = {"pixel_accuracy": "pixel accuracy", "miou": "mIoU", "map": "mAP"}
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """builtin, real: its plan on the built-in benchmark, and on data sets in the layouts of their publishers; None where it has none.
-    apart: it is not among "all", and wants a folder of its own."""
-
-    description: str
-    where: str
-    builtin: Plan | None = None
-    real: Plan | None = None
-    apart: bool = False
-
-
-def experiment(
-    description: str, where: str, builtin: Design | None = None, real: Design | None = None, apart: bool = False
-) -> Experiment:
-    """An experiment by its designs."""
-    return Experiment(
-        description,
-        where,
-        None if builtin is None else DesignPlan(builtin, Builtin()),
-        None if real is None else DesignPlan(real, Real()),
-        apart,
-    )
 
 
 # Claims.
@@ -65,9 +37,10 @@ def against_baselines(on: str) -> tuple[Claim, ...]:
 
 def gains_on_average(rows: Sequence[str], sets: Sequence[str], groups: Sequence[str] = ALL) -> tuple[Claim, ...]:
     """The paper's claim for its own method on real data: it gains on shifted sets."""
-    of = {"all": "", "set_a": ", classes of set A", "rest": ", other classes"}
     return tuple(
-        Claim(f"{row} gains on {name}, averaged over the models{of[group]}", row, "original", name, group, margin=0.0)
+        Claim(
+            f"{row} gains on {name}, averaged over the models{GROUPS[group]}", row, "original", name, group, margin=0.0
+        )
         for row in rows
         for group in groups
         for name in sets
@@ -126,7 +99,7 @@ def effects(*sets: str) -> Design:
 
 
 PAPER: dict[str, Experiment] = {
-    "table1": experiment(
+    "table1": Experiment(
         "robustness: ours against other fine-tunings", "Table 1",
         Design(
             (*MAIN, arms.CONTROL_SLOWER), BACKGROUNDS,
@@ -142,7 +115,7 @@ PAPER: dict[str, Experiment] = {
         ),
         Design(arms.BASELINES, MAIN_SETS, gains_on_average((OURS.name, OURS_AUTOMATIC.name), MAIN_SETS), figures=R1_R5, table=1, averages=True),
     ),
-    "table2": experiment(
+    "table2": Experiment(
         "robustness to place, rotation and size", "Table 2",
         Design(
             MAIN, PLACES, tuple(claim for on in PLACES for claim in against_baselines(on)),
@@ -150,7 +123,7 @@ PAPER: dict[str, Experiment] = {
         ),
         Design(arms.BASELINES, SI_SCORE, gains_on_average((OURS.name, OURS_AUTOMATIC.name), SI_SCORE), figures=R1_R5, table=2, averages=True),
     ),
-    "table3": experiment(
+    "table3": Experiment(
         "maps as segmentations", "Table 3",
         Design(
             MAIN, ("builtin/in_distribution",),
@@ -162,7 +135,7 @@ PAPER: dict[str, Experiment] = {
         ),
         Design((OURS,), (GTSEGS,), test="segmentation", figures=tuple(SEGMENTATION), cost=3.0, table=3),
     ),
-    "table4": experiment(
+    "table4": Experiment(
         "ablation of the loss", "Table 4",
         Design(
             (RELEVANCE, *arms.ABLATIONS), EVERY,
@@ -178,11 +151,11 @@ PAPER: dict[str, Experiment] = {
         ),
         Design(arms.REAL_ABLATION, ALL_SETS, models="base", table=4),
     ),
-    "beyond": experiment(
+    "beyond": Experiment(
         "other losses of masks alone, without labels", "not in the paper",
         Design((SWAP, RELEVANCE, arms.LABEL_FREE, *arms.BEYOND), (*EVERY, SHARE), _of_beyond(), groups=EVERY_GROUP, seeds=5),
     ),
-    "figure4": experiment(
+    "figure4": Experiment(
         "classes of the training samples against the rest", "Figure 4",
         Design(
             (RELEVANCE, AUTOMATIC), EVERY,
@@ -198,7 +171,7 @@ PAPER: dict[str, Experiment] = {
             notes=("Average change over the base models, for the classes of the training samples and for the others.",),
         ),
     ),
-    "appendix_i": experiment(
+    "appendix_i": Experiment(
         "classes of the training samples against the rest, every method", "Appendix I",
         Design(
             MAIN, EVERY,
@@ -210,24 +183,24 @@ PAPER: dict[str, Experiment] = {
         ),
         Design(arms.BASELINES, ALL_SETS, figures=R1_R5, groups=SET_A_REST),
     ),
-    "figure1": experiment(
+    "figure1": Experiment(
         "where the original looks", "Figure 1",
         effects("background_shuffled"), Design((OURS,), ("imagenet",), test=EFFECTS, models="base"),
     ),
-    "figure2": experiment(
+    "figure2": Experiment(
         "unchanged, corrected and ruined", "Figure 2",
         effects("in_distribution"), Design((OURS,), ("imagenet",), test=EFFECTS, models="base"),
     ),
-    "figure3": experiment(
+    "figure3": Experiment(
         "corrected on shifted sets", "Figure 3",
         effects("background_shuffled", "background_unseen", *("location", "size", "rotation")),
         Design((OURS,), ("imagenet-a", "imagenet-r", "objectnet"), test=EFFECTS, models="base"),
     ),
-    "appendix_g": experiment(
+    "appendix_g": Experiment(
         "more pictures", "Appendix G",
         effects("background_unseen", "foreground_only"), Design((OURS,), MAIN_SETS, test=EFFECTS),
     ),
-    "appendix_e": experiment(
+    "appendix_e": Experiment(
         "small changes of the learning rate", "Appendix E",
         Design(
             (RELEVANCE, *arms.NEAR_RATES), EVERY,
@@ -239,7 +212,7 @@ PAPER: dict[str, Experiment] = {
         ),
         Design((OURS, *arms.REAL_RATES, *arms.LAMBDAS), ALL_SETS, models="first"),
     ),
-    "appendix_n": experiment(
+    "appendix_n": Experiment(
         "perturbation of pixels by relevance", "Appendix N",
         Design(
             (RELEVANCE, CONTROL, SWAP), ("builtin/in_distribution",),
@@ -257,7 +230,7 @@ PAPER: dict[str, Experiment] = {
             figures=("accuracy", "auc_positive_predicted", "auc_negative_predicted", "auc_positive_label", "auc_negative_label"),
         ),
     ),
-    "appendix_m": experiment(
+    "appendix_m": Experiment(
         "nearest neighbours on frozen features", "Appendix M",
         Design(
             (RELEVANCE, CONTROL, SWAP), ("builtin/background_shuffled",),
@@ -266,7 +239,7 @@ PAPER: dict[str, Experiment] = {
         ),
         Design((OURS, OURS_AUTOMATIC), (NEIGHBOURS,), test="knn", figures=R1_R5, models="base", cost=1.0),
     ),
-    "interpolation": experiment(
+    "interpolation": Experiment(
         "between the original and the fine-tuned model", "not in the paper",
         Design(
             (RELEVANCE, CONTROL, SWAP), EVERY,
@@ -280,7 +253,7 @@ PAPER: dict[str, Experiment] = {
             seeds=3, shares=(0.25, 0.5, 0.75),
         ),
     ),
-    "appendix_f": experiment(
+    "appendix_f": Experiment(
         "seeds and choices of classes", "Appendix F",
         Design(
             (RELEVANCE, AUTOMATIC, arms.OTHER_CLASSES), EVERY,
@@ -293,7 +266,7 @@ PAPER: dict[str, Experiment] = {
         ),
         Design((*arms.OTHER_SEEDS, *arms.OTHER_CHOICES), ALL_SETS, models="base"),
     ),
-    "appendix_j": experiment(
+    "appendix_j": Experiment(
         "other explainers as the training signal", "Appendix J",
         Design(
             (RELEVANCE, *arms.BY_EXPLAINERS), (*EVERY, SHARE),
@@ -305,12 +278,12 @@ PAPER: dict[str, Experiment] = {
         ),
         Design((*arms.REAL_ABLATION, *arms.REAL_EXPLAINERS), ALL_SETS, figures=R1_R5, models="first", table=4),
     ),
-    "appendix_h": experiment(
+    "appendix_h": Experiment(
         "samples per class and number of classes", "Appendix H",
         Design(tuple(arms.BY_SAMPLES.values()), EVERY, _of_samples(), groups=EVERY_GROUP, seeds=3),
         Design(arms.REAL_BY_SAMPLES, ALL_SETS, models="first"),
     ),
-    "appendix_d": experiment(
+    "appendix_d": Experiment(
         "the baselines as released and as written", "Appendix D",
         Design(
             (
@@ -329,7 +302,7 @@ PAPER: dict[str, Experiment] = {
             (arms.REAL_GRADMASK, arms.REAL_RRR, *arms.REAL_AS_RELEASED, arms.CROSS_ENTROPY, arms.REAL_SWAP), ALL_SETS, models="first",
         ),
     ),
-    "appendix_a": experiment(
+    "appendix_a": Experiment(
         "sufficient input subsets", "Appendix A",
         Design(
             (RELEVANCE,), ("builtin/in_distribution",),
@@ -347,7 +320,7 @@ PAPER: dict[str, Experiment] = {
             figures=("share_predicted", "share_other", "found_predicted", "found_other"),
         ),
     ),
-    "appendix_l": experiment(
+    "appendix_l": Experiment(
         "self-supervised backbones with a linear head", "Appendix L",
         Design(
             arms.HEADED, EVERY,
@@ -364,7 +337,7 @@ PAPER: dict[str, Experiment] = {
         ),
         Design((replace(OURS, published=None), replace(OURS_AUTOMATIC, published=None)), ALL_SETS, models="self_supervised"),
     ),
-    "appendix_k": experiment(
+    "appendix_k": Experiment(
         "what changes by class", "Appendix K",
         Design(
             (RELEVANCE,), ("in_distribution", "background_shuffled", "background_unseen"),
@@ -374,7 +347,7 @@ PAPER: dict[str, Experiment] = {
     ),
 }  # fmt: skip
 for _n, _arms in arms.DEMO.items():
-    PAPER[f"demo{_n}"] = experiment(
+    PAPER[f"demo{_n}"] = Experiment(
         f"relevit demo --full, {_n} samples a class",
         "not in the paper",
         Design(_arms, (*EVERY[:-1], SHARE), groups=EVERY_GROUP, seeds=5, pictures_per_object=3),

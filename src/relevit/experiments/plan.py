@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
@@ -13,124 +13,85 @@ import numpy as np
 
 from relevit.evaluation import Predictions
 from relevit.experiments import hits as reading
-from relevit.experiments.experiment import ACCURACY, EFFECTS, SHARE, Arm, Design, Run
+from relevit.experiments.experiment import ACCURACY, EACH_CLASS, EFFECTS, SHARE, Data, Design, Run
 from relevit.experiments.jobs import Job, Outcome
+from relevit.experiments.published import average_change, figure_of
 from relevit.experiments.results import (
-    MEASURED,
     ORIGINAL,
     Cell,
     Place,
     Results,
-    Value,
     cells_of,
     changes_by_model,
     findings_of,
     point,
     with_changes,
 )
+from relevit.experiments.sources.models import PaperModel
 from relevit.statistics import over_seeds
 
 COUNTS = ("corrected", "unchanged", "ruined", "classes that gain", "classes that lose")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What there is to run on. name: "builtin", or the root folder. found: data set to its folder; missing: data set to
-    the reason. seeds: runs of a row at most, None for each experiment's own number. protocol: "standard" or "paper". models:
-    those of real data (sources/models.py), none for the paper's. settings: numbers of all runs that are not the paper's."""
-
-    name: str
-    found: Mapping[str, str] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
-    seeds: int | None = None
-    protocol: Literal["standard", "paper"] = "standard"
-    models: tuple[Any, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+NO_IMAGE = "no image of these classes"
 
 
 @runtime_checkable
 class Plan(Protocol):
-    """How an experiment is done on one kind of data."""
+    """How an experiment is done on some data."""
 
-    def jobs(self, data: Data) -> list[Job]:
+    def jobs(self) -> list[Job]:
         """What is to be run, at once and without any computation. Where data lack, a job that others are after is run for them
         alone: `results` takes figures from jobs that no other of these is after."""
         ...
 
-    def results(self, outcomes: Mapping[str, Outcome], data: Data, out: Path) -> Results:
+    def results(self, outcomes: Mapping[str, Outcome], out: Path) -> Results:
         """The table, from what became of the jobs and their rows in `out`; whatever was not done says so."""
         ...
 
 
+@runtime_checkable
 class Source(Protocol):
-    """What data and models there are, and how an arm is trained and measured there; a `run` of None is the original."""
+    """What models, samples and test sets there are, and the jobs that fine-tune and measure there; a `run` of None is the original."""
+
+    @property
+    def data(self) -> Data: ...
 
     @property
     def over(self) -> Literal["seeds", "models"]:
         """What claims are settled over."""
         ...
 
-    def models(self, design: Design, data: Data) -> Sequence[Any]:
-        """The models that are fine-tuned, each with a `name`: "" where there is one alone."""
+    @property
+    def classes(self) -> Mapping[str, str]:
+        """How each class is called, where there are rows of classes."""
         ...
 
-    def before(self, design: Design, model: Any, data: Data) -> list[Job]:
-        """What comes before any fine-tuning of a model: the original's own figures, trials of learning rates."""
+    def models(self, design: Design) -> Sequence[PaperModel]:
+        """The models that are fine-tuned; one alone has no name."""
         ...
 
-    def training(self, model: Any, run: Run, data: Data) -> list[Job]:
-        """A fine-tuning with all that it needs."""
+    def preparation(self, design: Design, model: PaperModel, run: Run | None) -> list[Job]:
+        """What comes before the tests: of a run a fine-tuning with all that it needs, of the original what comes before any."""
         ...
 
-    def tests(self, design: Design, model: Any, run: Run, data: Data) -> list[Job]:
-        """The measurements of a fine-tuned model."""
-        ...
-
-    def key(self, design: Design, model: Any, run: Run | None, name: str) -> str:
-        """The job whose result has the figures on the set `name`."""
-        ...
-
-    def evaluation(self, design: Design, model: Any, run: Run | None, name: str) -> str:
-        """The evaluation, of OUT/evaluations, whose rows are those of the set."""
+    def tests(self, design: Design, model: PaperModel, run: Run | None) -> Mapping[str, Job]:
+        """By set the job whose result has the figures; where it is of accuracy, the rows are in OUT/evaluations/KEY."""
         ...
 
     def sets(self, name: str) -> Sequence[str]:
         """The sets whose mean a column shows, by their names in an evaluation."""
         ...
 
-    def first(self, design: Design, rows: Predictions) -> Predictions:
-        """The pictures that count, of those that were measured."""
+    def counted(
+        self, design: Design, rows: Predictions, group: str, outcomes: Mapping[str, Outcome]
+    ) -> np.ndarray | None:
+        """Which images count for a group of classes, of those that were measured; None where that is not known."""
         ...
 
-    def groups(self, design: Design) -> Sequence[str]:
-        """The groups of classes."""
-        ...
-
-    def members(self, rows: Predictions, group: str, outcomes: Mapping[str, Outcome], data: Data) -> np.ndarray | None:
-        """Which pictures are of a group of classes; None where that is not known."""
-        ...
-
-    def over_images(self, run: Run | None) -> bool:
-        """Whether a run's figures have intervals over its images."""
-        ...
-
-    def rate(self, model: Any, run: Run | None, result: Any) -> float | None:
-        """The learning rate of a run, where it is known."""
-        ...
-
-    def published(self, design: Design, model: Any, arm: Arm | None, value: Value) -> float | None:
-        """The paper's figure, None where it has none."""
-        ...
-
-    def class_words(self) -> Mapping[str, str]:
-        """How classes are called, where each is a row."""
-        ...
-
-    def protocol(self, design: Design, data: Data) -> str:
+    def protocol(self, design: Design) -> str:
         """How it was measured, in sentences."""
         ...
 
-    def notes(self, design: Design, values: Sequence[Value], data: Data) -> list[str]:
+    def notes(self, design: Design, values: Sequence[Cell]) -> list[str]:
         """What else is to be said."""
         ...
 
@@ -142,187 +103,173 @@ class DesignPlan:
     design: Design
     source: Source
 
-    def jobs(self, data: Data) -> list[Job]:
+    @property
+    def runs(self) -> dict[str, list[Run]]:
+        """The runs of each row below the original."""
+        return self.design.runs(self.source.data.seeds)
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The groups of classes."""
+        return list(self.source.classes) if EACH_CLASS in self.design.groups else self.design.groups
+
+    def jobs(self) -> list[Job]:
         """Seeds before arms, so that whole comparisons end first."""
-        found: dict[str, Job] = {}
+        jobs: dict[str, Job] = {}
+        for model in self.source.models(self.design):
+            runs = [run for runs in zip_longest(*self.runs.values()) for run in runs if run is not None]
+            for run in (None, *runs):
+                tests = self.source.tests(self.design, model, run)
+                for job in (*self.source.preparation(self.design, model, run), *tests.values()):
+                    jobs.setdefault(job.key, job)
+        return list(jobs.values())
 
-        def add(jobs: Iterable[Job]) -> None:
-            for job in jobs:
-                found.setdefault(job.key, job)
-
-        for model in self.source.models(self.design, data):
-            add(self.source.before(self.design, model, data))
-            for runs in zip_longest(*self.design.runs(data.seeds).values()):
-                for run in (run for run in runs if run is not None):
-                    add(self.source.training(model, run, data))
-                    add(self.source.tests(self.design, model, run, data))
-        return list(found.values())
-
-    def results(self, outcomes: Mapping[str, Outcome], data: Data, out: Path) -> Results:
+    def results(self, outcomes: Mapping[str, Outcome], out: Path) -> Results:
         """The values of all runs, and what is made of them."""
-        measured = Measured(self.design, self.source, outcomes, data, out)
-        return self.of_values(list(measured.values()), data, tuple(measured.pages()))
+        measured = _Measured(self, outcomes, out)
+        return self.of_values(list(measured.values()), tuple(measured.pages()))
 
-    def of_values(self, values: Iterable[Value], data: Data, pages: Sequence[tuple[str, str]] = ()) -> Results:
+    def of_values(self, values: Iterable[Cell], pages: Sequence[tuple[str, str]] = ()) -> Results:
         """The results of values that are known."""
         design, source = self.design, self.source
         known = with_changes(values)
-        cells = cells_of(design, known, source.class_words())
-        notes = [*design.notes, *source.notes(design, known, data)]
+        cells = cells_of(design, known, source.classes)
+        notes = [*design.notes, *source.notes(design, known)]
         if design.averages:
-            averages = list(self._averages(known, data))
+            averages = list(self._averages(known))
             cells += averages
             over = dict.fromkeys(value.model for value in known if value.change is not None)
             if averages and over:
                 told = f"Averages are over {', '.join(over)}, of each column those that were measured before and after."
                 notes.insert(0, told)
         findings = findings_of(design, known, source.over)
-        return Results(cells, findings, notes, source.protocol(design, data), known, pages)
+        return Results(cells, findings, notes, source.protocol(design), known, pages)
 
-    def in_order(self, values: Iterable[Value]) -> list[Value]:
+    def in_order(self, values: Iterable[Cell]) -> list[Cell]:
         """Values of one model in the order of the table, and one without a figure in place of each that lacks."""
-        design, found = self.design, dict[tuple[str, Place], list[Value]]()
+        design, known = self.design, dict[tuple[str, Place], list[Cell]]()
         for value in values:
-            found.setdefault((value.row, value.place), []).append(value)
-        ordered: list[Value] = []
+            known.setdefault((value.row, value.place), []).append(value)
+        ordered: list[Cell] = []
         for name in design.sets:
             share = name == SHARE
-            for group in design.groups[:1] if share else self.source.groups(design):
+            for group in design.groups[:1] if share else self.groups:
                 for figure in ("share",) if share else design.figures:
                     for row in (ORIGINAL, *design.runs()):
-                        ordered += found.get((row, (name, group, figure)), [Value(row, name, figure, group)])
+                        ordered += known.get((row, (name, group, figure)), [Cell(row, name, figure, group)])
         return ordered
 
-    def _averages(self, values: Sequence[Value], data: Data) -> Iterator[Cell]:
+    def _averages(self, values: Sequence[Cell]) -> Iterator[Cell]:
         """Rows of the change, averaged over the models; an interval over models where there are two or more."""
-        changes = changes_by_model(values)
-        models = self.source.models(self.design, data)
-        arms = {row: runs[0].arm for row, runs in self.design.runs().items()}
-        rows: dict[tuple[Any, str], list[Value]] = {}
+        design, changes = self.design, changes_by_model(values)
+        models = [model.name for model in self.source.models(design)]
+        kept: dict[tuple[Place, str], list[Cell]] = {}
         for value in values:
-            rows.setdefault((value.place, value.row), []).append(value)
-        kinds = sorted(
-            rows, key=lambda key: (self.design.figures.index(key[0][2]), self.design.groups.index(key[0][1]))
-        )
-        for (name, group, figure), row in kinds:
+            kept.setdefault((value.place, value.row), []).append(value)
+        kinds = sorted(kept, key=lambda key: (design.figures.index(key[0][2]), design.groups.index(key[0][1])))
+        for place, row in kinds:
             if row == ORIGINAL:
                 continue
-            own = changes.get((row, (name, group, figure)), {})
-            averaged = [model for model in models if not own or model.name in own]
-            paper = self.source.published(self.design, averaged, arms[row], rows[(name, group, figure), row][0])
-            title = f"average change, {row}"
+            own = changes.get((row, place), {})
+            method, masks = self.runs[row][0].arm.published or ("", "")
+            paper = None
+            if design.table in (1, 2) and method == "ours" and place[1] == "all":
+                over = [model for model in models if not own or model in own]
+                paper = average_change(design.table, method, masks, place[0], place[2], over)
+            cell = Cell(f"average change, {row}", place[0], place[2], place[1], published=paper)
             if own:
-                found = over_seeds.mean(list(own.values()))
-                yield Cell(title, name, figure, group, replace(found, over="models"), paper, state=MEASURED)
+                yield replace(cell, ours=replace(over_seeds.mean(list(own.values())), over="models"))
                 continue
-            needed = [*rows.get(((name, group, figure), ORIGINAL), []), *rows[(name, group, figure), row]]
-            why = next((value.state for value in needed if value.estimate is None), "")
-            if not why or why == NO_IMAGE:
-                why = "no model was measured before and after"
-            yield Cell(title, name, figure, group, published=paper, state=why)
+            needed = [*kept.get((place, ORIGINAL), []), *kept[place, row]]
+            why = next((value.reason for value in needed if value.ours is None), "")
+            unmeasured = not why or why == NO_IMAGE
+            yield replace(cell, reason="no model was measured before and after" if unmeasured else why)
 
 
-NO_IMAGE = "no image of these classes"
+class _Measured:
+    """The figures of a plan's runs, from what became of the jobs and from the rows below `out`."""
 
+    def __init__(self, plan: DesignPlan, outcomes: Mapping[str, Outcome], out: Path) -> None:
+        self.plan, self.design, self.source, self.outcomes = plan, plan.design, plan.source, outcomes
+        self.hits = lru_cache(16)(lambda key, name: reading.read_hits(out, key, name))  # of large sets some 30 MB each
 
-@dataclass
-class Measured:
-    """The figures of a design's runs, from what became of the jobs and from the rows below `out`."""
-
-    design: Design
-    source: Source
-    outcomes: Mapping[str, Outcome]
-    data: Data
-    out: Path
-
-    def __post_init__(self) -> None:
-        self.hits = lru_cache(16)(self._hits)  # of large sets each is some 30 MB
-
-    def values(self) -> Iterator[Value]:
+    def values(self) -> Iterator[Cell]:
         """Of every run and figure, or why there is none."""
-        rows: dict[str, Sequence[Run | None]] = {ORIGINAL: [None], **self.design.runs(self.data.seeds)}
-        for model in self.source.models(self.design, self.data):
+        rows: dict[str, Sequence[Run | None]] = {ORIGINAL: [None], **self.plan.runs}
+        for model in self.source.models(self.design):
+            tests = [(row, run, self.source.tests(self.design, model, run)) for row in rows for run in rows[row]]
+            original = tests[0][2]
             for name in self.design.sets:
-                for row, runs in rows.items():
-                    for run in runs:
-                        for value in self._of_run(model, run, name, Value(row, name, model=model.name)):
-                            paper = self.source.published(self.design, model, run.arm if run else None, value)
-                            yield replace(value, published=paper)
+                for row, run, jobs in tests:
+                    if name not in jobs:  # pages of changes have none of the original
+                        continue
+                    seed, outcome = None if run is None else run.seed, self.outcomes[jobs[name].key]
+                    blank = Cell(row, name, reason=reason(outcome), model=model.name, seed=seed)
+                    if outcome.state == "done" and run is not None:
+                        rate = outcome.result.get("rate") if model.lr is None else model.lr * run.arm.factor
+                        blank = replace(blank, rate=rate)
+                    if self.design.test == ACCURACY:
+                        found = self._accuracies(blank, jobs[name], None if run is None else original[name])
+                    else:
+                        found = self._figures(blank, outcome)
+                    method, masks = (ORIGINAL, "none") if run is None else run.arm.published or ("", "")
+                    for value in found:
+                        paper = figure_of(self.design.table, model.name, method, masks, name, value.figure)
+                        yield replace(value, published=paper if value.group == "all" else None)
 
     def pages(self) -> Iterator[tuple[str, str]]:
         """What the pages of changes are of, and where they are."""
-        if self.design.test == EFFECTS:
-            for model in self.source.models(self.design, self.data):
-                for name in self.design.sets:
-                    for row, runs in self.design.runs(self.data.seeds).items():
-                        outcome = self.outcomes[self.source.key(self.design, model, runs[0], name)]
-                        if outcome.state == "done":
-                            yield f"{f'{model.name} {row}'.strip()}, {name}", outcome.result["page"]
+        for model in self.source.models(self.design) if self.design.test == EFFECTS else ():
+            for name in self.design.sets:
+                for row, runs in self.plan.runs.items():
+                    outcome = self.outcomes[self.source.tests(self.design, model, runs[0])[name].key]
+                    if outcome.state == "done":
+                        yield f"{f'{model.name} {row}'.strip()}, {name}", outcome.result["page"]
 
-    def _of_run(self, model: Any, run: Run | None, name: str, blank: Value) -> Iterator[Value]:
-        if self.design.test == EFFECTS and run is None:
-            return
-        outcome = self.outcomes[self.source.key(self.design, model, run, name)]
-        blank = replace(blank, seed=None if run is None else run.seed, state=reason(outcome))
-        if outcome.state == "done":
-            blank = replace(blank, rate=self.source.rate(model, run, outcome.result))
-        if self.design.test == ACCURACY:
-            yield from self._accuracies(model, run, outcome, blank)
-            return
-        figures = COUNTS if self.design.test == EFFECTS else self.design.figures
-        known = {} if outcome.state != "done" else outcome.result
+    def _figures(self, blank: Cell, outcome: Outcome) -> Iterator[Cell]:
+        """Of a test beside accuracy: those that its result has."""
+        known: dict[str, Any] = outcome.result if outcome.state == "done" else {}
         known = known.get("counts", known)
         lacking = f"{self.design.test.replace('_', ' ')} gave no number here"
-        for figure in figures:
-            value = replace(blank, figure=figure, state=lacking if known else blank.state)
-            yield value if figure not in known else replace(value, estimate=point(float(known[figure])))
+        for figure in COUNTS if self.design.test == EFFECTS else self.design.figures:
+            value = replace(blank, figure=figure, reason=lacking if known else blank.reason)
+            yield value if figure not in known else replace(value, ours=point(float(known[figure])))
 
-    def _accuracies(self, model: Any, run: Run | None, outcome: Outcome, blank: Value) -> Iterator[Value]:
-        if blank.set == SHARE:
+    def _accuracies(self, blank: Cell, job: Job, original: Job | None) -> Iterator[Cell]:
+        """From the rows of the job, with changes from the original's. original: None of itself."""
+        done = self.outcomes[job.key].state == "done"
+        if blank.column == SHARE:
             blank = replace(blank, figure="share", group=self.design.groups[0])
-            done = outcome.state == "done"
-            yield replace(blank, estimate=point(float(outcome.result[SHARE]))) if done else blank
+            yield replace(blank, ours=point(float(self.outcomes[job.key].result[SHARE]))) if done else blank
             return
-        for group in self.source.groups(self.design):
-            here = self._of_group(model, run, blank.set, group) if outcome.state == "done" else None
+        for group in self.plan.groups:
+            here = self._of_group(job, blank.column, group) if done else None
             for figure in self.design.figures:
                 value = replace(blank, group=group, figure=figure)
                 if here is None:
-                    why = "the classes of set A are not known" if outcome.state == "done" else value.state
-                    yield replace(value, state=why)
+                    yield replace(value, reason="the classes of set A are not known") if done else value
                 elif not any(len(part) for part in here):
-                    yield replace(value, state=NO_IMAGE)
-                elif not self.source.over_images(run):
-                    yield replace(value, estimate=point(reading.accuracy(here, figure)))
+                    yield replace(value, reason=NO_IMAGE)
+                elif original is not None and self.source.over == "seeds":
+                    yield replace(value, ours=point(reading.accuracy(here, figure)))
                 else:
-                    value = replace(value, estimate=reading.estimate(here, figure))
-                    yield value if run is None else self._changed(value, model, here, figure)
+                    value = replace(value, ours=reading.estimate(here, figure))
+                    if original is not None and self.outcomes[original.key].state == "done":
+                        before = self._of_group(original, blank.column, group)
+                        assert before is not None
+                        value = replace(value, change=reading.change(before[0], here[0], figure))
+                    yield value
 
-    def _changed(self, value: Value, model: Any, here: Sequence[Predictions], figure: str) -> Value:
-        """With the change from the original, image by image."""
-        if self.outcomes[self.source.key(self.design, model, None, value.set)].state != "done":
-            return value
-        first = self._of_group(model, None, value.set, value.group)
-        return value if first is None else replace(value, change=reading.change(first[0], here[0], figure))
-
-    def _of_group(self, model: Any, run: Run | None, name: str, group: str) -> list[Predictions] | None:
+    def _of_group(self, job: Job, name: str, group: str) -> list[Predictions] | None:
         """The hits on the images of a group of classes, of each set of a column; None where the group is not known."""
-        found = []
+        parts = []
         for part in self.source.sets(name):
-            whole = self.source.first(
-                self.design, self.hits(self.source.evaluation(self.design, model, run, part), part)
-            )
-            if group == "all":
-                found.append(whole)
-                continue
-            members = self.source.members(whole, group, self.outcomes, self.data)
-            if members is None:
+            rows = self.hits(job.key, part)
+            counted = self.source.counted(self.design, rows, group, self.outcomes)
+            if counted is None:
                 return None
-            found.append(whole.only(members))
-        return found
-
-    def _hits(self, key: str, name: str) -> Predictions:
-        return reading.read_hits(self.out, key, name)
+            parts.append(rows.only(counted))
+        return parts
 
 
 def reason(outcome: Outcome) -> str:

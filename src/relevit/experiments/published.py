@@ -42,6 +42,15 @@ def published(table: int) -> tuple[Published, ...]:
     return tuple(cells)
 
 
+def figure_of(
+    table: int | None, model: str, method: str, masks: str, benchmark: str, figure: str = "r1"
+) -> float | None:
+    """A figure of a table, None where there is none; of Table 3 of whatever benchmark."""
+    wanted = (model, method, masks, "segmentation" if table == 3 else benchmark, figure)
+    cells = published(table) if table is not None else ()
+    return next((c.value for c in cells if (c.model, c.method, c.masks, c.benchmark, c.figure) == wanted), None)
+
+
 def average_change(
     table: int, method: str, masks: str, benchmark: str, figure: str = "r1", models: Collection[str] | None = None
 ) -> float | None:

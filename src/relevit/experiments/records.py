@@ -40,6 +40,11 @@ class Record:
     versions: dict[str, str]
     hardware: str
 
+    @property
+    def versions_text(self) -> str:
+        """In words."""
+        return ", ".join(f"{name} {number}" for name, number in self.versions.items())
+
     def made_of_others(self, results: Mapping[str, Any]) -> list[str]:
         """The jobs whose results are not those that this one was made of."""
         return [key for key in {**self.after, **results} if self.after.get(key) != _digest(results.get(key))]

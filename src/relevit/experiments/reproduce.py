@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from relevit.errors import UserError
+from relevit.experiments.experiment import Data
 from relevit.experiments.jobs import Job, Outcome, ends, in_order, lacks, own_folder, read_records, run_jobs
 from relevit.experiments.output import RESULTS, write
-from relevit.experiments.plan import Data, Plan
 from relevit.experiments.results import Results
 from relevit.experiments.sources.places import write_places
 from relevit.experiments.table import EXPERIMENTS, chosen, plan_for
@@ -79,7 +79,7 @@ def reproduce(
             write_places(out, data.found, [*data.models, *([backbone] if backbone else [])])
         outcomes = run_jobs(jobs, folder, engine, workers, say, missing=data.missing, wanted=wanted, options=options)
         known = {**_known(shown, data, folder.path), **outcomes}
-        results = {name: _plan(name, data).results(known, data, folder.path) for name in shown}
+        results = {name: plan_for(name, data).results(known, folder.path) for name in shown}
         write(results, known, folder.path, data, command)
     return {name: results[name] for name in wanted_names}
 
@@ -90,7 +90,7 @@ def _jobs_of(names: Sequence[str], data: Data) -> tuple[dict[str, tuple[str, Job
     first: dict[str, tuple[str, Job]] = {}
     wanted: set[str] = set()
     for name in names:
-        jobs = in_order(_plan(name, data).jobs(data))
+        jobs = in_order(plan_for(name, data).jobs())
         wanted |= ends(jobs)
         for job in jobs:
             if first.setdefault(job.key, (name, job))[1] != job:
@@ -106,27 +106,17 @@ def _before(out: Path, data: Data) -> list[str]:
         return []
     except ValueError as error:
         raise UserError(f"{out / RESULTS} cannot be read ({error}): remove it, it is made anew") from error
-    return [name for name in content["experiments"] if name in EXPERIMENTS and plan_for(name, data.name) is not None]
+    return [
+        name for name in content["experiments"] if name in EXPERIMENTS and EXPERIMENTS[name].on(data.name) is not None
+    ]
 
 
 def _known(names: Sequence[str], data: Data, out: Path) -> dict[str, Outcome]:
     """What is known of the jobs of some experiments without running any."""
-    jobs = {job.key: job for name in names for job in _plan(name, data).jobs(data)}
+    jobs = {job.key: job for name in names for job in plan_for(name, data).jobs()}
     records = read_records(out, jobs.values())
     known = {}
     for key in jobs:
         record = records.get(key)
-        if record is None:
-            known[key] = Outcome("skipped", reason="not run")
-        elif record.state == "done":
-            known[key] = Outcome("done", record.result, "", record)
-        else:
-            known[key] = Outcome("failed", None, record.error)
+        known[key] = Outcome("skipped", reason="not run") if record is None else Outcome.of(record)
     return known
-
-
-def _plan(name: str, data: Data) -> Plan:
-    plan = plan_for(name, data.name)
-    if plan is None:
-        raise UserError(f"{name} cannot be run on --data {data.name}")
-    return plan

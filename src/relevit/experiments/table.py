@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from relevit.errors import UserError
-from relevit.experiments.paper import PAPER, Experiment
-from relevit.experiments.plan import Plan
+from relevit.experiments.experiment import Data, Design, Experiment
+from relevit.experiments.paper import PAPER
+from relevit.experiments.plan import DesignPlan, Plan
+from relevit.experiments.sources.builtin import Builtin
+from relevit.experiments.sources.real import Real
 from relevit.extensions import Table
 
 EXPERIMENTS: Table[Experiment] = Table("experiments", PAPER)
 
 
 def chosen(names: Iterable[str], data: str) -> list[str]:
-    """The experiments of those names in the order in which they are best run; "all" are those that have a plan for the
-    data. Raises UserError for a name that there is none of."""
+    """The experiments of those names in the order in which they are best run; "all" are those that can be done on the data
+    ("builtin", or a folder). Raises UserError for a name that there is none of."""
     wanted = list(dict.fromkeys(names))
     listed = ", ".join(sorted(EXPERIMENTS))
     if not wanted:
@@ -23,15 +26,24 @@ def chosen(names: Iterable[str], data: str) -> list[str]:
     if unknown:
         raise UserError(f"unknown experiment {unknown[0]!r}: choose among all, {listed}")
     if "all" in wanted:
-        wanted = [name for name, row in EXPERIMENTS.items() if plan_for(name, data) is not None and not row.apart]
+        wanted = [name for name, row in EXPERIMENTS.items() if row.on(data) is not None and not row.apart]
     for name in wanted:
-        if plan_for(name, data) is None:
+        if EXPERIMENTS[name].on(data) is None:
             other = "--data builtin" if data != "builtin" else "--data ROOT"
             raise UserError(f"{name} cannot be run on --data {data}: it is there for {other}")
     return [name for name in EXPERIMENTS if name in wanted]
 
 
-def plan_for(name: str, data: str) -> Plan | None:
-    """How an experiment is done on "builtin" or on a folder of data sets; None if it is not."""
-    row = EXPERIMENTS[name]
-    return row.builtin if data == "builtin" else row.real
+def plan_for(name: str, data: Data) -> Plan:
+    """How an experiment is done on these data. Raises UserError if it is not."""
+    (name,) = chosen([name], data.name)
+    declared = EXPERIMENTS[name].on(data.name)
+    if isinstance(declared, Design):
+        return plan_of(declared, data)
+    assert declared is not None
+    return declared(data)
+
+
+def plan_of(design: Design, data: Data) -> DesignPlan:
+    """How a design is done on these data."""
+    return DesignPlan(design, Builtin(data) if data.name == "builtin" else Real(data))

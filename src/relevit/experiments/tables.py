@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from relevit.errors import UserError
-from relevit.experiments.claims import Finding
-from relevit.experiments.experiment import ACCURACY, EACH_CLASS, SHARE, Design
-from relevit.experiments.multiple_testing import AfterHolm, family
-from relevit.experiments.plan import Data, DesignPlan
-from relevit.experiments.results import ORIGINAL, Cell, Results, Value, point
-from relevit.experiments.table import EXPERIMENTS, plan_for
+from relevit.experiments.claims import Finding, corrected
+from relevit.experiments.experiment import ACCURACY, EACH_CLASS, SHARE, Data, Design
+from relevit.experiments.results import ORIGINAL, Cell, Results, point
+from relevit.experiments.table import EXPERIMENTS, plan_of
 from relevit.experiments.words import GROUPS, column, title
 from relevit.report.words import MINUS, readable
 
@@ -50,24 +48,24 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def run_rows(name: str, results: Results, data: Data) -> list[dict[str, Any]]:
     """A row for each run and figure, with the command that yields it."""
-    plan, command = plan_for(name, data.name), command_for(name, data)
-    accuracy = isinstance(plan, DesignPlan) and plan.design.test == ACCURACY
-    pictures = plan.design.pictures_per_object if accuracy and data.name == "builtin" else None  # type: ignore[union-attr]
+    design, command = EXPERIMENTS[name].on(data.name), command_for(name, data)
+    accuracy = isinstance(design, Design) and design.test == ACCURACY
+    pictures = design.pictures_per_object if accuracy and data.name == "builtin" else None  # type: ignore[union-attr]
     return [
         {
             "experiment": name,
             "row": f"{value.model} {value.row}".strip(),
             "seed": value.seed,
             "rate": value.rate,
-            "set": value.set,
+            "set": value.column,
             "group": value.group if accuracy else "",
             "figure": value.figure,
-            "value": value.estimate.value,
+            "value": value.ours.value,
             "pictures_per_object": pictures,
             "command": command,
         }
         for value in results.values
-        if value.estimate is not None
+        if value.ours is not None
     ]
 
 
@@ -82,17 +80,17 @@ def read_runs(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def values_of(rows: Iterable[Mapping[str, str]]) -> dict[str, list[Value]]:
+def values_of(rows: Iterable[Mapping[str, str]]) -> dict[str, list[Cell]]:
     """The values of rows on the built-in benchmark, by experiment."""
-    found: dict[str, list[Value]] = {}
+    found: dict[str, list[Cell]] = {}
     for row in rows:
-        value = Value(
+        value = Cell(
             row["row"],
             row["set"],
             row["figure"],
             row["group"] or "all",
-            int(row["seed"]) if row["seed"] else None,
             point(float(row["value"])),
+            seed=int(row["seed"]) if row["seed"] else None,
             rate=float(row["rate"]) if row["rate"] else None,
         )
         found.setdefault(row["experiment"], []).append(value)
@@ -125,12 +123,13 @@ def blocks(cells: Sequence[Cell]) -> list[Block]:
     return found
 
 
-def markdown(values: Mapping[str, Sequence[Value]]) -> str:
+def markdown(values: Mapping[str, Sequence[Cell]]) -> str:
     """Every experiment on the built-in benchmark with its claims and tables, of the values of single runs."""
     data = Data("builtin")
-    plans = {name: plan for name in values if isinstance(plan := plan_for(name, data.name), DesignPlan)}
-    results = {name: plan.of_values(plan.in_order(values[name]), data) for name, plan in plans.items()}
-    claims = family({name: own.findings for name, own in results.items()})
+    designs = {name: design for name in values if isinstance(design := EXPERIMENTS[name].builtin, Design)}
+    plans = {name: plan_of(design, data) for name, design in designs.items()}
+    results = {name: plan.of_values(plan.in_order(values[name])) for name, plan in plans.items()}
+    findings, family = corrected({name: own.findings for name, own in results.items()})
     lines = [
         "# The paper's experiments on the built-in benchmark: tables",
         "",
@@ -140,29 +139,29 @@ def markdown(values: Mapping[str, Sequence[Value]]) -> str:
         "Percent; beside them changes from the original in points, **bold** where their 95 % interval over seeds (Student's t) excludes",
         'zero. "Shifted" is the mean of the six shifted sets. Claims are paired differences over the seeds that both sides have.',
         "",
-        f"{claims.stated} claims and questions. {claims.sentence}",
+        f"{family.stated} claims and questions. {family.says}",
     ]
-    for name, plan in plans.items():
+    for name, design in designs.items():
         heading = f"## {title(name)}: {EXPERIMENTS[name].description}"
         lines += ["", heading, "", f"`relevit reproduce {name} --data builtin`"]
-        if results[name].findings:
-            lines += ["", *_claims_table(results[name].findings, claims.standings[name])]
-        if plan.design.test == ACCURACY and EACH_CLASS not in plan.design.groups:
-            many = plan.design.pictures_per_object
+        if findings[name]:
+            lines += ["", *_claims_table(findings[name])]
+        if design.test == ACCURACY and EACH_CLASS not in design.groups:
+            many = design.pictures_per_object
             pictures = "one picture" if many == 1 else f"{many} pictures"
-            lines += ["", " ".join([f"Measured on {pictures} of each test object.", *plan.design.notes])]
+            lines += ["", " ".join([f"Measured on {pictures} of each test object.", *design.notes])]
         for block in blocks(results[name].cells):
             lines += ["", f"{block.title}:"] if block.title else []
-            lines += ["", *_figures_table(plan.design, block)]
+            lines += ["", *_figures_table(design, block)]
     return "\n".join(lines) + "\n"
 
 
-def _claims_table(findings: Sequence[Finding], corrected: Sequence[AfterHolm]) -> list[str]:
+def _claims_table(findings: Sequence[Finding]) -> list[str]:
     lines = ["| claim or question | compared | points | seeds | here it |", "| --- | --- | ---: | ---: | --- |"]
-    for finding, holm in zip(findings, corrected, strict=True):
+    for finding in findings:
         found = finding.difference
         points = "" if found is None else f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
-        after = {True: ", after Holm too", False: ", not after Holm", None: ""}[holm.stays]
+        after = {True: ", after Holm too", False: ", not after Holm", None: ""}[finding.stays]
         words = readable(finding.compared)
         lines.append(f"| {finding.says} | {words} | {points} | {finding.count} | {finding.verdict}{after} |")
     return lines

@@ -10,6 +10,7 @@ pass can be differentiated by the weights, exactly. The model itself is not touc
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from relevit.errors import UserError
 from relevit.models.attention import prepare_attention
+from relevit.models.multi_head import multi_head_attention
 
 
 class Traced(Tensor):
@@ -195,6 +197,11 @@ def _attention(
     return F.dropout(weights, dropout_p).to(value.dtype) @ value
 
 
+def _multi_head(func: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    """Its projections, and attention as above."""
+    return multi_head_attention(partial(_attention, func), *args, **kwargs)
+
+
 def _dropout(
     func: Callable[..., Tensor], source: Traced, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Traced:
@@ -219,6 +226,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "sigmoid": _elementwise(0.0),
     "softmax": _softmax,
     "scaled_dot_product_attention": _attention,
+    "multi_head_attention_forward": _multi_head,
     "dropout": _dropout,
 }  # fmt: skip
 _LINEAR = frozenset(

@@ -83,8 +83,9 @@ def _run_until(
         met += 1
         return F.scaled_dot_product_attention(*args, **kwargs), None
 
-    def reached(module: nn.Module, args: Any, output: Tensor) -> None:
-        raise _Reached(output if kind == "token" else _side_by_side(output))
+    def reached(module: nn.Module, args: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        raise _Reached(_side_by_side(output) if output.ndim == 4 else output)
 
     hooked: nn.Module | None = None
     if kind == "token":

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from relevit.errors import UserError
 from relevit.models.families import of_module
 from relevit.models.families.family import TokenLayout, eager, unwrap, wrapper_reason
+from relevit.models.multi_head import multi_head_attention
 from relevit.models.recomputation import recomputed_within
 
 
@@ -170,7 +171,7 @@ def _answered(
 
 
 class _Interception(TorchFunctionMode):
-    """Answers scaled_dot_product_attention inside the attention modules, and only there."""
+    """Answers scaled_dot_product_attention and multi_head_attention_forward inside the attention modules, and only there."""
 
     def __init__(self, maps: list[Any], attend: Callable[..., tuple[Tensor, Any]]) -> None:
         super().__init__()
@@ -183,11 +184,17 @@ class _Interception(TorchFunctionMode):
         self.inside = False
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if self.inside and func is F.scaled_dot_product_attention:
-            output, weights = self.attend(*args, **(kwargs or {}))
-            self.maps.append(weights)
-            return output
-        return func(*args, **(kwargs or {}))
+            return self._attention(*args, **kwargs)
+        if self.inside and func is F.multi_head_attention_forward:
+            return multi_head_attention(self._attention, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _attention(self, *args: Any, **kwargs: Any) -> Tensor:
+        output, weights = self.attend(*args, **kwargs)
+        self.maps.append(weights)
+        return output
 
 
 def check_channels(model: nn.Module, channels: int) -> None:

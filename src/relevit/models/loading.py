@@ -158,7 +158,7 @@ def _local(name: str | os.PathLike[str], known: bool) -> Path | None:
     text = os.fspath(name)
     if text == "builtin":
         return BUILTIN
-    if text.startswith("hf-hub:"):
+    if ":" in text and not Path(text).exists() and families.of_name(text) is not None:
         return None
     path = Path(text.removeprefix("local-dir:"))
     if not path.exists():
@@ -171,7 +171,7 @@ def _local(name: str | os.PathLike[str], known: bool) -> Path | None:
     if path.is_file():
         return path
     for folder in (path, path / "best"):
-        if (folder / WEIGHTS).is_file():
+        if (folder / WEIGHTS).is_file() or families.of_folder(folder) not in (None, families.TIMM):
             return folder
     if (path / "last" / WEIGHTS).is_file():
         raise UserError(f"{path} has no best checkpoint yet: give {path / 'last'} for its last one.")

@@ -68,7 +68,8 @@ class EvaluationView(_View):
     """The model's evaluation view, as timm's: a picture to (3, height, width); `with_mask` takes the mask along.
 
     `crop_mode` "center": the short side to input size / crop_pct, then the middle; "squash": both sides to that size
-    whatever the shape, then the middle; "border": the long side, then a frame of the mean colour.
+    whatever the shape, then the middle; "border": the long side, then a frame of the mean colour. `crop_rounds` "down": a crop
+    whose middle is between two pixels begins at the first of them; otherwise at the even one, as torchvision's.
     """
 
     def __init__(self, config: Mapping[str, Any]):
@@ -77,6 +78,7 @@ class EvaluationView(_View):
         self.crop_mode = config.get("crop_mode") or "center"
         if self.crop_mode not in ("center", "squash", "border"):
             raise UserError(f"Unknown crop_mode {self.crop_mode!r}: choose center, squash or border.")
+        self.rounds_down = config.get("crop_rounds") == "down"
         border = self.crop_mode == "border"
         self.fill = tuple(round(255 * value) if border else 0 for value in config["mean"])
 
@@ -85,7 +87,7 @@ class EvaluationView(_View):
         width, height = self._scaled(*picture.size)
         if (width, height) != picture.size:
             picture = picture.resize((width, height), self.filter)
-        left, top = _middle(width, self.width), _middle(height, self.height)
+        left, top = self._corner(width, height)
         return self.normalise(_crop(picture, left, top, self.width, self.height, self.fill))
 
     def with_mask(
@@ -98,12 +100,18 @@ class EvaluationView(_View):
         picture = as_picture(image)
         _same_size(picture, mask, ignore)
         width, height = self._scaled(*picture.size)
-        left, top = _middle(width, self.width), _middle(height, self.height)
+        left, top = self._corner(width, height)
         planes = _planes(mask, ignore, height, width)
         padding = (-left, left + self.width - width, -top, top + self.height - height)  # negative numbers crop
         soft = F.pad(planes[0], padding)
         ignored = F.pad(planes[1], padding) > 0
         return Framed(self(picture), soft.contiguous(), ignored.contiguous())
+
+    def _corner(self, width: int, height: int) -> tuple[int, int]:
+        """Where the crop begins (left, top) in a picture of this size."""
+        if self.rounds_down and width >= self.width and height >= self.height:  # as transformers does
+            return (width - self.width) // 2, (height - self.height) // 2
+        return _middle(width, self.width), _middle(height, self.height)
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         """The size (width, height) of the picture before the crop."""

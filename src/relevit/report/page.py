@@ -11,20 +11,11 @@ from typing import Any
 
 from relevit.errors import UserError
 from relevit.files import atomic_write
-from relevit.report.pictures import Case
+from relevit.report.panels import RULES, Panel
 from relevit.report.plots import accuracy_svg, glyph, map_and_behaviour_svg
 from relevit.report.results import Results, accuracy_table
 from relevit.report.templating import template_environment
 from relevit.report.words import ends_text
-
-__all__ = ["RULES", "Case", "Results", "refuse_existing", "render", "render_page"]
-
-# How the cases of each kind are chosen unless the caller says otherwise: what the page states above them.
-RULES = {
-    "corrected": "Wrong before, right after: the first ones in the order of the test set.",
-    "unchanged": "The same prediction before and after: the first ones in the order of the test set.",
-    "ruined": "Right before, wrong after: the first ones in the order of the test set.",
-}
 
 
 def render(template: str, path: str | Path, *, overwrite: bool = False, **content: Any) -> Path:
@@ -58,7 +49,7 @@ def render_page(
     summary: Sequence[str],
     setup: Mapping[str, str],
     results: Results,
-    cases: Mapping[str, Sequence[Case]],
+    cases: Mapping[str, Sequence[Panel]],
     notes: Sequence[str],
     *,
     rules: Mapping[str, str] | None = None,

@@ -25,12 +25,16 @@ _SHOWN = 192  # pixels of a tile: smaller pictures are enlarged to about it, lar
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a picture: who (or of which picture), the class, its probability, whether that is right."""
+    """What a model says of a picture: who (or of which picture), the class, its probability in [0, 1], whether that is right."""
 
     who: str
     prediction: str
     confidence: float
     right: bool
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.confidence <= 1.0 + 1e-6:
+            raise ValueError(f"a confidence is a probability in [0, 1], got {self.confidence}")
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ def tile(
     picture: UInt8[np.ndarray, "height width 3"],
     relevance: Float[np.ndarray, "height width"] | None = None,
     mask: Float[np.ndarray, "height width"] | None = None,
+    dim: float = 0.0,
 ) -> UInt8[np.ndarray, "tall wide 3"]:
-    """A picture at the size of a tile, with a relevance map in [0, 1] over it, and the outline of a mask."""
+    """A picture at the size of a tile, with a relevance map in [0, 1] over it, and the outline of a mask; what is outside of it
+    fades by `dim`."""
     shown = picture if relevance is None else overlay(picture, relevance)
     long = max(shown.shape[:2])
     if long > _SHOWN:
@@ -58,7 +64,7 @@ def tile(
             smaller = Image.fromarray(np.asarray(mask, np.float32)).resize(size, Image.Resampling.BOX)  # type: ignore[arg-type]
             mask = np.asarray(smaller)
     if mask is not None:
-        return outlined(shown, mask, size=_SHOWN)
+        return outlined(shown, mask, size=_SHOWN, dim=dim)
     return enlarged(shown, max(1, _SHOWN // max(shown.shape[:2])))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,42 +13,6 @@ from PIL import Image
 
 COLOUR_MAP = "inferno"  # perceptually uniform, and its lightness alone tells the order
 STRENGTH = 0.62  # of the colours over the grey image
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image with what the model saw and said before and after.
-
-    image: uint8; mask, map_before, map_after: in [0, 1], of the image's size. `label` is the true class, the
-    predictions are class names too, the confidences probabilities in [0, 1]. `set` is the test set it is from.
-    """
-
-    image: UInt8[np.ndarray, "height width 3"]
-    mask: Float[np.ndarray, "height width"]
-    map_before: Float[np.ndarray, "height width"]
-    map_after: Float[np.ndarray, "height width"]
-    label: str
-    prediction_before: str
-    confidence_before: float
-    prediction_after: str
-    confidence_after: float
-    set: str
-
-    def __post_init__(self) -> None:
-        for confidence in (self.confidence_before, self.confidence_after):
-            if not 0.0 <= confidence <= 1.0 + 1e-6:
-                raise ValueError(f"a confidence is a probability in [0, 1], got {confidence}")
-
-    def tiles(self, size: int = 192) -> list[tuple[str, UInt8[np.ndarray, "tall wide 3"]]]:
-        """The four pictures of a row with their names: image, object's mask, map before and map after."""
-        factor = max(1, size // max(self.mask.shape))
-        before, after = overlay(self.image, self.map_before), overlay(self.image, self.map_after)
-        return [
-            ("image", enlarged(self.image, factor)),
-            ("mask", outlined(self.image, self.mask, size=size, dim=0.75)),
-            ("map before", outlined(before, self.mask, size=size)),
-            ("map after", outlined(after, self.mask, size=size)),
-        ]
 
 
 def colour(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from relevit.files import atomic_write
 from relevit.report.page import refuse_existing
-from relevit.report.pictures import Case, colour_bar, png
+from relevit.report.panels import Panel
+from relevit.report.pictures import colour_bar, png
 from relevit.report.plots import COLOURS, INK, SOFT, accuracy_plot, marker, series
 from relevit.report.results import Results
 from relevit.report.words import readable
@@ -41,7 +42,7 @@ class _Sheet:
 def render_readme_picture(
     path: str | Path,
     results: Results,
-    cases: Mapping[str, Sequence[Case]],
+    cases: Mapping[str, Sequence[Panel]],
     *,
     rows: int = 4,
     overwrite: bool = False,
@@ -67,10 +68,11 @@ def render_readme_picture(
     return path
 
 
-def _draw_case(sheet: _Sheet, row: int, kind: str, case: Case) -> None:
+def _draw_case(sheet: _Sheet, row: int, kind: str, case: Panel) -> None:
     """An image, its maps before and after, and what the model says of it."""
-    y, tiles = TOP + row * (TILE + GAP), dict(case.tiles(size=144))
-    for column, title in enumerate(("image", "map before", "map after")):
+    y, tiles = TOP + row * (TILE + GAP), dict(case.tiles)
+    titles = [title for title in tiles if title != "mask"]
+    for column, title in enumerate(titles):
         x = LEFT + column * (TILE + GAP)
         axes = sheet.place(x, y, TILE, TILE)
         axes.imshow(tiles[title], interpolation="nearest")
@@ -80,13 +82,9 @@ def _draw_case(sheet: _Sheet, row: int, kind: str, case: Case) -> None:
     x = LEFT + 3 * (TILE + GAP) + 0.05
     sheet.write(x, y + 0.28, kind, color=SOFT, fontsize=11)
     sheet.write(x, y + 0.55, f"true: {case.label}", fontsize=12)
-    for word, below, prediction, confidence, weight in (
-        ("before", 0.85, case.prediction_before, case.confidence_before, "normal"),
-        ("after", 1.12, case.prediction_after, case.confidence_after, "bold"),
-    ):
-        right = prediction == case.label
-        text = f"{word}: {prediction} ({confidence:.0%}) {'✓' if right else '✗'}"
-        sheet.write(x, y + below, text, fontsize=12, color=COLOURS[0] if right else COLOURS[2], weight=weight)
+    for answer, below, weight in zip(case.answers, (0.85, 1.12), ("normal", "bold"), strict=True):
+        text = f"{answer.who}: {answer.prediction} ({answer.confidence:.0%}) {'✓' if answer.right else '✗'}"
+        sheet.write(x, y + below, text, fontsize=12, color=COLOURS[0 if answer.right else 2], weight=weight)
 
 
 def _draw_scale(sheet: _Sheet, y: float) -> None:
@@ -122,7 +120,7 @@ def _draw_accuracies(sheet: _Sheet, results: Results) -> None:
         text.set_parse_math(False)
 
 
-def _in_turn(cases: Mapping[str, Sequence[Case]], rows: int) -> list[tuple[str, Case]]:
+def _in_turn(cases: Mapping[str, Sequence[Panel]], rows: int) -> list[tuple[str, Panel]]:
     """The first of each kind, then the second of each, ..., `rows` in all, sorted by kind again."""
     kinds = list(cases)
     longest = max((len(cases[kind]) for kind in kinds), default=0)

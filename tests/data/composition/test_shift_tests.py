@@ -22,12 +22,12 @@ from relevit.data.composition.composed_sets import (
     read_manifest,
     write_compositions,
 )
-from relevit.data.composition.shift_tests import SETS, SI_SCORE, Grid, chosen_sets, render, stream
+from relevit.data.composition.shift_tests import SETS, SI_SCORE, chosen_sets, render, stream
 from relevit.data.folder import class_folder_samples
 from relevit.errors import FaultsError, UserError
 
 SIZE = 41
-SMALL = Grid(positions=(0.25, 0.75), areas=(0.02, 0.3), angles=(0.0, 90.0, 33.0), area=0.1)
+SMALL = {"positions": (0.25, 0.75), "areas": (0.02, 0.3), "angles": (0.0, 90.0, 33.0), "area": 0.1}
 
 
 @pytest.fixture
@@ -36,17 +36,17 @@ def data(tmp_path: Path) -> Path:
 
 
 def cut_outs(data: Path, **options: object) -> Prepared:
-    settings = {"sets": SI_SCORE, "size": SIZE, "grid": SMALL, **options}
+    settings = {"sets": SI_SCORE, "size": SIZE, **SMALL, **options}
     return prepare(data / "cutouts", data / "scenes", **settings)  # type: ignore[arg-type]
 
 
 def whole(data: Path, **options: object) -> Prepared:
-    settings = {"size": SIZE, "grid": SMALL, **options}
+    settings = {"size": SIZE, **SMALL, **options}
     return prepare(data / "images", masks=data / "masks", **settings)  # type: ignore[arg-type]
 
 
 def write(out: Path, prepared: Prepared, **options: object) -> int:
-    return write_compositions(out, prepared.compositions, prepared.sources, prepared.config, **options)  # type: ignore[arg-type]
+    return write_compositions(out, prepared, **options)  # type: ignore[arg-type]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -92,7 +92,7 @@ def test_pictures_are_where_the_manifest_says(data: Path) -> None:
 
 
 def test_whole_pictures_go_onto_scenes_too(data: Path) -> None:
-    prepared = prepare(data / "images", data / "scenes", data / "masks", sets=["size"], size=SIZE, grid=SMALL)
+    prepared = prepare(data / "images", data / "scenes", data / "masks", sets=["size"], size=SIZE, **SMALL)
     assert prepared.counts == {"size": 16}
     _, mask = render(prepared.compositions[0], prepared.sources)
     assert mask.mean() == pytest.approx(0.02, rel=0.1)
@@ -144,7 +144,7 @@ def test_random_classes_are_uniform_and_include_the_own(data: Path) -> None:
 def test_draws_depend_on_the_seed_the_set_and_the_object_alone(data: Path) -> None:
     full, again, other = (cut_outs(data, seed=seed).compositions for seed in (3, 3, 4))
     assert full == again and [c.background for c in full] != [c.background for c in other]
-    alone = cut_outs(data, seed=3, sets=["rotation"], grid=SMALL._replace(angles=(90.0, 5.0))).compositions
+    alone = cut_outs(data, seed=3, sets=["rotation"], angles=(90.0, 5.0)).compositions
     known = {c.file: c for c in full if c.set == "rotation"}
     assert all(known[c.file] == c for c in alone if c.angle == 90)
     more = cut_outs(data, seed=3, repeats=3).compositions
@@ -258,7 +258,7 @@ def test_folders_of_others_are_left_alone(data: Path) -> None:
 def test_other_contents_of_the_same_names_and_sizes_are_refused(data: Path) -> None:
     def options(masks: str = "masks") -> Prepared:
         sets = ["location", "mixed_next"]
-        return prepare(data / "images", data / "scenes", data / masks, sets=sets, size=SIZE, grid=SMALL)
+        return prepare(data / "images", data / "scenes", data / masks, sets=sets, size=SIZE, **SMALL)
 
     write(data / "out", options())
     shutil.copytree(data / "masks", data / "others")
@@ -325,12 +325,12 @@ def test_all_faults_at_once_or_left_out(data: Path) -> None:
         ({"limit": 0}, "limit must be"),
         ({"seed": -1}, "seed must be"),
         ({"suffix": ".gif"}, "gif"),
-        ({"grid": Grid(positions=(0.5, 1.5))}, "positions are shares"),
-        ({"grid": Grid(areas=(0.0, 0.5))}, "areas are shares"),
-        ({"grid": Grid(areas=(0.5, 0.5))}, "areas must be one or several different"),
-        ({"grid": Grid(angles=())}, "angles must be one or several"),
-        ({"grid": Grid(angles=(float("nan"),))}, "angles must be degrees"),
-        ({"grid": Grid(area=2.0)}, "areas are shares"),
+        ({"positions": (0.5, 1.5)}, "positions are shares"),
+        ({"areas": (0.0, 0.5)}, "areas are shares"),
+        ({"areas": (0.5, 0.5)}, "areas must be one or several different"),
+        ({"angles": ()}, "angles must be one or several"),
+        ({"angles": (float("nan"),)}, "angles must be degrees"),
+        ({"area": 2.0}, "areas are shares"),
         ({"sets": ["mixed_rand"]}, "mixed_rand needs whole pictures.*--masks"),
         ({"sets": ["locations"]}, "unknown set 'locations'"),
     ],

@@ -70,7 +70,7 @@ def pictures(tmp_path: Path) -> Path:
 def composed(pictures: Path) -> Path:
     sets = ["original", "mixed_same", "mixed_rand", "mixed_next", "only_bg"]
     prepared = prepare(pictures / "images", masks=pictures / "masks", sets=sets, size=16, repeats=3, seed=1)
-    write_compositions(pictures / "sets", prepared.compositions, prepared.sources, prepared.config)
+    write_compositions(pictures / "sets", prepared)
     return pictures / "sets"
 
 
@@ -174,11 +174,11 @@ def test_folders_of_sets_are_checked_before_anything_is_measured(composed: Path)
     extra = composed / "mixed_same" / "images" / "2" / "mine.png"
     Image.new("RGB", (16, 16)).save(extra)
     with pytest.raises(UserError, match=r"mine\.png is not in"):
-        composed_sets(composed)
+        composed_sets(composed)["mixed_same"]()
     extra.unlink()
     (composed / "mixed_same" / "images" / "2" / "3_b1.png").unlink()
     with pytest.raises(UserError, match=r"1 pictures .* missing, such as .*3_b1\.png: run"):
-        composed_sets(composed)
+        composed_sets(composed)["mixed_same"]()
     (composed / "manifest.csv").unlink()
     with pytest.raises(UserError, match="not finished"):
         evaluate((ByObject(), VIEW), composed)

@@ -24,7 +24,7 @@ from relevit.data.benchmarks import class_folders
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.frozen.features import before_head
-from relevit.evaluation.frozen.knn import Nearest, NearestNeighbours, first_of, votes
+from relevit.evaluation.frozen.knn import NearestNeighbours, first_of, nearest, votes
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurements import MEASUREMENTS
 from relevit.models.view import evaluation_view
@@ -137,38 +137,29 @@ def test_against_scikit_learn(sets: tuple[ImageSet, ImageSet]) -> None:
     assert dict(result)["r1"] == pytest.approx(100 * classifier.score(queries, right))
 
 
-@pytest.mark.parametrize("chunk", [1, 10, 10_000])
-def test_chunks_change_nothing(sets: tuple[ImageSet, ImageSet], chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cells", [1, 30, 30_000])
+def test_chunks_change_nothing(sets: tuple[ImageSet, ImageSet], cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     test, train = sets
     whole = knn(Backbone(), VIEW, test, train=train)
-    monkeypatch.setattr(module, "_CHUNK", chunk)
-    monkeypatch.setattr(module, "_CELLS", 3 * chunk)
+    monkeypatch.setattr(module, "_CELLS", cells)
     parts = knn(Backbone(), VIEW, test, train=train, batch_size=5)
     assert parts.rows["predicted"] == whole.rows["predicted"]
     assert (parts.values["r5"] == whole.values["r5"]).all()
 
 
-def test_nearest_with_ties_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cells", [1, 1000, 10_000])
+def test_nearest_with_ties_in_any_chunks(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small whole numbers, so that similarities are exact and many are equal: the earlier of them is nearer."""
     generator = torch.Generator().manual_seed(4)
     bank = torch.randint(-1, 2, (211, 3), generator=generator).double()
     queries = torch.randint(-1, 2, (17, 3), generator=generator).double()
     similarity = queries @ bank.T
     expected = [sorted(range(211), key=lambda place, row=row: -row[place])[:13] for row in similarity.tolist()]  # type: ignore[misc]
-    for chunk in (1, 7, 50, 1000):
-        monkeypatch.setattr(module, "_CHUNK", chunk)
-        monkeypatch.setattr(module, "_CELLS", 5 * chunk)
-        nearest = Nearest(queries, 13)
-        for first in range(0, 211, 10):
-            nearest.add(bank[first : first + 10], torch.arange(first, min(first + 10, 211)))  # classes: their numbers
-        values, places = nearest.finish()
-        assert places.tolist() == expected and nearest.seen == 211
-        assert torch.equal(values, similarity.gather(1, places))
-    few = Nearest(queries, 13)
-    few.add(bank[:5], torch.arange(5))
-    values, places = few.finish()
-    assert (places[:, 5:] == -1).all() and (values[:, 5:] == -torch.inf).all()
-    assert places[:, :5].sort(dim=1).values.tolist() == [[0, 1, 2, 3, 4]] * 17
+    monkeypatch.setattr(module, "_CELLS", cells)
+    values, places = nearest(queries, bank, 13)
+    assert places.tolist() == expected and torch.equal(values, similarity.gather(1, places))
+    values, places = nearest(queries, bank[:5], 13)  # all, where there are fewer
+    assert places.sort(dim=1).values.tolist() == [[0, 1, 2, 3, 4]] * 17 and values.shape == (17, 5)
 
 
 def test_first_of() -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks of one's own: a folder of class folders, and the sets that `relevit compose` makes."""
+"""Benchmarks of one's own: a folder of class folders, tar files, and the sets that `relevit compose` makes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from relevit.data.benchmarks.tar_files import has_tars, open_tars
 from relevit.data.composition.composed_sets import CONFIG, MANIFEST, missing, picture_paths, read_config, read_manifest
 from relevit.data.listing import Column, Paths, Tree, class_tree
 from relevit.data.sample import Sample
@@ -58,10 +59,11 @@ def _read(read: Callable[[Path], Image.Image], paths: Paths, index: int) -> Samp
     return Sample(read(paths[index]), name=paths.names[index])
 
 
-def composed_sets(root: str | Path) -> dict[str, ImageSet] | None:
+def composed_sets(root: str | Path) -> dict[str, Open] | None:
     """The sets of a folder made by `relevit compose`, by name, in their order; None where `root` is no such folder.
 
-    Raises UserError where pictures are missing, or there are others than the manifest's.
+    Opening one raises UserError where pictures are missing, or there are others than the manifest's; so does a `root` that is
+    one of the sets.
     """
     root = Path(root)
     if (root.parent / CONFIG).is_file() and (root / "images").is_dir() and (root / "masks").is_dir():
@@ -70,20 +72,32 @@ def composed_sets(root: str | Path) -> dict[str, ImageSet] | None:
         )
     if not (root / CONFIG).is_file():
         return None
+    return {name: partial(_composed, root, name) for name in read_config(root).get("sets", [])}
+
+
+def own_sets(name: str, folder: Path) -> dict[str, Open]:
+    """The sets of a folder of class folders, of one made by `relevit compose`, or of tar files, by name."""
+    if has_tars(folder):
+        return {name: partial(open_tars, folder)}
+    composed = composed_sets(folder)
+    if composed is None:
+        return {name: partial(class_folders, folder, name)}
+    return {f"{name}/{each}": opener for each, opener in composed.items()}
+
+
+def _composed(root: Path, name: str) -> ImageSet:
     if not (root / MANIFEST).is_file():
         raise UserError(f"{root} has no {MANIFEST}, its sets are not finished: run the same relevit compose again")
-    rows = read_manifest(root / MANIFEST)
+    rows = [row for row in read_manifest(root / MANIFEST) if row.set == name]
     absent = missing(root, rows)
     if absent:
         first = picture_paths(root, absent[0])[0]
         raise UserError(
             f"{len(absent)} pictures of {root / MANIFEST} are missing, such as {first}: run the same relevit compose again"
         )
-    sets = {}
-    for name in read_config(root).get("sets", []):
-        objects = {picture_paths(root, row)[0]: row.object for row in rows if row.set == name}
-        sets[name] = class_folders(root / name / "images", objects=objects)
-        foreign = [path for path in sets[name].paths or () if path not in objects]
-        if foreign:
-            raise UserError(f"{foreign[0]} is not in {root / MANIFEST}: remove it, or compose into another folder")
-    return sets
+    objects = {picture_paths(root, row)[0]: row.object for row in rows}
+    images = class_folders(root / name / "images", objects=objects)
+    foreign = [path for path in images.paths or () if path not in objects]
+    if foreign:
+        raise UserError(f"{foreign[0]} is not in {root / MANIFEST}: remove it, or compose into another folder")
+    return images

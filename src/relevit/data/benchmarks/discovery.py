@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from relevit.data.benchmarks.class_folders import class_folders, composed_sets
+from relevit.data.benchmarks.class_folders import own_sets
 from relevit.data.benchmarks.table import BENCHMARKS, check_protocol
-from relevit.data.benchmarks.tar_files import has_tars, open_tars
-from relevit.data.composition.composed_sets import CONFIG, read_config
+from relevit.data.benchmarks.tar_files import has_tars
+from relevit.data.composition.composed_sets import CONFIG
 from relevit.data.listing import has_image, holds_classes, subfolders
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
@@ -134,16 +133,3 @@ def _own_sets(root: Path, taken: list[Path], refused: list[Path], result: Discov
             add(name, folder)
     if not result.found and root not in refused and (holds_classes(root) or has_tars(root)):
         add(root.name, root)
-
-
-def own_sets(name: str, folder: Path) -> dict[str, Callable[[], ImageSet]]:
-    """The sets of a folder of class folders, of one made by `relevit compose`, or of tar files, by name."""
-    if has_tars(folder):
-        return {name: partial(open_tars, folder)}
-    if not (folder / CONFIG).is_file():
-        return {name: partial(class_folders, folder, name)}
-    return {f"{name}/{each}": partial(_composed, folder, each) for each in read_config(folder).get("sets", [])}
-
-
-def _composed(folder: Path, name: str) -> ImageSet:
-    return (composed_sets(folder) or {})[name]

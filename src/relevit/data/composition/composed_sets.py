@@ -11,7 +11,6 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from relevit.data.checks import Progress, in_parallel
 from relevit.data.composition.shift_tests import (
     SI_SCORE,
     Composition,
-    Grid,
+    Settings,
     Sources,
     chosen_sets,
     plan_set,
@@ -54,41 +53,6 @@ class Prepared(NamedTuple):
     counts: dict[str, int]
     faults: list[Fault]
     remarks: list[str]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How sets are composed; see `plan_set`. size: pixels. suffix: of pictures. Raises UserError for values out of range."""
-
-    seed: int = 0
-    size: int = 224
-    repeats: int = 1
-    limit: int | None = None
-    grid: Grid = field(default_factory=Grid)
-    suffix: str = ".png"
-
-    def __post_init__(self) -> None:
-        grid = self.grid
-        for name, value, least in (
-            ("size", self.size, 8),
-            ("repeats", self.repeats, 1),
-            ("limit", self.limit, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        if self.suffix not in (".png", ".jpg"):
-            raise UserError(f"pictures are written as .png or .jpg, not as {self.suffix!r}")
-        for name, values in (("positions", grid.positions), ("areas", grid.areas), ("angles", grid.angles)):
-            if not values or len({f"{value:g}" for value in values}) < len(values):
-                raise UserError(f"{name} must be one or several different numbers, not {list(values)}")
-        for name, values, above in (("positions", grid.positions, -1e-9), ("areas", (*grid.areas, grid.area), 0.0)):
-            wrong = [value for value in values if not above < value <= 1]
-            if wrong:
-                low = "0 to 1" if name == "positions" else "above 0 and at most 1"
-                raise UserError(f"{name} are shares of the picture, {low}, not {wrong[0]:g}")
-        if not all(np.isfinite(angle) for angle in grid.angles):
-            raise UserError(f"angles must be degrees, not {list(grid.angles)}")
 
 
 def prepare(
@@ -130,12 +94,9 @@ def prepare(
     scenery = None if backgrounds is None else Path(backgrounds)
     sources = Sources(samples, scenery, chosen.size, None if masks is None else Path(masks))
     plans, remarks = _plans(names, sources, scenes, chosen, "all" in sets)
-    options = {key: value for key, value in vars(chosen).items() if key != "grid"}
-    grid = {key: list(value) if isinstance(value, Sequence) else value for key, value in chosen.grid._asdict().items()}
     config = {
         "sets": list(plans),
-        **options,
-        **grid,
+        **vars(chosen),
         "cut_outs": masks is None,
         **_fingerprints(sources, scenes, workers, progress),
         "about": {
@@ -153,9 +114,8 @@ def _plans(
     names: Sequence[str], sources: Sources, scenes: Sequence[str], settings: Settings, all_possible: bool
 ) -> tuple[dict[str, list[Composition]], list[str]]:
     """The compositions of each set, and what is to be said of them. all_possible: sets of nothing are left out."""
-    options: dict[str, Any] = {key: value for key, value in vars(settings).items() if key != "size"}
-    options["scale_of"] = scale_of_object(sources)
-    plans = {name: plan_set(name, sources, scenes, **options) for name in names}
+    scale_of = scale_of_object(sources)
+    plans = {name: plan_set(name, sources, scenes, settings, scale_of) for name in names}
     _check_names([row for plan in plans.values() for row in plan])
     remarks = _remarks(plans, sources.samples)
     for name in [name for name, plan in plans.items() if not plan]:
@@ -270,20 +230,16 @@ def missing(out: Path, compositions: Sequence[Composition]) -> list[Composition]
 
 
 def write_compositions(
-    out: Path,
-    compositions: Sequence[Composition],
-    sources: Sources,
-    config: Mapping[str, Any],
-    *,
-    workers: int = 0,
-    advance: Callable[[int], object] = lambda count: None,
+    out: Path, prepared: Prepared, *, workers: int = 0, advance: Callable[[int], object] = lambda count: None
 ) -> int:
     """Make what is missing below `out`, in `workers` threads, then the manifest; the number of pictures made.
 
-    `config` is written to compose.json first; an `out` of another one is refused (`check_place`), and one in a folder
-    of the sources (`check_apart`). `advance` is called with the number of pictures that are done since its last call. Several processes (torchrun) share the work.
+    The configuration is written to compose.json first; an `out` of another one is refused (`check_place`), and one in a
+    folder of the sources (`check_apart`). `advance` is called with the number of pictures that are done since its last
+    call. Several processes (torchrun) share the work.
     """
-    folder = check_place(out, config)
+    compositions, sources = prepared.compositions, prepared.sources
+    folder = check_place(out, prepared.config)
     check_apart(out, images=sources.samples.name, masks=sources.masks, backgrounds=sources.root)
     processes = Processes("cpu")
 

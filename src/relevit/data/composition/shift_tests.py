@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -50,14 +51,51 @@ SETS = (*SI_SCORE, "original", "only_fg", "only_bg", *MIXED)
 _CENTRE = 0.5
 
 
-class Grid(NamedTuple):
-    """The values of the SI-Score-like sets. positions: of the object's centre, shares of width and height; areas: of the
-    object, shares of the picture's; angles: degrees counterclockwise; area: of the object where it does not vary."""
+@dataclass(frozen=True)
+class Settings:
+    """How sets are composed. Raises UserError for values out of range.
 
+    Attributes:
+        seed: of all draws.
+        size: pixels, see `Sources`.
+        repeats: backgrounds that are drawn for each object (all values share them): different ones, fewer where there are
+            not as many; but `mixed_rand` draws a class and a picture anew each time, so that one may come twice.
+        limit: compositions of a set, drawn by `seed`; None for all.
+        suffix: of pictures.
+        positions: of the object's centre in the SI-Score-like sets, shares of width and height.
+        areas: of the object, shares of the picture's.
+        angles: degrees counterclockwise.
+        area: of the object where it does not vary.
+    """
+
+    seed: int = 0
+    size: int = 224
+    repeats: int = 1
+    limit: int | None = None
+    suffix: str = ".png"
     positions: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9)
     areas: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     angles: Sequence[float] = tuple(float(angle) for angle in range(0, 360, 20))
     area: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, least in (("size", 8), ("repeats", 1), ("limit", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.suffix not in (".png", ".jpg"):
+            raise UserError(f"pictures are written as .png or .jpg, not as {self.suffix!r}")
+        for name in ("positions", "areas", "angles"):
+            values = getattr(self, name)
+            if not values or len({f"{value:g}" for value in values}) < len(values):
+                raise UserError(f"{name} must be one or several different numbers, not {list(values)}")
+        for name, values, above in (("positions", self.positions, -1e-9), ("areas", (*self.areas, self.area), 0.0)):
+            wrong = [value for value in values if not above < value <= 1]
+            if wrong:
+                low = "0 to 1" if name == "positions" else "above 0 and at most 1"
+                raise UserError(f"{name} are shares of the picture, {low}, not {wrong[0]:g}")
+        if not all(np.isfinite(angle) for angle in self.angles):
+            raise UserError(f"angles must be degrees, not {list(self.angles)}")
 
 
 class Composition(NamedTuple):
@@ -146,24 +184,17 @@ def stream(seed: int, *parts: str) -> np.random.Generator:
 def plan_set(
     name: str,
     sources: Sources,
-    backgrounds: Sequence[str] = (),
-    *,
-    seed: int = 0,
-    repeats: int = 1,
-    limit: int | None = None,
-    grid: Grid | None = None,
-    suffix: str = ".png",
-    scale_of: Callable[[str, float], float] | None = None,
+    backgrounds: Sequence[str],
+    settings: Settings,
+    scale_of: Callable[[str, float], float],
 ) -> list[Composition]:
-    """Every composition of the set `name`, by object, value and repeat; `limit` of them, drawn by `seed`, if given.
+    """Every composition of the set `name`, by object, value and repeat.
 
-    `backgrounds` are files below `sources.root`. `repeats` backgrounds are drawn for each object (all values share them):
-    different ones, fewer where there are not as many; but `mixed_rand` draws a class and a picture anew each time, so
-    that one may come twice. `scale_of(object, area)` gives the scale (default: `scale_of_object`). A picture alone in its
-    class has no `mixed_same`; with a single picture in all there is no `mixed_rand`, with a single class no `mixed_next`.
+    `backgrounds` are files below `sources.root`. `scale_of(object, area)` gives the scale, see `scale_of_object`. A picture
+    alone in its class has no `mixed_same`; with a single picture in all there is no `mixed_rand`, with a single class no
+    `mixed_next`.
     """
-    grid = grid or Grid()
-    scale_of = scale_of or scale_of_object(sources)
+    seed, repeats, suffix = settings.seed, settings.repeats, settings.suffix
     classes: dict[str, list[str]] = {}
     for name_of, group in zip(sources.samples.names, sources.samples.groups or (), strict=True):
         classes.setdefault(group, []).append(name_of)
@@ -174,7 +205,7 @@ def plan_set(
             base = Composition(name, f"{stem}{suffix}", class_name, each)
             if name in SI_SCORE or (name == "only_fg" and sources.cut_outs):
                 drawn = _some(backgrounds, repeats, stream(seed, name, each)) if name in SI_SCORE else [""]
-                for x, y, area, angle, label in _values(name, grid):
+                for x, y, area, angle, label in _values(name, settings):
                     for number, scene in enumerate(drawn, 1):
                         file = f"{stem}{label}{f'_b{number}' if scene else ''}{suffix}"
                         at = base._replace(file=file, background=scene, background_class=_folder(scene), repeat=number)
@@ -187,7 +218,7 @@ def plan_set(
                 found.append(base)
             else:  # its own background
                 found.append(base._replace(background=each, background_class=class_name))
-    return _limited(found, limit, seed)
+    return _limited(found, settings.limit, seed)
 
 
 def scale_of_object(sources: Sources) -> Callable[[str, float], float]:
@@ -224,7 +255,7 @@ def _placed(cutout: Cutout, scale: float, angle: float) -> Cutout:
     return scaled(turned(cutout, angle), scale)
 
 
-def _values(name: str, grid: Grid) -> list[tuple[float, float, float, float, str]]:
+def _values(name: str, grid: Settings) -> list[tuple[float, float, float, float, str]]:
     """The object's x, y, area and angle at each value of the grid, and the value as it stands in a file's name."""
     if name == "location":
         return [(x, y, grid.area, 0.0, f"_x{x:g}_y{y:g}") for y in grid.positions for x in grid.positions]
@@ -273,19 +304,17 @@ def _folder(scene: str) -> str:
     return scene.rpartition("/")[0]
 
 
-def possible_sets(cut_outs: bool, with_backgrounds: bool) -> tuple[str, ...]:
-    """The sets that can be made of cut-outs or of whole pictures, with or without a folder of scenes."""
-    return tuple(
+def chosen_sets(wanted: Iterable[str], cut_outs: bool, with_backgrounds: bool) -> list[str]:
+    """The sets to make, in the order of SETS, of cut-outs or whole pictures, with or without a folder of scenes.
+
+    "all" stands for all that are possible. Raises UserError for others.
+    """
+    names = list(dict.fromkeys(wanted))
+    possible = [
         name
         for name in SETS
         if (name in SI_SCORE and with_backgrounds) or name == "only_fg" or (name not in SI_SCORE and not cut_outs)
-    )
-
-
-def chosen_sets(wanted: Iterable[str], cut_outs: bool, with_backgrounds: bool) -> list[str]:
-    """The sets to make, in the order of SETS; "all" stands for all that are possible. Raises UserError for others."""
-    names = list(dict.fromkeys(wanted))
-    possible = possible_sets(cut_outs, with_backgrounds)
+    ]
     for name in names:
         if name == "all" or name in possible:
             continue

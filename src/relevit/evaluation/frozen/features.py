@@ -20,35 +20,35 @@ from relevit.evaluation.rows import array
 from relevit.models import families
 
 
+def features_columns(measurement: Any) -> pa.Schema:
+    """One vector an image, in single precision."""
+    return pa.schema([("features", pa.list_(pa.float32()))])
+
+
+def features_work(measurement: Any, model: LoadedModel, images: ImageSet) -> Work:
+    """The features of a model before its head (of timm's, `forward_head(..., pre_logits=True)`); scaled to length 1 (zeros stay zeros)
+    where the measurement has `unit`. Raises UserError for a model that does not tell them."""
+    families.check_features(model.net)
+
+    def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
+        found = before_head(model.net, pictures, [item.name for item in items])
+        return {"features": (F.normalize(found, dim=1) if measurement.unit else found).float()}
+
+    return by_batch(model, columns)
+
+
 @dataclass(frozen=True)
 class Features:
-    """A model's features before its head (of timm's, `forward_head(..., pre_logits=True)`). Rows: one vector an image.
+    """The features of a model, as they are. Rows: one vector an image."""
 
-    unit: each is scaled to length 1 (zeros stay zeros).
-    """
-
-    unit: bool = False
+    unit: ClassVar = False
     batch_size: ClassVar = 64
     needs: ClassVar = "images"
     description: ClassVar = "features before the head"
-    framings = own_view
-
-    def columns(self) -> pa.Schema:
-        """A list of numbers in single precision."""
-        return pa.schema([("features", pa.list_(pa.float32()))])
-
-    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
-        """Raises UserError for a model that does not tell its features."""
-        families.check_features(model.net)
-
-        def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
-            found = before_head(model.net, pictures, [item.name for item in items])
-            return {"features": (F.normalize(found, dim=1) if self.unit else found).float()}
-
-        return by_batch(model, columns)
+    framings, columns, begin = own_view, features_columns, features_work
 
     def figures(self, rows: pa.Table) -> np.ndarray:
-        """The features themselves, (images, features)."""
+        """(images, features)."""
         return array(rows, "features")
 
 

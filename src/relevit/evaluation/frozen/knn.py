@@ -8,8 +8,7 @@ exp(similarity / temperature).
 from __future__ import annotations
 
 import os
-import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,17 +18,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relevit.data.pairing import plain
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.accuracy.recall import hits_at
-from relevit.evaluation.frozen.features import Features
+from relevit.evaluation.frozen.features import features_columns, features_work
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurement import LoadedModel, Work, own_view
+from relevit.evaluation.measurement import LoadedModel, own_view
 from relevit.evaluation.rows import array, counted, faults_of
 from relevit.models.working import device_of
 
 K, TEMPERATURE = 20, 0.07  # protocol of the paper: our choice
-_CHUNK = 4096  # training images whose similarities are computed at once
 _CELLS = 16_000_000  # similarities, or votes, held at a time
 
 
@@ -50,15 +49,8 @@ class NearestNeighbours:
     batch_size: ClassVar = 64
     needs: ClassVar = "train_and_test"
     description: ClassVar = "R@1 and R@5 of nearest neighbours on frozen features (appendix M), percent; needs --train"
-    framings = own_view
-
-    def columns(self) -> pa.Schema:
-        """See `Features`."""
-        return Features(unit=True).columns()
-
-    def begin(self, model: LoadedModel, images: ImageSet) -> Work:
-        """See `Features`."""
-        return Features(unit=True).begin(model, images)
+    unit: ClassVar = True
+    framings, columns, begin = own_view, features_columns, features_work
 
     def check_sets(self, test: ImageSet, train: ImageSet) -> None:
         """Raises UserError for k outside of 1 to the number of training images, a temperature that is not positive, a test class
@@ -72,74 +64,41 @@ class NearestNeighbours:
             raise UserError(f"temperature must be a number above 0, not {self.temperature!r}")
         _check_apart(test, train)
 
-    def figures_of_both(self, rows: pa.Table, train: pa.Table, model: LoadedModel) -> Measured:
+    def figures(self, rows: pa.Table, train: pa.Table, model: LoadedModel) -> Measured:
         """r1 and r5, percent: whether an image's class has the most votes; is among the five with the most. A class without a vote
         is never a hit."""
         bank = counted(train)
         if not len(bank):
             raise UserError(f"none of the {len(train)} images to train on could be read: {faults_of(train)[0].reason}")
-        names, groups = ([_composed(name) for name in each["class"].to_pylist()] for each in (bank, rows))
+        names, groups = ([plain(name) for name in each["class"].to_pylist()] for each in (bank, rows))
         classes = sorted(set(names))
         place = {name: number for number, name in enumerate(classes)}
-        labels = torch.tensor([place[name] for name in names])
+        tested, trained = (torch.from_numpy(array(each, "features").copy()) for each in (rows, bank))
         home = device_of(model.net)
-        nearest = Nearest(torch.from_numpy(array(rows, "features").copy()).to(home), self.k)
-        for first in range(0, len(bank), _CHUNK):
-            part = array(bank.slice(first, _CHUNK), "features")
-            nearest.add(torch.from_numpy(part.copy()).to(home), labels[first : first + _CHUNK])
+        similarity, places = nearest(tested.to(home), trained.to(home), self.k)
+        labels = torch.tensor([place[name] for name in names])
         wanted = torch.tensor([place.get(name, -1) for name in groups])
-        hit1, hit5, first_class = votes(*nearest.finish(), wanted, len(classes), self.temperature)
-        predicted = [classes[number] for number in first_class.tolist()]
-        trained = {"train_images": nearest.seen, "train_classes": len(classes)}
+        hit1, hit5, first = votes(similarity, labels[places], wanted, len(classes), self.temperature)
+        predicted = [classes[number] for number in first.tolist()]
         values = {"r1": 100.0 * hit1.numpy(), "r5": 100.0 * hit5.numpy()}
-        return replace(
-            self.figures(rows.drop_columns(["features"]).append_column("predicted", pa.array(predicted, pa.string()))),
-            values=values,
-            settings={"k": self.k, "temperature": self.temperature, **trained},
-            shown={**values, "predicted": predicted},
+        return Measured(
+            rows.drop_columns(["features"]).append_column("predicted", pa.array(predicted, pa.string())),
+            values,
+            dict.fromkeys(values, (0.0, 100.0)),
+            {"k": self.k, "temperature": self.temperature, "train_images": len(bank), "train_classes": len(classes)},
+            {**values, "predicted": predicted},
             train_left_out=faults_of(train),
         )
 
-    def figures(self, rows: pa.Table) -> Measured:
-        """What `figures_of_both` begins with."""
-        return Measured(rows, {}, dict.fromkeys(("r1", "r5"), (0.0, 100.0)))
 
-
-class Nearest:
-    """The k most similar of all training images that were added, for each query; of equal ones the earlier."""
-
-    def __init__(self, queries: Float[Tensor, "images channels"], k: int) -> None:
-        self.queries, self.k, self.seen = queries, k, 0
-        self._similarity = queries.new_full((len(queries), k), -torch.inf)
-        self._labels = torch.full((len(queries), k), -1, device=queries.device)
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-
-    def add(self, found: Float[Tensor, "some channels"], labels: Int[Tensor, " some"]) -> None:
-        """More training images, of length 1, with their classes."""
-        self._waiting.append((found, labels.to(found.device)))
-        self.seen += len(found)
-        if sum(len(each) for each, _ in self._waiting) >= _CHUNK:
-            self._merge()
-
-    def finish(self) -> tuple[Float[Tensor, "images k"], Int[Tensor, "images k"]]:
-        """Similarities, falling, and classes of the nearest, on the processor; minus infinity and -1 where there were fewer."""
-        self._merge()
-        return self._similarity.cpu(), self._labels.cpu()
-
-    def _merge(self) -> None:
-        if not self._waiting:
-            return
-        bank, labels = (torch.cat(each) for each in zip(*self._waiting, strict=True))
-        self._waiting.clear()
-        rows = max(1, _CELLS // len(bank))
-        for first in range(0, len(self.queries), rows):
-            block = slice(first, first + rows)
-            similarity, places = first_of(self.queries[block] @ bank.T, self.k)
-            both = torch.cat([self._similarity[block], similarity], dim=1)
-            named = torch.cat([self._labels[block], labels[places]], dim=1)
-            best, order = torch.sort(both, dim=1, descending=True, stable=True)
-            self._similarity[block] = best[:, : self.k]
-            self._labels[block] = named.gather(1, order[:, : self.k])
+def nearest(
+    queries: Float[Tensor, "images channels"], bank: Float[Tensor, "trained channels"], k: int
+) -> tuple[Float[Tensor, "images found"], Int[Tensor, "images found"]]:
+    """The similarities, falling, of the k most similar images of `bank` to each query (of all, if there are fewer), and their
+    numbers; of equal ones the earlier. Both on the processor."""
+    found = [first_of(some @ bank.T, k) for some in queries.split(max(1, _CELLS // len(bank)))]
+    similarity, places = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    return similarity, places
 
 
 def first_of(
@@ -192,7 +151,7 @@ def check_classes(test: ImageSet, train: ImageSet) -> None:
         groups = images.groups
         if groups is None or not all(groups):
             raise UserError(f"the {role} set names no classes: give a folder with one folder of images per class")
-        names.append([_composed(group) for group in groups])
+        names.append([plain(group) for group in groups])
         if not names[-1]:
             raise UserError(f"the {role} set holds no images")
     missing = sorted(set(names[0]) - set(names[1]))
@@ -202,11 +161,6 @@ def check_classes(test: ImageSet, train: ImageSet) -> None:
             f"the training set has no images of {len(missing)} of the test set's classes ({shown}): name class folders alike in both, "
             "or leave them out of the test set"
         )
-
-
-def _composed(name: str) -> str:
-    """A name, the same however the file system composes accents."""
-    return unicodedata.normalize("NFC", str(name))
 
 
 def _check_apart(test: ImageSet, bank: ImageSet) -> None:

@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from relevit.data.builtin.digits import CLASSES, SET_A, TEST_SETS
 from relevit.evaluation import Predictions
-from relevit.experiments.experiment import ACCURACY, EACH_CLASS, EFFECTS, SHIFTED, Arm, Design, Run
+from relevit.experiments.experiment import ACCURACY, EACH_CLASS, EFFECTS, SHIFTED, Arm, Data, Design, Run
 from relevit.experiments.jobs import Job, Outcome
-from relevit.experiments.plan import Data
 from relevit.experiments.published import average_change, published
-from relevit.experiments.results import ORIGINAL, Value
+from relevit.experiments.results import ORIGINAL, Cell
+from relevit.experiments.sources.models import PaperModel
+from relevit.statistics import over_seeds
 
 WORK = "relevit.experiments.sources.builtin_work"
 VIEWS = 3  # pictures of each test object
@@ -42,15 +44,11 @@ def start_jobs(start: str = "original") -> list[Job]:
     return [Job(start, f"{WORK}:linear_head", {"name": start}, seconds=60)]
 
 
-def figures_key(start: str = "original") -> str:
-    """The key of the job with the figures of the model that is fine-tuned."""
-    return start if start == "original" else f"{start}-figures"
-
-
 def original_job(start: str = "original") -> Job:
     """The figures of the model that is fine-tuned."""
-    more, after = ({}, ()) if start == "original" else ({"start": start}, (start,))
-    return Job(figures_key(start), f"{WORK}:original", {"views": VIEWS, **more}, after=after, seconds=30)
+    if start == "original":
+        return Job(start, f"{WORK}:original", {"views": VIEWS}, seconds=30)
+    return Job(f"{start}-figures", f"{WORK}:original", {"views": VIEWS, "start": start}, after=(start,), seconds=30)
 
 
 def spec(arm: Arm) -> dict[str, Any]:
@@ -78,41 +76,33 @@ def rate_jobs(arm: Arm) -> list[Job]:
         for rate in arm.rates
     ]  # fmt: skip
     keys = {f"{rate:g}": job.key for rate, job in zip(arm.rates, trials, strict=True)}
-    choice = Job(rate_key(arm), f"{WORK}:choose", {"trials": keys, **more}, after=(start.key, *keys.values()))
+    choice = Job(f"{arm.label}-rate", f"{WORK}:choose", {"trials": keys, **more}, after=(start.key, *keys.values()))
     return [*before, start, *trials, choice]
-
-
-def rate_key(arm: Arm) -> str:
-    """The key of the job that knows the arm's rate."""
-    return rate_key(arm.rate_of) if arm.rate_of is not None else f"{arm.label}-rate"
-
-
-def cell_key(run: Run) -> str:
-    """The key of a fine-tuning."""
-    return f"{run.arm.label}-seed-{run.seed}"
 
 
 def cell_job(run: Run) -> Job:
     """One fine-tuning and its figures."""
-    arm = run.arm
-    arguments = {**spec(arm), "seed": run.seed, "views": arm.pictures_per_object, "name": cell_key(run)}
+    arm, key = run.arm, f"{run.arm.label}-seed-{run.seed}"
+    arguments = {**spec(arm), "seed": run.seed, "views": arm.pictures_per_object, "name": key}
     if arm.factor != 1.0:
         arguments["factor"] = arm.factor
     if arm.class_seed == "run":
         arguments["choice"] = run.seed
     seconds = training_seconds(arm) + 4 + 10 * arm.pictures_per_object
-    return Job(cell_key(run), f"{WORK}:cell", arguments, after=(rate_key(arm),), seconds=seconds)
+    return Job(key, f"{WORK}:cell", arguments, after=(rate_jobs(arm)[-1].key,), seconds=seconds)
 
 
-def mixed_key(run: Run) -> str:
-    """The key of the evaluation of a run, which may be of a model on the way to it."""
-    return cell_key(run) if run.share is None else f"{cell_key(run)}-interpolated-{run.share:g}"
+def interpolated_job(run: Run) -> Job:
+    """The figures of a model on the way to a run's."""
+    cell = cell_job(run).key
+    arguments = {"name": cell, "share": run.share, "views": 1}
+    return Job(f"{cell}-interpolated-{run.share:g}", f"{WORK}:interpolated", arguments, after=(cell,), seconds=14)
 
 
 def measurement_job(design: Design, run: Run | None) -> Job:
     """A measurement of relevit.evaluation."""
     (data,) = design.sets
-    name = None if run is None else cell_key(run)
+    name = None if run is None else cell_job(run).key
     arguments: dict[str, Any] = {"test": design.test, "data": data, "name": name, "limit": design.limit}
     arguments |= {"train": design.train} if design.train else {}
     arguments |= {"options": dict(design.options)} if design.options else {}
@@ -122,98 +112,56 @@ def measurement_job(design: Design, run: Run | None) -> Job:
 
 def page_job(run: Run, name: str) -> Job:
     """The page of what a run changed on a set."""
-    cell = cell_key(run)
+    cell = cell_job(run).key
     arguments = {"name": cell, "test_set_name": name, "arm": run.arm.row}
-    return Job(f"pictures-{name}-{cell}", f"{WORK}:effects", arguments, after=(figures_key(), cell), seconds=6)
-
-
-# The source.
-
-
-@dataclass(frozen=True)
-class Model:
-    """The one model of this source."""
-
-    name: str = ""
+    return Job(f"pictures-{name}-{cell}", f"{WORK}:effects", arguments, after=(original_job().key, cell), seconds=6)
 
 
 @dataclass(frozen=True)
 class Builtin:
     """A Source (plan.py)."""
 
+    data: Data
     over: Literal["seeds", "models"] = "seeds"
 
-    def models(self, design: Design, data: Data) -> Sequence[Model]:
-        return [Model()]
+    @property
+    def classes(self) -> Mapping[str, str]:
+        return {name: name + ("" if number in SET_A else " (held out)") for number, name in enumerate(CLASSES)}
 
-    def before(self, design: Design, model: Any, data: Data) -> list[Job]:
-        start = design.arms[0].start
-        measured = design.test in (ACCURACY, EFFECTS)
+    def models(self, design: Design) -> Sequence[PaperModel]:
+        return [PaperModel("", "builtin")]
+
+    def preparation(self, design: Design, model: PaperModel, run: Run | None) -> list[Job]:
+        if run is not None:
+            return [cell_job(run)]
+        measured, start = design.test in (ACCURACY, EFFECTS), design.arms[0].start
         first = [*start_jobs(start), original_job(start)] if measured else [measurement_job(design, None)]
         return [*first, *(job for arm in design.arms for job in rate_jobs(arm))]
 
-    def training(self, model: Any, run: Run, data: Data) -> list[Job]:
-        cell = cell_job(run)
-        if run.share is None:
-            return [cell]
-        arguments = {"name": cell.key, "share": run.share, "views": 1}
-        return [cell, Job(mixed_key(run), f"{WORK}:interpolated", arguments, after=(cell.key,), seconds=14)]
-
-    def tests(self, design: Design, model: Any, run: Run, data: Data) -> list[Job]:
-        if design.test == ACCURACY:
-            return []  # a cell measures that itself
+    def tests(self, design: Design, model: PaperModel, run: Run | None) -> Mapping[str, Job]:
         if design.test == EFFECTS:
-            return [page_job(run, name) for name in design.sets]
-        return [measurement_job(design, run)]
-
-    def key(self, design: Design, model: Any, run: Run | None, name: str) -> str:
-        if design.test == ACCURACY:
-            return figures_key(design.arms[0].start) if run is None else mixed_key(run)
-        if design.test == EFFECTS and run is not None:
-            return page_job(run, name).key
-        return measurement_job(design, run).key
-
-    def evaluation(self, design: Design, model: Any, run: Run | None, name: str) -> str:
-        return self.key(design, model, run, name)
+            return {} if run is None else {name: page_job(run, name) for name in design.sets}
+        if design.test != ACCURACY:
+            return {name: measurement_job(design, run) for name in design.sets}
+        if run is None:
+            return dict.fromkeys(design.sets, original_job(design.arms[0].start))
+        return dict.fromkeys(design.sets, cell_job(run) if run.share is None else interpolated_job(run))
 
     def sets(self, name: str) -> Sequence[str]:
-        from relevit.data.builtin.digits import TEST_SETS
-
         return [f"builtin/{part}" for part in (TEST_SETS[1:] if name == SHIFTED else [name])]
 
-    def first(self, design: Design, rows: Predictions) -> Predictions:
+    def counted(
+        self, design: Design, rows: Predictions, group: str, outcomes: Mapping[str, Outcome]
+    ) -> np.ndarray | None:
         """Of each object the first pictures: a set has one of every object, then the second of every object."""
         assert rows.objects is not None
-        objects = len(np.unique(rows.objects))
-        return rows.only(rows.indices < design.pictures_per_object * objects)
+        first = rows.indices < design.pictures_per_object * len(np.unique(rows.objects))
+        if group in ("set_a", "rest"):
+            in_a = np.isin(rows.groups, [CLASSES[number] for number in SET_A])
+            return first & (in_a == (group == "set_a"))
+        return first if group == "all" else first & (rows.groups == group)
 
-    def groups(self, design: Design) -> Sequence[str]:
-        return list(self.class_words()) if EACH_CLASS in design.groups else design.groups
-
-    def members(self, rows: Predictions, group: str, outcomes: Mapping[str, Outcome], data: Data) -> np.ndarray | None:
-        from relevit.data.builtin.digits import CLASSES, SET_A
-
-        if group not in ("set_a", "rest"):
-            return rows.groups == group
-        return np.isin(rows.groups, [CLASSES[number] for number in SET_A]) == (group == "set_a")
-
-    def over_images(self, run: Run | None) -> bool:
-        return run is None
-
-    def rate(self, model: Any, run: Run | None, result: Any) -> float | None:
-        return None if run is None else result.get("rate")
-
-    def published(self, design: Design, model: Any, arm: Arm | None, value: Value) -> float | None:
-        return None  # the paper's figures are of other models and data
-
-    def class_words(self) -> Mapping[str, str]:
-        from relevit.data.builtin.digits import CLASSES, SET_A
-
-        return {name: name + ("" if number in SET_A else " (held out)") for number, name in enumerate(CLASSES)}
-
-    def protocol(self, design: Design, data: Data) -> str:
-        from relevit.data.builtin.digits import CLASSES
-
+    def protocol(self, design: Design) -> str:
         if design.test == EFFECTS:
             return "Each page is of one fine-tuning, of seed 0, and of all pictures of a test set."
         if design.test != ACCURACY:
@@ -225,18 +173,18 @@ class Builtin:
         samples = design.arms[0].per_class if len({arm.per_class for arm in design.arms}) == 1 else 3
         return PROTOCOL.format(samples=samples, pictures=40 * len(CLASSES) * design.pictures_per_object)
 
-    def notes(self, design: Design, values: Sequence[Value], data: Data) -> list[str]:
+    def notes(self, design: Design, values: Sequence[Cell]) -> list[str]:
         """Rates, seeds that lack, changes of the classes."""
         if design.test != ACCURACY:
             return []
         if EACH_CLASS in design.groups:
             return _settled_classes(values)
         notes = _average_changes(design.table) if design.table else []
-        rates = {v.row: v.rate for v in reversed(values) if v.rate is not None and v.estimate is not None}
+        rates = {v.row: v.rate for v in reversed(values) if v.rate is not None and v.ours is not None}
         listed = ", ".join(f"{arm.row} {rates[arm.row]:g}" for arm in design.arms if arm.row in rates)
         notes.append(f"Learning rates: {listed}.")
-        runs = design.runs(data.seeds)
-        done = {row: len({v.seed for v in values if v.row == row and v.estimate is not None}) for row in runs}
+        runs = design.runs(self.data.seeds)
+        done = {row: len({v.seed for v in values if v.row == row and v.ours is not None}) for row in runs}
         fewer = [f"{row} {count}" for row, count in done.items() if count < len(runs[row])]
         if fewer:
             most = max(len(own) for own in runs.values())
@@ -244,14 +192,12 @@ class Builtin:
         return notes
 
 
-def _settled_classes(values: Sequence[Value]) -> list[str]:
+def _settled_classes(values: Sequence[Cell]) -> list[str]:
     """Which classes gain and lose on each set, over seeds."""
-    from relevit.statistics import over_seeds
-
     changes: dict[str, dict[str, list[float]]] = {}
     for value in values:
         if value.change is not None:
-            changes.setdefault(value.set, {}).setdefault(value.group, []).append(value.change.value)
+            changes.setdefault(value.column, {}).setdefault(value.group, []).append(value.change.value)
     notes = []
     for name, by_class in changes.items():
         found = {title: over_seeds.mean(own) for title, own in by_class.items() if len(own) > 1}

@@ -15,9 +15,11 @@ from relevit.extensions import Table
 from relevit.models.checkpoints import CONFIG
 from relevit.models.families.family import Family, unwrap
 from relevit.models.families.timm import Timm, timm_data_config
+from relevit.models.families.torchvision import Torchvision
+from relevit.models.families.transformers import Transformers
 
 TIMM = Timm()
-FAMILIES: Table[Family] = Table("families", {"timm": TIMM})
+FAMILIES: Table[Family] = Table("families", {"timm": TIMM, "hf": Transformers(), "torchvision": Torchvision()})
 
 
 class _Any(Family):

@@ -6,7 +6,8 @@ attention maps is refused. A library's own file overrides what it knows better; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.errors import UserError
+from relevit.versions import RELEVIT
 
 SUPPORTED = (
     "timm's vision transformers with global attention: ViT, DeiT (also distilled), DeiT III, DINOv2 (also with registers), "
@@ -240,15 +242,90 @@ class Family:
         return str((getattr(module, "pretrained_cfg", None) or {}).get("architecture") or type(module).__name__)
 
     def features(self, module: nn.Module, images: Tensor) -> Tensor:
-        """What the head is applied to, (batch, features), of a module that `check_features` accepts."""
-        raise NotImplementedError
+        """What the head is applied to, (batch, features), of a module that `check_features` accepts: here as timm's models tell
+        it; of a distilled DeiT the mean of both tokens, which both heads then share."""
+        return module.forward_head(module.forward_features(images), pre_logits=True)  # type: ignore[operator]
 
     def check_features(self, module: nn.Module) -> None:
         """Raises UserError for a module that does not tell its features."""
-        raise UserError(
-            f"{type(module).__name__} has no forward_features and forward_head, from which timm models give features"
-        )
+        if not hasattr(module, "forward_features") or not hasattr(module, "forward_head"):
+            raise UserError(
+                f"{type(module).__name__} has no forward_features and forward_head, from which timm models give features"
+            )
 
     def replace_head(self, module: nn.Module, weight: Tensor, bias: Tensor, names: list[str]) -> None:
         """Puts a linear head (classes, features) for classes of these names in the place of the model's."""
         raise UserError(f"{type(module).__name__} has no linear layer called head: a head cannot be trained for it")
+
+
+RECORD = "relevit.json"
+
+
+def write_record(folder: Path, extra: Mapping[str, Any]) -> None:
+    """What is kept beside a model whose library owns `config.json`."""
+    (folder / RECORD).write_text(as_json({"version": RELEVIT, **extra}), encoding="utf-8")
+
+
+def as_json(config: Mapping[str, Any]) -> str:
+    """The text of a config file. Raises UserError for what JSON cannot hold."""
+    try:
+        return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"The checkpoint's config cannot be written as JSON ({error}): use plain values only."
+        ) from error
+
+
+def check_multiple(patch: tuple[int, int], height: int, width: int) -> None:
+    """Raises UserError for an image that is not cut into whole patches."""
+    if height % patch[0] or width % patch[1]:
+        raise UserError(
+            f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}"
+        )
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """Height and width of a size that may be one number."""
+    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))
+
+
+def features_before(heads: Sequence[nn.Module], module: nn.Module, images: Tensor) -> Tensor:
+    """What goes into the heads in a forward pass; of several, the mean."""
+    seen: list[Tensor] = []
+    handles = [head.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for head in heads]
+    try:
+        module(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(seen).mean(dim=0) if len(seen) > 1 else seen[0]
+
+
+def new_linear(weight: Tensor, bias: Tensor, like: nn.Module) -> nn.Linear:
+    """A linear layer of these weights, where and of the type that the parameters of `like` are."""
+    parameter = next(like.parameters())
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device=parameter.device, dtype=parameter.dtype)
+    layer.weight.data.copy_(weight)
+    layer.bias.data.copy_(bias)
+    return layer
+
+
+def why_not(module: nn.Module) -> str:
+    """One sentence on a model without global attention."""
+    name = type(module).__name__
+    return f"{name} {_lacks(module) or 'has no global attention maps over image patches'}; supported are {SUPPORTED}"
+
+
+def of_another_kind(module: nn.Module) -> str | None:
+    """The same where it is plain from the names of the model's parts, else None."""
+    lack = _lacks(module)
+    return None if lack is None else f"{type(module).__name__} {lack}; supported are {SUPPORTED}"
+
+
+def _lacks(module: nn.Module) -> str | None:
+    names = {type(part).__name__.lower() for part in module.modules()}
+    if not any("attention" in name or "attn" in name for name in names):
+        return "has no attention, of which relevance maps are made"
+    if any("window" in name or "swin" in name for name in names):
+        return "attends within windows, so that no row of attention reaches from what the logits read to all patches"
+    return None

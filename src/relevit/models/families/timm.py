@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from relevit.errors import UserError
 from relevit.models.checkpoints import CONFIG, WEIGHTS, own_tensors, read_checkpoint, read_weights
-from relevit.models.families.family import SUPPORTED, Branch, Family, TokenLayout
+from relevit.models.families.family import SUPPORTED, Branch, Family, TokenLayout, as_json, check_multiple, pair
 from relevit.models.families.timm_models import by_config, by_name, checkpoint_config
 from relevit.models.working import altered
 
@@ -58,7 +57,7 @@ class Timm(Family):
     ) -> None:
         config = checkpoint_config(module, extra=extra, data_config=data_config)
         safetensors.torch.save_file(own_tensors(module), folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
 
     def weights(self, module: nn.Module, folder: Path) -> dict[str, Tensor]:
         return read_weights(folder / WEIGHTS)
@@ -95,7 +94,7 @@ class Timm(Family):
 
     def patch_size(self, module: nn.Module) -> tuple[int, int]:
         embed: Any = module.patch_embed
-        return _pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
+        return pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
 
     def grid(self, module: nn.Module, height: int, width: int) -> tuple[int, int]:
         embed: Any = module.patch_embed
@@ -190,14 +189,6 @@ class Timm(Family):
         """As timm records it; the size is the one that the model was built for, not that of its pretrained weights."""
         return timm_data_config(module)
 
-    def features(self, module: nn.Module, images: Tensor) -> Tensor:
-        """Before the head; of a distilled DeiT the mean of both tokens, which both heads then share."""
-        return module.forward_head(module.forward_features(images), pre_logits=True)  # type: ignore[operator]
-
-    def check_features(self, module: nn.Module) -> None:
-        if not hasattr(module, "forward_features") or not hasattr(module, "forward_head"):
-            super().check_features(module)
-
     def replace_head(self, module: nn.Module, weight: Tensor, bias: Tensor, names: list[str]) -> None:
         """Of a distilled DeiT, both heads."""
         module.reset_classifier(len(weight))  # type: ignore[operator]
@@ -218,15 +209,3 @@ def timm_data_config(module: nn.Module) -> dict[str, Any]:
     config = dict(resolve_data_config({}, pretrained_cfg=getattr(module, "pretrained_cfg", None) or {}, model=module))
     config["input_size"] = tuple(get_model_input_config(module)["input_size"])
     return config
-
-
-def check_multiple(patch: tuple[int, int], height: int, width: int) -> None:
-    """Raises UserError for an image that is not cut into whole patches."""
-    if height % patch[0] or width % patch[1]:
-        raise UserError(
-            f"images are {height} x {width} pixels, which is no multiple of the patch size {patch[0]} x {patch[1]}"
-        )
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))
