@@ -111,15 +111,36 @@ class RightAnswers:
         return logits.masked_fill(shut, -torch.inf)
 
 
-def by_batch(model: LoadedModel, columns: Callable[..., dict[str, Any]], truth: str | None = None) -> Work:
-    """The work of a measurement with one framing: `columns` makes its own columns of a batch from the items and the tensors,
-    which are where the model is."""
+def by_batch(
+    model: LoadedModel,
+    columns: Callable[..., Any],
+    truth: str | None = None,
+    *,
+    counts: Callable[[Item], bool] | None = None,
+    reason: str = "",
+) -> Work:
+    """The work of a measurement with one framing.
+
+    columns: its own columns of a batch, from the items and the tensors, which are where the model is; or these with whether
+    each of the images counts. counts: whether an image does, where it can be told before. reason: why the others do not.
+    """
 
     def rows(batches: Sequence[Batch]) -> Part:
         (batch,) = batches
-        if not batch.items:
-            return Part([], {}, batch.faults)
-        return Part(batch.items, columns(batch.items, *on_device(batch, model.net)), batch.faults)
+        items = [item for item in batch.items if counts is None or counts(item)]
+        faults = [*batch.faults, *((item, reason) for item in batch.items if item not in items)]
+        if not items:
+            return Part([], {}, faults)
+        tensors = on_device(batch, model.net)
+        if len(items) < len(batch.items):
+            places = [place for place, item in enumerate(batch.items) if item in items]
+            tensors = tuple(tensor[places] for tensor in tensors)
+        found, there = made if isinstance(made := columns(items, *tensors), tuple) else (made, None)
+        if there is None or bool(there.all()):
+            return Part(items, found, faults)
+        some = {name: values[there.to(values.device)] for name, values in found.items()}
+        faults += [(item, reason) for item, here in zip(items, there.tolist(), strict=True) if not here]
+        return Part([item for item, here in zip(items, there.tolist(), strict=True) if here], some, faults)
 
     return Work(rows, truth)
 

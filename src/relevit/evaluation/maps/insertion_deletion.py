@@ -19,12 +19,9 @@ from torch import Tensor
 
 from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch
 from relevit.evaluation.maps.removal import (
     Fill,
-    check_explainer,
-    check_fill,
-    check_random,
+    check_removal,
     filled,
     maps_of,
     random_ranks,
@@ -32,9 +29,8 @@ from relevit.evaluation.maps.removal import (
     with_pixels_removed,
 )
 from relevit.evaluation.measured import Measured
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device, own_view
-from relevit.evaluation.rows import Part, array
-from relevit.models.families import logits_of
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
+from relevit.evaluation.rows import array
 
 UNKNOWN = "its class is not known"
 
@@ -92,30 +88,24 @@ class InsertionDeletion:
             raise UserError(f"target must be predicted or label, not {self.target!r}")
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise UserError(f"steps must be a whole number from 1, not {self.steps!r}")
-        check_fill(self.fill, model.view)
-        check_fill(self.canvas, model.view, "canvas")
-        check_random(self.random)
-        check_explainer(self.explainer)
-        right = RightAnswers(model, images, self.class_map, wanted=self.target == "label")
+        check_removal(self.explainer, self.random, model.view, fill=self.fill, canvas=self.canvas)
+        by_label = self.target == "label"
+        right = RightAnswers(model, images, self.class_map, wanted=by_label)
 
-        def rows(batches: Sequence[Batch]) -> Part:
-            (batch,) = batches
-            answers = [right.of(item) for item in batch.items]
-            known = [place for place, own in enumerate(answers) if own or self.target == "predicted"]
-            gone = [(batch.items[i], UNKNOWN) for i in range(len(batch.items)) if i not in set(known)]
-            if not known:
-                return Part([], {}, [*batch.faults, *gone])
-            pictures = on_device(batch, model.net)[0][known]
-            if self.target == "label":
-                classes = torch.tensor([own[0] for own in answers if own], device=pictures.device)
+        def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
+            if by_label:
+                classes = torch.tensor([(right.of(item) or (-1,))[0] for item in items], device=pictures.device)
             else:
-                classes = right.among_candidates(logits_of(model.net, pictures)).argmax(dim=1)
-            items = [batch.items[i] for i in known]
-            found = self._probabilities(model, pictures, classes, items, right)
+                classes = right.among_candidates(model.net(pictures)).argmax(dim=1)
             pixels = [pictures[0, 0].numel()] * len(items)
-            return Part(items, {"followed": classes, "pixels": pixels, **found}, [*batch.faults, *gone])
+            return {
+                "followed": classes,
+                "pixels": pixels,
+                **self._probabilities(model, pictures, classes, items, right),
+            }
 
-        return Work(rows)
+        known = (lambda item: bool(right.of(item))) if by_label else None
+        return by_batch(model, columns, counts=known, reason=UNKNOWN)
 
     def _probabilities(
         self,

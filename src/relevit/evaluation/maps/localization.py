@@ -27,7 +27,7 @@ from torch import Tensor
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation.batches import Framing
-from relevit.evaluation.maps.masked_maps import MaskedMaps, maps_of_masked
+from relevit.evaluation.maps.masked_maps import maps_of_masked
 from relevit.evaluation.maps.segmentation import above_mean
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, Work
@@ -80,13 +80,13 @@ class Localization:
             raise UserError(f"tolerance must be a number of pixels from 0, not {tolerance!r}")
         self.framings(model)
 
-        def found(batch: MaskedMaps) -> tuple[dict[str, Any], Bool[Tensor, " batch"], str]:
-            radius = tolerance * min(batch.maps.shape[1:]) / SCALE
-            values = measured(batch.maps, batch.masks, batch.ignore, radius).T
-            there = (batch.masks & ~batch.ignore).flatten(1).any(dim=1)
-            return dict(zip(FIGURES, map(torch.from_numpy, values), strict=True)), there, NO_OBJECT
+        def found(maps: Tensor, masks: Tensor, ignore: Tensor) -> tuple[dict[str, Any], Tensor]:
+            values = measured(maps, masks, ignore, tolerance * min(maps.shape[1:]) / SCALE).T
+            return dict(zip(FIGURES, map(torch.from_numpy, values), strict=True)), (masks & ~ignore).flatten(1).any(
+                dim=1
+            )
 
-        return maps_of_masked(model, images, self.explainer, self.target, self.class_map, found)
+        return maps_of_masked(model, images, self.explainer, self.target, self.class_map, found, NO_OBJECT)
 
     def figures(self, rows: pa.Table) -> Measured:
         """FIGURES in percent."""

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
-from relevit.evaluation.batches import Batch
-from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, on_device
-from relevit.evaluation.rows import Part
+from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch
 from relevit.explainers import EXPLAINERS, forward_with_relevance
 from relevit.models.families import class_count
 
 TARGETS = ("predicted", "label")
-
-
-class MaskedMaps(NamedTuple):
-    """Maps in [0, 1], and the masks of the same frame, of a batch of images."""
-
-    items: list[Item]
-    maps: Float[Tensor, "batch height width"]
-    masks: Bool[Tensor, "batch height width"]  # the object
-    ignore: Bool[Tensor, "batch height width"]  # pixels that count for neither side
 
 
 def maps_of_masked(
@@ -35,12 +23,13 @@ def maps_of_masked(
     explainer: str,
     target: str,
     class_map: Any,
-    found: Callable[[MaskedMaps], tuple[dict[str, Any], Bool[Tensor, " batch"] | None, str]],
+    found: Callable[[Tensor, Tensor, Tensor], Any],
+    reason: str = "",
 ) -> Work:
     """The work of a measurement of maps and masks.
 
-    target: whose map, the "predicted" class's or the "label"'s. found: from maps to columns, which of the images count (None:
-    all), and why the others do not.
+    target: whose map, the "predicted" class's or the "label"'s. found: from maps (batch, height, width) in [0, 1], the objects and
+    the pixels that count for neither side, both boolean and in the same frame, to what `by_batch` takes. reason: as there.
     Raises UserError for an unknown option, or a label outside the model's classes where labels are the target.
     """
     for name, value, known in (("target", target, TARGETS), ("explainer", explainer, sorted(EXPLAINERS))):
@@ -48,24 +37,11 @@ def maps_of_masked(
             raise UserError(f"{name} must be one of {', '.join(known)}, not {value!r}")
     labels = _Labels(model, images, class_map) if target == "label" else None
 
-    def rows(batches: Sequence[Batch]) -> Part:
-        (batch,) = batches
-        if not batch.items:
-            return Part([], {}, batch.faults)
-        pictures, masks, ignore = on_device(batch, model.net)
-        wanted = None if labels is None else torch.tensor([labels.of(i) for i in batch.items], device=pictures.device)
-        _, maps = forward_with_relevance(model.net, pictures, wanted, explainer)
-        columns, there, reason = found(MaskedMaps(batch.items, maps, masks, ignore))
-        if there is None or bool(there.all()):
-            return Part(batch.items, columns, batch.faults)
-        there = there.cpu()
-        some = {name: values[there.to(values.device)] for name, values in columns.items()}
-        kept, gone = (
-            [batch.items[place] for place in torch.nonzero(which)[:, 0].tolist()] for which in (there, ~there)
-        )
-        return Part(kept, some, [*batch.faults, *((item, reason) for item in gone)])
+    def columns(items: Sequence[Item], pictures: Tensor, masks: Tensor, ignore: Tensor) -> Any:
+        wanted = None if labels is None else torch.tensor([labels.of(item) for item in items], device=pictures.device)
+        return found(forward_with_relevance(model.net, pictures, wanted, explainer)[1], masks, ignore)
 
-    return Work(rows)
+    return by_batch(model, columns, reason=reason)
 
 
 class _Labels:

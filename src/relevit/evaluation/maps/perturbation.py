@@ -20,12 +20,9 @@ from torch import Tensor
 
 from relevit.data.sets import ImageSet, Item
 from relevit.errors import UserError
-from relevit.evaluation.accuracy.recall import Accuracy
 from relevit.evaluation.maps.removal import (
     Fill,
-    check_explainer,
-    check_fill,
-    check_random,
+    check_removal,
     filled,
     maps_of,
     pixel_count,
@@ -37,6 +34,7 @@ from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, RightAnswers, Work, by_batch, own_view
 from relevit.evaluation.rows import NUMBERS, array
 from relevit.models.families import logits_of
+from relevit.statistics import interval
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TARGETS = ("predicted", "label")
@@ -93,9 +91,7 @@ class Perturbation:
     def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """Raises UserError for a bad option, or a set whose classes the model does not have."""
         _check(tuple(self.targets), tuple(float(share) for share in self.shares))
-        check_fill(self.fill, model.view)
-        check_random(self.random)
-        check_explainer(self.explainer)
+        check_removal(self.explainer, self.random, model.view, fill=self.fill)
         right = RightAnswers(model, images, self.class_map)
 
         def columns(items: Sequence[Item], pictures: Tensor) -> dict[str, Any]:
@@ -179,17 +175,15 @@ class Perturbation:
     def _curves(self, rows: pa.Table) -> dict[str, dict[str, Any]]:
         """(auc or agreement)_order -> the percentage of hits at each share, "value", and its 95% interval, "low" and "high"."""
         curves: dict[str, dict[str, Any]] = {}
-        groups, objects = array(rows, "class"), np.asarray(Measured(rows, {}).objects)
+        objects = np.asarray(Measured(rows, {}).objects)
         for kind, reference in self._references(rows):
             for order in self.orders:
                 hits = self.hits(rows, order, reference)
                 known = ~np.isnan(hits[:, 0])
                 shown = None if len(set(objects[known])) == known.sum() else objects[known]
-                points = [Accuracy(hit, hit, groups[known], shown) for hit in hits[known].T.astype(bool)]
+                points = [interval.share(hit, shown).percent for hit in hits[known].T.astype(bool)]
                 curves[f"{kind}_{order}"] = {
-                    "value": [round(point.r1, 4) for point in points],
-                    "low": [round(point.r1_interval.low, 4) for point in points],
-                    "high": [round(point.r1_interval.high, 4) for point in points],
+                    name: [round(getattr(point, name), 4) for point in points] for name in ("value", "low", "high")
                 }
         return curves
 

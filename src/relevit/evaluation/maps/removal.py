@@ -39,8 +39,12 @@ def check_fill(fill: Fill, view: Any, name: str = "fill") -> None:
         )
 
 
-def check_explainer(explainer: str) -> None:
-    """Raises UserError for a name that is not in `EXPLAINERS`."""
+def check_removal(explainer: str, random: str, view: Any, **fills: Fill) -> None:
+    """Raises UserError for a fill that is none (see `check_fill`), an unknown explainer, or a random order of another name."""
+    for name, fill in fills.items():
+        check_fill(fill, view, name)
+    if random not in RANDOM:
+        raise UserError(f"random must be one of {', '.join(RANDOM)}, not {random!r}")
     if explainer not in EXPLAINERS:
         raise UserError(f"unknown explainer {explainer!r}: known are {', '.join(sorted(EXPLAINERS))}")
 
@@ -82,12 +86,6 @@ def removal_ranks(maps: Float[Tensor, "batch pixels"], *, most_first: bool) -> I
     """The place of each pixel in the order of removal, from 0; of pixels with equal relevance the first goes first."""
     order = torch.sort(maps, dim=1, descending=most_first, stable=True).indices
     return order.argsort(dim=1)
-
-
-def check_random(random: str) -> None:
-    """Raises UserError unless `random` is "patches", "pixels" or "none"."""
-    if random not in RANDOM:
-        raise UserError(f"random must be one of {', '.join(RANDOM)}, not {random!r}")
 
 
 def random_ranks(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from relevit.data.sets import ImageSet
 from relevit.evaluation.batches import Framing
-from relevit.evaluation.maps.masked_maps import MaskedMaps, maps_of_masked
+from relevit.evaluation.maps.masked_maps import maps_of_masked
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurement import LoadedModel, Work
 from relevit.evaluation.rows import array
@@ -57,10 +57,9 @@ class Segmentation:
     def begin(self, model: LoadedModel, images: ImageSet) -> Work:
         """See `maps_of_masked`."""
 
-        def found(batch: MaskedMaps) -> tuple[dict[str, Any], None, str]:
-            counts = pixel_counts(batch.maps, batch.masks, batch.ignore).T
-            precision = average_precision(batch.maps, batch.masks, batch.ignore)
-            return {**dict(zip(COUNTS, counts, strict=True)), "average_precision": precision}, None, ""
+        def found(maps: Tensor, masks: Tensor, ignore: Tensor) -> dict[str, Any]:
+            counts = dict(zip(COUNTS, pixel_counts(maps, masks, ignore).T, strict=True))
+            return {**counts, "average_precision": average_precision(maps, masks, ignore)}
 
         return maps_of_masked(model, images, self.explainer, self.target, self.class_map, found)
 
