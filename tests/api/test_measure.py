@@ -12,6 +12,7 @@ import timm
 import torch
 from PIL import Image
 
+import relevit
 import relevit.data.builtin.sets as builtin
 from benchmark_trees import Classifier, save, val_name
 from gtsegs_file import write
@@ -119,6 +120,17 @@ def test_two_models_side_by_side(models: list[str], data: Path, capsys: pytest.C
         assert found["interval"][0] <= found["value"] <= found["interval"][1]
     assert content["models"][models[0]]["minus_first"] == {}
     assert "is there already" in fails(capsys, "segmentation", models[0], "--data", data, "--out", out)
+
+
+def test_a_set_in_memory_is_measured_as_its_folder_is(models: list[str], data: Path) -> None:
+    images = images_with_masks(data / "images", data / "masks")
+    by_path, by_set = (relevit.measure("localization", models[0], data=given).results for given in (str(data), images))
+    assert by_set[models[0]].to_dict() == by_path[models[0]].to_dict()
+
+
+def test_which_set_is_taken_is_said(models: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text, _ = run(capsys, "knn", models[0], "--data", "builtin", "--train", "builtin/train", "--options", "{k: 3}")
+    assert f"builtin stands for several sets, builtin/{TEST_SETS[0]} is taken; --benchmark takes another" in text
 
 
 def test_the_same_again_is_the_same_to_the_bit(

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from predicted import predicted
 from relevit.data.benchmarks.class_folders import tree_set
 from relevit.data.benchmarks.table import CORRUPTED as SETS
+from relevit.data.classes import match_classes
 from relevit.data.listing import Paths, Tree
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
 from relevit.evaluation import evaluate
 from relevit.evaluation.accuracy.answers import first_five, hits
-from relevit.evaluation.accuracy.class_sets import classes_of, in_set
+from relevit.evaluation.accuracy.class_sets import in_set
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.evaluation.accuracy.report import summarise
 from relevit.evaluation.batches import Framing, distinct
@@ -287,10 +288,10 @@ def test_an_image_is_of_set_a_by_its_own_class() -> None:
     groups = ["n01440764", "n01440764", "n01443537", "ray", "ray", "ball", "lost", "2"]
     answers = [(0, 1), (1,), (0, 1), (1, 6), (6, 1), (574,), (), (0,)]
     rows = predicted(np.zeros(8), groups, answers=answers)
-    found = in_set(rows, ["ball"], [1, 2], classes_of(groups))
+    found = in_set(rows, ["ball"], [1, 2], match_classes(groups).classes)
     assert found.tolist() == [False, False, True, True, False, True, False, False]
     assert in_set(rows, ["n01440764"], [0]).tolist() == [True, True, True, False, False, False, False, True]
-    assert in_set(rows, [], [2], classes_of(["2"])).tolist() == [False] * 7 + [True]
+    assert in_set(rows, [], [2], match_classes(["2"]).classes).tolist() == [False] * 7 + [True]
 
 
 def test_set_a_against_the_rest(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Effects(NamedTuple):
 def effects(
     models: types.Models,
     *,
-    data: types.Folder,
+    data: types.DataSet,
     out: types.Folder = "runs/effects",
     benchmark: types.Name | None = None,
     results: types.Folder | None = None,
@@ -50,7 +50,7 @@ def effects(
 
     Args:
         models: two models, before and after, each named as for `relevit evaluate`.
-        data: a benchmark, or a folder of several, as for `relevit evaluate`, such as builtin/background_shuffled.
+        data: a benchmark, or a folder of several, as for `relevit evaluate`, such as builtin/background_shuffled. In Python also a data set.
         out: the folder for the page.
         benchmark: which one, where there are several in --data.
         results: the folder of a `relevit evaluate --out`; answers that are there are not made again, others are added to it.

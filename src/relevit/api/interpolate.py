@@ -24,8 +24,8 @@ def interpolate(
     original: types.Model,
     tuned: Annotated[types.Model, types.Shown(str, "FINETUNED")],
     *,
-    data: types.Folders,
-    shifted: types.Folders,
+    data: types.DataSets,
+    shifted: types.DataSets,
     out: types.Folder,
     alphas: Sequence[types.Share] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     budget: types.Positive = 1.0,
@@ -47,7 +47,7 @@ def interpolate(
     Args:
         original: the model before, as for `relevit evaluate`.
         tuned: the model after fine-tuning, such as a run's folder.
-        data: images in distribution, as for `relevit evaluate`; or builtin/validation, pictures of other objects than those of builtin.
+        data: images in distribution, as for `relevit evaluate` (in Python also data sets); or builtin/validation, pictures of other objects than those of builtin.
         shifted: images that are shifted, likewise; builtin/validation stands for all of its shifted sets.
         out: the folder for the results.
         alphas: which mixtures, 0 for the original to 1 for the fine-tuned; 0 is always among them.
@@ -76,8 +76,8 @@ def interpolate(
     names = {"original": str(original), "tuned": str(tuned)}
     settings: dict[str, Any] = {
         **names,
-        "data": types.listed(data),
-        "shifted": types.listed(shifted),
+        "data": types.listed(types.told(data)),
+        "shifted": types.listed(types.told(shifted)),
         "alphas": types.listed(alphas),
     }
     settings |= {"budget": budget, "protocol": protocol, "class_map": class_map}
@@ -125,7 +125,16 @@ def interpolate(
         ]
         (folder / "report.html").unlink(missing_ok=True)  # of this command, stopped before it was done
         render_interpolation(folder, curve.to_dict(), _summary(curve, budget), setup, notes)
-        curve.save(folder, {**names, "data": data, "shifted": shifted, "protocol": protocol, "versions": versions()})
+        curve.save(
+            folder,
+            {
+                **names,
+                "data": types.told(data),
+                "shifted": types.told(shifted),
+                "protocol": protocol,
+                "versions": versions(),
+            },
+        )
     return curve
 
 
@@ -161,9 +170,9 @@ def _sets(given: Any, protocol: str, *, shifted: bool) -> dict[str, Any]:
     from relevit.data.open import sets
 
     opened: dict[str, Any] = {}
-    for spec in map(str, types.listed(given)):
+    for spec in types.listed(given):
         found = dict(sets(spec, protocol=protocol))
-        if spec in _BUILTIN:
+        if types.told(spec) in _BUILTIN:
             home, *others = found
             found = {name: found[name] for name in (others if shifted else [home])}
         twice = sorted(found.keys() & opened.keys())

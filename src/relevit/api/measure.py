@@ -34,10 +34,10 @@ def measure(
     test: str,
     models: types.Models,
     *,
-    data: types.Folder,
+    data: types.DataSet,
     masks: types.Folder | None = None,
     ignore: types.Folder | None = None,
-    train: types.Folder | None = None,
+    train: types.DataSet | None = None,
     benchmark: types.Name | None = None,
     class_map: types.ClassMap | None = None,
     explainer: types.Name | None = None,
@@ -64,7 +64,7 @@ def measure(
         test: the test's name.
         models: one or several models, each named as for `relevit evaluate`; LABEL=MODEL gives one another name.
         data: images with masks (a folder, or gtsegs_ijcv.mat) for segmentation and localization; for the other tests class folders, a benchmark
-            or a folder of them, or whatever else relevit evaluate takes; or builtin/SET, a test set of the built-in benchmark (or builtin/train).
+            or a folder of them, or whatever else relevit evaluate takes; or builtin/SET, a test set of the built-in benchmark (or builtin/train). In Python also a data set.
         masks: masks of the same relative names, grey PNG; by default the images' alpha channel, or DIR/masks beside DIR/images.
         ignore: pictures of the same relative names, whose non-zero pixels count for neither side.
         train: class folders to train on, for tests that need them.
@@ -106,11 +106,11 @@ def measure(
     team = Processes(device)
     loaded = load_several(models, protocol, pick_device(device) if team.count == 1 else str(team.device))
     inputs: dict[str, Any] = {"masks": masks, "ignore": ignore, "train": train, "benchmark": benchmark}
-    source, bank = open_data(row.needs, str(data), protocol=protocol, **inputs)
-    settings = {"protocol": protocol, "limit": limit, **{k: str(v) for k, v in inputs.items() if v is not None}}
+    source, bank = open_data(row.needs, data, protocol=protocol, **inputs)
+    settings = {"protocol": protocol, "limit": limit, **{k: types.told(v) for k, v in inputs.items() if v is not None}}
     about = {
         "test": test,
-        "data": str(data),
+        "data": types.told(data),
         **({} if benchmark is None else {"benchmark": benchmark}),
         "protocol": protocol,
         "options": {**chosen, "seed": seed, "limit": limit},
@@ -119,7 +119,7 @@ def measure(
         test,
         loaded,
         source.limited(limit, seed),
-        name=str(data) if benchmark is None else f"{data}/{benchmark}",
+        name=types.told(data) if benchmark is None else f"{types.told(data)}/{benchmark}",
         train=bank,
         out=None if figures_only else out,
         told=settings,
@@ -177,7 +177,7 @@ def _as_json(measured: Measured, name: str) -> dict[str, Any]:
 def show(measured: Measured, given: Mapping[str, Any]) -> None:
     """The table of figures, and which images do not count."""
     test, out = given["test"], given["out"]
-    title = f"{test} on {given['data']}, protocol: {given['protocol']} (95% intervals)"
+    title = f"{test} on {types.told(given['data'])}, protocol: {given['protocol']} (95% intervals)"
     terminal.show(_table(title, measured), f"{test}: {measured.description}")
     for name, result in measured.results.items():
         left_out = [(fault.name, fault.reason) for fault in getattr(result, "left_out", ())]

@@ -8,6 +8,7 @@ its text is read as, the placeholder in the help, and the option's name where it
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce, wraps
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     Model = str | pathlib.Path | nn.Module | tuple[nn.Module, Callable[..., Any]]
     Models = Model | Sequence[Model] | Mapping[str, Model]
     Benchmarks = Any  # names, paths and data sets; several as a list, or as a dictionary by name
+    DataSet = Any  # a name, a path or a data set
+    DataSets = Any  # one or several of these, or a dictionary of them by name
     Samples = Any  # a folder, or a data set of (image, mask, label)
     Path = str | pathlib.Path
     Folder = Path
@@ -74,12 +77,12 @@ if not TYPE_CHECKING:
     Models = Annotated[Any, Shown(list[str], "MODEL")]
     Benchmarks = Annotated[Any, Shown(list[str], "DIR", option="data")]
     Samples = Annotated[Any, Shown(str, "DIR", option="images")]
-    Folder = Annotated[Any, Shown(str, "DIR")]
+    Folder = DataSet = Annotated[Any, Shown(str, "DIR")]
     File = ClassMap = ClassSet = Annotated[Any, Shown(str, "FILE")]
     ClassName = Annotated[Any, Shown(str, "CLASS")]
     Run = Annotated[Any, Shown(str, "RUN")]
     Output = Annotated[Any, Shown(str, "PATH")]
-    Folders = Annotated[Any, Shown(list[str], "DIR")]
+    Folders = DataSets = Annotated[Any, Shown(list[str], "DIR")]
     Files = Annotated[Any, Shown(list[str], "FILE")]
     Names = Annotated[Any, Shown(list[str], "NAME")]
     Validation = Annotated[Any, Shown(str, "DIR")]
@@ -178,12 +181,24 @@ def command_line(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
         elif value != argument.default and name != "progress":
             flag = argument.spelled if value is not False else f"--no-{argument.spelled[2:]}"
             words += [flag] if isinstance(value, bool) else [flag, *listed(value)]
-    return join(map(str, words))
+    plain = str | int | float | os.PathLike | Mapping
+    return join(str(word if isinstance(word, plain) or word is None else told(word)) for word in words)
 
 
 def listed(value: Any) -> list[Any]:
     """Several values as a list, and one as a list of it."""
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def told(given: Any) -> Any:
+    """What a result says of data that were given: names and paths as they are, the names of a dictionary, a set's own name."""
+    if isinstance(given, str | os.PathLike):
+        return str(given)
+    if isinstance(given, Mapping) or (
+        isinstance(given, list | tuple) and all(isinstance(each, str | os.PathLike) for each in given)
+    ):
+        return [str(each) for each in given]
+    return str(getattr(given, "name", "") or type(given).__name__)
 
 
 def _check(argument: Argument, value: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from relevit import terminal
 from relevit.data.benchmarks.class_folders import class_folders, composed_sets, own_sets
 from relevit.data.benchmarks.discovery import Discovery, find_benchmarks, spelling
 from relevit.data.benchmarks.gtsegs import gtsegs
@@ -93,10 +94,11 @@ def one_of(
     """One set of what `given` stands for, with its name, opened; see `sets`.
 
     name: which of several, or the last part of its name. Without it, of the built-in test sets the one in distribution is
-    taken, and ImageNet's validation images have their own labels, not the reassessed ones. Raises UserError for several
-    sets of which none is named, and for a set that can only be read from its beginning to its end.
+    taken, and ImageNet's validation images have their own labels, not the reassessed ones; a command says so. Raises
+    UserError for several sets of which none is named, and for a set that can only be read from its beginning to its end.
     """
     openers = dict(sets(given, masks, ignore=ignore, masked=masked, protocol=protocol))
+    several = len(openers)
     if name is not None:
         chosen = [name] if name in openers else [each for each in openers if each.endswith(f"/{name}")]
         if len(chosen) != 1:
@@ -109,6 +111,8 @@ def one_of(
     if len(openers) > 1:
         raise UserError(f"{given} holds several sets: give --benchmark, one of {', '.join(openers)}")
     ((found, opener),) = openers.items()
+    if name is None and several > 1:
+        terminal.tell(f"{given} stands for several sets, {found} is taken; --benchmark takes another one")
     opened = opener()
     if isinstance(opened, StreamSet):
         raise UserError(

@@ -16,7 +16,7 @@ from relevit.data.classes import match_classes
 from relevit.data.open import AnySet, sets
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-from relevit.evaluation.accuracy.class_sets import ClassSet, classes_of, in_set, read_class_set
+from relevit.evaluation.accuracy.class_sets import ClassSet, in_set, read_class_set
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.evaluation.accuracy.report import Report, summarise
 from relevit.evaluation.accuracy.top_five import PRECISIONS, TopFive
@@ -25,7 +25,7 @@ from relevit.evaluation.engine import run
 from relevit.evaluation.folder import RESULTS, RowsFolder
 from relevit.evaluation.measurement import LoadedModel
 from relevit.evaluation.rows import FORMATS, Format
-from relevit.models.loading import data_config, load
+from relevit.models.loading import data_config, labelled, load
 from relevit.models.view import evaluation_view
 from relevit.processes import Processes
 
@@ -72,7 +72,7 @@ def evaluate(
     chosen = None if set_a is None else read_class_set(set_a)
     team = Processes(device)
     opened = _opened(benchmark, protocol)
-    models = [_loaded(name, each, transform, protocol) for name, each in _named(model).items()]
+    models = [_loaded(name, each, transform, protocol) for name, each in labelled(model).items()]
     if not models:
         raise UserError("there is no model to evaluate")
     measurement = TopFive(precision, class_map)
@@ -116,13 +116,6 @@ def _told(folder: RowsFolder, names: Iterable[str], models: Sequence[LoadedModel
     }
 
 
-def _named(model: Any) -> dict[str, Any]:
-    """A single model as a dictionary of one."""
-    if isinstance(model, Mapping):
-        return {str(name): each for name, each in model.items()}
-    return {str(model) if isinstance(model, str | Path) else "model": model}
-
-
 def _loaded(name: str, model: Model, transform: Transform | None, protocol: str) -> LoadedModel:
     """Under the protocol "paper" every model gets its view, also one that came with another."""
     if isinstance(model, str | Path):
@@ -151,7 +144,8 @@ def _set_a(
         kind = opened[benchmark].name.split("/")[0]
         if kind == BACKGROUNDS_CHALLENGE and not set(chosen) & set(rows.groups.tolist()):
             return None
-        classes = classes_of(sorted(set(rows.groups.tolist())), nets[model], class_map)
+        groups = sorted(set(rows.groups.tolist()))  # folders in sorted order tell nothing by their names
+        classes = {} if class_map == "sorted" else match_classes(groups, nets[model], class_map).classes
         return in_set(rows, chosen, indices[model].values(), classes)
 
     return inside

@@ -9,48 +9,21 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import auc
-from torch import Tensor, nn
+from torch import nn
 
 import measuring
+import pixel_model
 import relevit.explainers
 from advances import advances
 from image_sets import image_set
+from pixel_model import HEIGHT, MEAN, STD, VIEW, WIDTH, Linear, contribution
 from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.insertion_deletion import InsertionDeletion
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurements import MEASUREMENTS
 from relevit.explainers import Explainer
-from relevit.models.view import evaluation_view
 from relevit.statistics.weighted import differences
-
-HEIGHT, WIDTH = 5, 7
-MEAN, STD = (0.4, 0.5, 0.7), (0.2, 0.5, 0.3)
-VIEW = evaluation_view(
-    {"input_size": (3, HEIGHT, WIDTH), "mean": MEAN, "std": STD, "interpolation": "bilinear", "crop_pct": 1.0}
-)
-
-
-class Linear(nn.Module):
-    """A linear classifier of five classes on normalised pixels, in double precision."""
-
-    num_classes = 5
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(0.1 * torch.randn(5, 3, HEIGHT, WIDTH, generator=generator, dtype=torch.float64))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.einsum("bchw,kchw->bk", images.double(), self.weight)
-
-
-def contribution(
-    model: Any, images: Tensor, target: Tensor | None, *, second_order: bool = False
-) -> tuple[Tensor, Tensor]:
-    """A map on the pixels: what each adds to the target's logit."""
-    assert target is not None
-    return model(images), (images.double() * model.weight.detach()[target]).sum(dim=1)
 
 
 @pytest.fixture(autouse=True)
@@ -58,18 +31,13 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(relevit.explainers.EXPLAINERS, "stub", Explainer(contribution, "of a linear model"))
 
 
-def samples(count: int = 11, seed: int = 3) -> list[Sample]:
-    rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    return [
-        Sample(picture, np.ones((HEIGHT, WIDTH), np.float32), int(rng.integers(5)), None, f"p{number}")
-        for number, picture in enumerate(pictures)
-    ]
+def samples(count: int = 11) -> list[Sample]:
+    return pixel_model.samples(count)
 
 
 def measure(data: Any, model: nn.Module | None = None, **options: Any) -> Measured:
     given = {"explainer": "stub", "random": "pixels", "batch_size": 4, "steps": 6, "canvas": "mean"} | options
-    return measuring.measure("insertion_deletion", model or Linear(), VIEW, data, **given)
+    return measuring.measure("insertion_deletion", model or Linear(scale=0.1), VIEW, data, **given)
 
 
 def areas(result: Measured, curve: str) -> np.ndarray:
@@ -83,7 +51,7 @@ def curve(result: Measured, name: str) -> np.ndarray:
 
 def direct(sample: Sample, target: int | None, steps: int) -> tuple[list[float], list[float], list[float]]:
     """Shares, insertion into the mean colour, deletion to black: one picture, one step at a time."""
-    weight = Linear().weight.detach().numpy()
+    weight = Linear(scale=0.1).weight.detach().numpy()
     mean, std = (np.array(each)[:, None, None] for each in (MEAN, STD))
     picture = (np.asarray(sample.image).transpose(2, 0, 1) / 255 - mean) / std
 
@@ -127,7 +95,7 @@ def test_ends_of_the_curves() -> None:
     """Nothing in is the canvas, all in the picture; nothing gone is the picture, all gone the fill."""
     data = samples(1)
     result = measure(data, fill=0.25, canvas=0.75)
-    model = Linear()
+    model = Linear(scale=0.1)
     pictures = [np.asarray(data[0].image)] + [np.full((HEIGHT, WIDTH, 3), grey, np.float64) for grey in (0.25, 0.75)]
     views = [
         (torch.tensor(p / 255 if p.dtype == np.uint8 else p).permute(2, 0, 1) - VIEW.mean) / VIEW.std for p in pictures
@@ -164,16 +132,16 @@ def test_candidates_share_the_probability() -> None:
     two = image_set(samples(), [(1,)] * len(samples()), [1, 3])
     result = measure(two, target="label")
     views = torch.stack([VIEW(np.asarray(sample.image)) for sample in samples()])
-    expected = Linear()(views)[:, [1, 3]].softmax(dim=1)[:, 0].mean().item()
+    expected = Linear(scale=0.1)(views)[:, [1, 3]].softmax(dim=1)[:, 0].mean().item()
     assert curve(result, "deletion")[0] == pytest.approx(expected, abs=1e-9)
-    shares = Linear()(views)[:, [1, 3]].softmax(dim=1)  # the predicted class is one of the two
+    shares = Linear(scale=0.1)(views)[:, [1, 3]].softmax(dim=1)  # the predicted class is one of the two
     result = measure(two, target="predicted")
     assert result.column("followed").tolist() == [(1, 3)[place] for place in shares.argmax(dim=1).tolist()]
     assert curve(result, "deletion")[0] == pytest.approx(shares.amax(dim=1).mean().item(), abs=1e-9)
 
 
 def test_json_and_differences() -> None:
-    first, second = measure(samples()), measure(samples(), Linear(1))
+    first, second = measure(samples()), measure(samples(), Linear(1, 0.1))
     content = json.loads(json.dumps(first.to_dict(), allow_nan=False))
     assert content["figures"]["deletion"] == pytest.approx(100 * areas(first, "deletion").mean(), abs=1e-5)
     assert content["per_image"]["followed"] == first.column("followed").tolist() and len(content["shares"]) == 7
@@ -182,7 +150,7 @@ def test_json_and_differences() -> None:
 
 
 def test_model_is_as_before_and_progress_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, done = Linear().train(), advances(monkeypatch)
+    model, done = Linear(scale=0.1).train(), advances(monkeypatch)
     measure(samples(), model)
     assert model.training and model.weight.requires_grad and sum(done) == 11
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import auc
-from torch import Tensor, nn
+from torch import Tensor
 
 import measuring
+import pixel_model
 import relevit.explainers
 from advances import advances
 from image_sets import image_set
+from pixel_model import HEIGHT, VIEW, WIDTH, Linear, contribution
 from relevit.data.benchmarks import class_folders
 from relevit.data.sample import Sample
 from relevit.errors import UserError
@@ -26,58 +28,22 @@ from relevit.evaluation.maps.removal import random_ranks
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurements import MEASUREMENTS, options_of
 from relevit.explainers import Explainer
-from relevit.models.view import evaluation_view
 from relevit.statistics.weighted import intervals
 
-HEIGHT, WIDTH = 5, 7
-VIEW = evaluation_view(
-    {
-        "input_size": (3, HEIGHT, WIDTH),
-        "mean": (0.4, 0.5, 0.7),
-        "std": (0.2, 0.5, 0.3),
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-    }
-)
 
-
-class Linear(nn.Module):
-    """A linear classifier of five classes on normalised pixels."""
-
-    num_classes = 5
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(
-            torch.randn(5, 3, HEIGHT, WIDTH, generator=generator, dtype=torch.float64), requires_grad=True
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.einsum("bchw,kchw->bk", images.double(), self.weight)
-
-
-def contribution(
-    model: Any, images: Tensor, target: Tensor | None, *, second_order: bool = False
-) -> tuple[Tensor, Tensor]:
-    """A map on the pixels: what each adds to the target's logit, rounded so that there are many ties."""
-    assert target is not None
-    added = (images.double() * model.weight.detach()[target]).sum(dim=1)
-    return model(images), (added * 2).round() / 2
+def rounded(model: Any, images: Tensor, target: Tensor | None, *, second_order: bool = False) -> tuple[Tensor, Tensor]:
+    """What each pixel adds, rounded so that there are many ties."""
+    logits, added = contribution(model, images, target)
+    return logits, (added * 2).round() / 2
 
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(relevit.explainers.EXPLAINERS, "stub", Explainer(contribution, "of a linear model"))
+    monkeypatch.setitem(relevit.explainers.EXPLAINERS, "stub", Explainer(rounded, "of a linear model"))
 
 
-def samples(count: int = 13, seed: int = 3) -> list[Sample]:
-    rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    return [
-        Sample(picture, np.ones((HEIGHT, WIDTH), np.float32), int(rng.integers(5)), None, f"p{number}")
-        for number, picture in enumerate(pictures)
-    ]
+def samples(count: int = 13) -> list[Sample]:
+    return pixel_model.samples(count)
 
 
 def measure(data: Any, **options: Any) -> Measured:

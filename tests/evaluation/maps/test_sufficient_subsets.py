@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import pixel_model
 from advances import advances
 from image_sets import image_set
 from measuring import measure
+from pixel_model import HEIGHT, WIDTH
 from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.sufficient_subsets import SufficientSubsets, path, sizes
@@ -22,7 +24,6 @@ from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurements import MEASUREMENTS
 from relevit.models.view import evaluation_view
 
-HEIGHT, WIDTH = 5, 7
 PIXELS = HEIGHT * WIDTH
 VIEW = evaluation_view(
     {
@@ -65,11 +66,8 @@ class Net(nn.Module):
         return torch.tanh(images.double().flatten(1) @ self.first) @ self.second
 
 
-def samples(count: int = 7, seed: int = 3) -> list[Sample]:
-    rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    mask = np.ones((HEIGHT, WIDTH), np.float32)
-    return [Sample(picture, mask, -1, None, f"p{number}") for number, picture in enumerate(pictures)]
+def samples(count: int = 7) -> list[Sample]:
+    return [sample._replace(label=-1) for sample in pixel_model.samples(count)]
 
 
 def white() -> list[Sample]:

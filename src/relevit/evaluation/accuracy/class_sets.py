@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from torch import nn
 
-from relevit.data.classes import match_classes
 from relevit.data.manifest import COLUMNS, TRAINING, read_manifest
 from relevit.data.reading import read_lines
 from relevit.errors import UserError
@@ -49,7 +46,7 @@ def in_set(
 ) -> Bool[np.ndarray, " images"]:
     """Whether an image is of set A: one of `names`, or of the model's `indices`.
 
-    That is told by the image's own class, its group: by its name, or by its index where `classes` (see `classes_of`) has one.
+    That is told by the image's own class, its group: by its name, or by its index where `classes` has one.
     Of a group that is neither, the first right answer tells, also where several would be right.
     """
     chosen = set(indices)
@@ -59,11 +56,3 @@ def in_set(
     }
     rows = zip(predictions.groups.tolist(), predictions.answers, strict=True)
     return np.array([named.get(group, bool(right) and right[0] in chosen) for group, right in rows], dtype=bool)
-
-
-def classes_of(groups: Iterable[str], model: nn.Module | None = None, class_map: Any = None) -> dict[str, int]:
-    """The class of each group whose name tells it: a wnid, a class index, one of the model's names, or in the class map.
-
-    Names that are folders in sorted order tell nothing (`class_map` "sorted").
-    """
-    return {} if class_map == "sorted" else match_classes(groups, model, class_map).classes
