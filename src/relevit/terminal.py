@@ -46,13 +46,13 @@ def tell_remarks(notes: Sequence[str], faults: Sequence[Fault], title: str) -> N
 
 @contextmanager
 def progress(name: str, total: int | None = None, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error while the block runs; yields `advance(n, total=None)`, to be
-    told of n further items, and of their total where it was not known before.
+    """A progress bar on standard error while the block runs; yields `advance(n, total=None, text="")`, to be
+    told of n further items, of their total where it was not known before, and of what stands beside the bar.
 
     There is none without a terminal, in the processes beside the first, and under `--no-progress` (progress=False).
     """
     if not (bars_wanted.get() and sys.stderr.isatty() and is_first()):
-        yield lambda count, total=None: None
+        yield lambda count, total=None, text="": None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -63,10 +63,11 @@ def progress(name: str, total: int | None = None, done: int = 0) -> Iterator[Cal
         def render(self, task: Any) -> Text:
             return Text("" if task.speed is None else f"{task.speed:,.1f}/s")
 
-    columns = (TextColumn(name, markup=False), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    told = TextColumn("{task.fields[text]}", markup=False)
+    columns = (TextColumn(name, markup=False), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), told)
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, completed=done)
-        yield lambda count, total=total: bar.update(task, advance=count, total=total)
+        task = bar.add_task("", total=total, completed=done, text="")
+        yield lambda count, total=total, text="": bar.update(task, advance=count, total=total, text=text)
 
 
 @contextmanager

@@ -9,13 +9,21 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 from relevit.files import atomic_write
-from relevit.training.display import Display
+from relevit.terminal import progress, remark
 from relevit.training.trackers import start_tracker
+
+_SHORT = {"gradient_norm": "|g|", "foreground_share": "on object"}
+_HIDDEN = {"step", "epoch", "seconds", "lr", "collapsed", "samples", "classification_loss"}
+
+
+def _text(values: Mapping[str, object]) -> str:
+    shown = ((_SHORT.get(key, key), value) for key, value in values.items() if key not in _HIDDEN)
+    return "  ".join(f"{key} {value:.3g}" for key, value in shown if isinstance(value, float))
 
 
 class CsvLog:
@@ -69,18 +77,20 @@ class Logs:
     def __init__(
         self,
         folder: Path | None,
-        display: Display,
         *,
+        steps: int,
         step: int,
         epoch: int,
+        shown: bool,
         track: Sequence[str],
         about: Mapping[str, Any],
     ) -> None:
         """Rows for steps after `step` and epochs after `epoch`, which an interrupted call left, are cut off.
 
-        track: names of trackers; about: the settings, which they show.
+        steps: how many there are in all; shown: on the terminal; track: names of trackers; about: the settings, which they show.
         """
-        self.display, self._stack = display, ExitStack()
+        self.shown, self._stack = shown, ExitStack()
+        self._bar = progress("training", steps, done=step) if shown else nullcontext(lambda *_, **__: None)
         self._steps = self._epochs = None
         self._trackers: list[Any] = []
         if folder is not None:
@@ -94,15 +104,24 @@ class Logs:
                 self._stack.callback(self._trackers[-1].finish)
 
     def __enter__(self) -> Logs:
-        self._stack.enter_context(self.display)
+        self._advance = self._stack.enter_context(self._bar)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def say(self, message: str) -> None:
+        """Tell the user something."""
+        if self.shown:
+            remark(message)
+
+    def say_epoch(self, number: int, epochs: int, values: Mapping[str, object]) -> None:
+        """Tell the user of an epoch that is over."""
+        self.say(f"epoch {number}/{epochs}  {_text(values)}")
+
     def step(self, step: int, epoch: int, rate: float, values: Mapping[str, float], seconds: float) -> None:
         """The numbers of an optimiser step of the epoch, counted from 1."""
-        self.display.step(step, epoch, values)
+        self._advance(1, text=f"epoch {epoch}  {_text(values)}")
         if self._steps is not None:
             self._steps.write({"step": step, "epoch": epoch, "lr": rate, **values, "seconds": seconds})
             self._track("train", {**values, "lr": rate}, step, new=step > self._steps.written)
@@ -117,7 +136,7 @@ class Logs:
         self, row: Mapping[str, Any], epochs: int, training: Mapping[str, float], validation: Mapping[str, float]
     ) -> None:
         """The numbers of an epoch that is over: its row of epochs.csv, and what was measured."""
-        self.display.epoch(row["epoch"], epochs, validation or training)
+        self.say_epoch(row["epoch"], epochs, validation or training)
         if self._epochs is not None:
             self._epochs.write(row)
             self._track("validation", validation, row["step"], new=row["epoch"] > self._epochs.written)

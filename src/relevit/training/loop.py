@@ -26,7 +26,6 @@ from relevit.models.saving import restore, save_checkpoint
 from relevit.models.working import compiled, learning
 from relevit.training.accelerator import share_gradients
 from relevit.training.batches import Batch, Items, StepBatches, loader, seed_from
-from relevit.training.display import Display
 from relevit.training.interruption import Interruption
 from relevit.training.learning_rate import finetune_by_rule
 from relevit.training.logs import Logs, epoch_columns
@@ -130,7 +129,7 @@ def _trained(setup: Setup, folder: RunFolder | None, saved: dict[str, Any] | Non
         if run.state.before is None:
             _measure_original(run)
         if run.state.before:
-            run.logs.display.epoch(0, setup.settings.epochs, run.state.before)
+            run.logs.say_epoch(0, setup.settings.epochs, run.state.before)
         batches = _batches(run)
         while run.goes_on:
             training = _train_epoch(run, batches)
@@ -217,20 +216,25 @@ def _started(setup: Setup, folder: RunFolder | None, saved: dict[str, Any] | Non
     steps = min(setup.plan().steps_per_epoch * settings.epochs, settings.max_steps or 10**12)
     with ExitStack() as stack:
         stack.enter_context(learning(model))
+        reference = None
+        if setup.step.method.reference:
+            reference = copy.deepcopy(model).requires_grad_(False).eval().to(accelerator.device)
         if settings.compile:
             stack.enter_context(compiled(model))
         if settings.gradient_checkpointing:
             stack.enter_context(recomputing(of_module(model).blocks(model)))
-        reference = None
-        if setup.step.method.reference:
-            reference = copy.deepcopy(model).requires_grad_(False).eval().to(accelerator.device)
         weights = stack.enter_context(TrainableWeights(model, settings.trainable, settings.seed))
         model.to(accelerator.device)
         optimizer = torch.optim.AdamW(weights.parameters, lr=settings.rate_of(0), weight_decay=settings.weight_decay)
-        display = Display(steps, state.step, settings.progress and accelerator.is_main_process)
-        logged = state.epoch if state.before is not None else -1
-        about = {**settings.recorded(), **setup.step.numbers}
-        logs = Logs(path, display, step=state.step, epoch=logged, track=trackers_of(settings.track), about=about)
+        logs = Logs(
+            path,
+            steps=steps,
+            step=state.step,
+            epoch=state.epoch if state.before is not None else -1,
+            shown=settings.progress and accelerator.is_main_process,
+            track=trackers_of(settings.track),
+            about={**settings.recorded(), **setup.step.numbers},
+        )
         run = Run(
             setup=setup,
             step=replace(setup.step, reference=reference),
@@ -295,7 +299,7 @@ def _train_epoch(run: Run, batches: Iterator[Batch]) -> dict[str, float]:
         if run.interruption.requested:
             out = run.folder.path if run.folder is not None else None
             again = f"the same call goes on from there ({out})" if out is not None else "nothing was written"
-            run.logs.display.say(f"Interrupted after step {state.step}: {again}.")
+            run.logs.say(f"Interrupted after step {state.step}: {again}.")
             raise KeyboardInterrupt
     return tally.means()
 
@@ -337,7 +341,7 @@ def _end_epoch(run: Run, training: dict[str, float]) -> None:
     warning = collapse_warning(state.epoch, training.get("collapsed", 0.0))
     if warning:
         state.warnings.append(warning)
-        run.logs.display.say(warning, style="bold red")
+        run.logs.say(warning)
     run.logs.epoch(row, settings.epochs, training, measured)
     is_best = run.held_out is None or (bool(measured) and measured["loss"] <= state.best_loss)  # the later on a tie
     if is_best:
