@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from relevit.models.attention import capture
     from relevit.models.loading import load
     from relevit.models.saving import save_checkpoint
+    from relevit.models.wrapping import wrap
     from relevit.training.losses import background_loss, confidence_loss, foreground_loss, relevance_loss, total_loss
 
 
@@ -54,6 +55,7 @@ _HOMES = {
     "save_checkpoint": "models.saving",
     "tokencut": "masking.tokencut",
     "total_loss": "training.losses",
+    "wrap": "models.wrapping",
 }
 __all__ = [*_HOMES]
 

@@ -7,7 +7,6 @@ from relevit.explainers.attention_maps import (
     Request,
     attentions_with_gradients,
     explainer,
-    on_grid,
 )
 
 
@@ -22,8 +21,9 @@ def explain(request: Request) -> Explanation:
     """
     logits, (attention,), (gradient,) = attentions_with_gradients(request, last_only=True)
     layout = request.layout
-    patches = slice(attention.shape[3] - layout.grid[0] * layout.grid[1], None)
+    stop = attention.shape[3] - layout.suffix
+    patches = slice(stop - layout.grid[0] * layout.grid[1], stop)
     with request.formula():
         weights = gradient[..., patches].mean(dim=3, keepdim=True)  # (batch, heads, queries, 1)
         relevance = layout.mean(weights * attention[..., patches], dim=2).mean(dim=1).relu()
-        return logits, on_grid(relevance, layout)
+        return logits, relevance.unflatten(1, layout.grid)

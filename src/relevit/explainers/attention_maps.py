@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from relevit.errors import UserError
 from relevit.models.attention import attention_modules, capture, check_channels, composed_attention, token_layout
-from relevit.models.families import logits_of
+from relevit.models.families import logits_of, of_module
 from relevit.models.families.family import TokenLayout, eager, unwrap
 from relevit.models.recomputation import recomputed_within
 
@@ -110,7 +110,8 @@ def check_logits(logits: Any) -> None:
 
 def check_maps(model: nn.Module, shapes: Sequence[tuple[int, ...]], layout: TokenLayout) -> None:
     """Raises UserError where a forward pass left other attention maps than one for each attention, over the layout's tokens."""
-    expected = len(attention_modules(model))
+    attention_modules(model)
+    expected = of_module(model).map_count(unwrap(model))
     if len(shapes) != expected or shapes[0][-1] != layout.tokens:
         raise UserError(
             f"the forward pass left attention maps of shapes {list(shapes)} where {expected} over {layout.tokens} tokens were "
@@ -132,11 +133,6 @@ def score_of(logits: Float[Tensor, "batch classes"], target: Tensor) -> Tensor:
     return logits.gather(1, target[:, None]).sum()
 
 
-def on_grid(row: Float[Tensor, "batch keys"], layout: TokenLayout) -> Float[Tensor, "batch rows columns"]:
-    """The patches' part of a row over tokens; a pooling attention's keys may leave out the prefix tokens."""
-    return row[:, row.shape[1] - layout.grid[0] * layout.grid[1] :].unflatten(1, layout.grid)
-
-
 def mean_attentions(request: Request) -> tuple[Tensor, list[Float[Tensor, "batch queries keys"]]]:
     """Logits, and each block's attention as a mean over its heads; a pooling attention comes last."""
 
@@ -144,7 +140,7 @@ def mean_attentions(request: Request) -> tuple[Tensor, list[Float[Tensor, "batch
         output, weights = composed_attention(*args, **kwargs)
         return output, weights.mean(dim=1)
 
-    with capture(request.model, attend=attend) as captured:
+    with capture(request.model, attend=attend, own=lambda weights: (weights, weights.mean(dim=1))) as captured:
         logits = request.logits()
     check_maps(request.model, [tuple(attention.shape) for attention in captured.maps], request.layout)
     pick_target(logits, request.target)

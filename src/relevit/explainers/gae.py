@@ -61,7 +61,7 @@ def explain(request: Request) -> Explanation:
     del handles, frugal
     with request.formula():
         row = _propagate(blocks, gradients, layout)
-    return logits, row[:, layout.prefix :].unflatten(1, layout.grid)
+    return logits, layout.on_grid(row)
 
 
 def _start(last: FrugalBlock | Tensor, layout: TokenLayout) -> Row:

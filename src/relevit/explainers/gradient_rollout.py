@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relevit.explainers.attention_maps import Explanation, Request, attentions_with_gradients, explainer, on_grid
+from relevit.explainers.attention_maps import Explanation, Request, attentions_with_gradients, explainer
 from relevit.explainers.rollout import roll_out
 
 
@@ -21,4 +21,4 @@ def explain(request: Request) -> Explanation:
         positive = [
             (gradient * attention).relu().mean(dim=1) for gradient, attention in zip(gradients, attentions, strict=True)
         ]
-        return logits, on_grid(roll_out(positive, request.layout), request.layout)
+        return logits, request.layout.on_grid(roll_out(positive, request.layout))

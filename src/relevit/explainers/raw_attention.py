@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions, on_grid
+from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions
 
 
 @explainer
@@ -14,4 +14,4 @@ def explain(request: Request) -> Explanation:
     """
     logits, means = mean_attentions(request)
     with request.formula():
-        return logits, on_grid(request.layout.mean(means[-1], dim=1), request.layout)
+        return logits, request.layout.on_grid(request.layout.mean(means[-1], dim=1))

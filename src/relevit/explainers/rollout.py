@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions, on_grid
+from relevit.explainers.attention_maps import Explanation, Request, explainer, mean_attentions
 from relevit.models.families.family import TokenLayout
 
 
@@ -20,7 +20,7 @@ def explain(request: Request) -> Explanation:
     """
     logits, means = mean_attentions(request)
     with request.formula():
-        return logits, on_grid(roll_out(means, request.layout), request.layout)
+        return logits, request.layout.on_grid(roll_out(means, request.layout))
 
 
 def roll_out(

@@ -58,7 +58,8 @@ def patch_features(
         raise UserError(f"images are {images.shape[-2]} x {images.shape[-1]} pixels, which is less than one patch")
 
     found = _run_until(family, inner, images, kind, block % depth, modules[block % depth])  # (batch, tokens, dim)
-    return found[:, family.prefix(inner) :].contiguous(), grid
+    first = family.prefix(inner)
+    return found[:, first : first + grid[0] * grid[1]].contiguous(), grid
 
 
 class _Reached(Exception):
@@ -92,7 +93,18 @@ def _run_until(
         hooked = family.blocks(inner)[block]
     elif kind != "value":
         hooked = family.before_rotation(inner, attention, kind)
-    with working(inner), capture(inner, attend=attend, readout=False), torch.no_grad():
+
+    def unseen(weights: Tensor) -> tuple[Tensor, None]:
+        nonlocal met
+        if met == block and kind != "token":
+            raise UserError(
+                f"the attention of {type(attention).__name__} is computed by a softmax of its own, which shows no {kind}: choose the "
+                "features 'token'"
+            )
+        met += 1
+        return weights, None
+
+    with working(inner), capture(inner, attend=attend, own=unseen, readout=False), torch.no_grad():
         handle = hooked.register_forward_hook(reached) if hooked is not None else None
         try:
             family.run_blocks(inner, images)

@@ -31,6 +31,16 @@ class Captured:
     (batch, heads, queries, keys) after the softmax and before dropout; a pooling attention comes last."""
 
     maps: list[Any] = field(default_factory=list)
+    batch: int = 1
+
+    def begin(self, module: nn.Module, args: Any) -> None:
+        """A forward pass begins."""
+        self.maps.clear()
+        self.batch = next((len(one) for one in args if isinstance(one, Tensor)), 1)
+
+
+SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
+Own = Callable[[Tensor], tuple[Tensor, Any]]
 
 
 def attention_modules(model: nn.Module, *, readout: bool = True) -> list[nn.Module]:
@@ -126,7 +136,11 @@ def composed_attention(
 
 @contextmanager
 def capture(
-    model: nn.Module, *, attend: Callable[..., tuple[Tensor, Any]] = composed_attention, readout: bool = True
+    model: nn.Module,
+    *,
+    attend: Callable[..., tuple[Tensor, Any]] = composed_attention,
+    own: Own = lambda weights: (weights, weights),
+    readout: bool = True,
 ) -> Iterator[Captured]:
     """Within the context, every forward pass of the model leaves its attention maps in `.maps` as graph tensors.
 
@@ -134,6 +148,8 @@ def capture(
     derivative of a logit with respect to it exists.
 
     attend: takes the arguments of `scaled_dot_product_attention` and returns its output and what `.maps` is to hold.
+    own: takes the weights (batch, heads, queries, keys) of a module that computes its softmax by itself, and returns those that it
+        goes on with and what `.maps` is to hold.
     readout: False accepts a model without a classifier or with any pooling, too (see `unsupported_reason`).
     Blocks that are computed again in a backward pass (gradient checkpointing) are answered there as here; their maps stay.
     Raises UserError for a model that is not supported, or that drops patches in training.
@@ -144,25 +160,26 @@ def capture(
     if obstacle is not None:
         raise UserError(obstacle)
     captured = Captured()
-    with (
-        inner.register_forward_pre_hook(lambda *_: captured.maps.clear()),
-        _answered(inner, modules, attend, captured.maps),
-    ):
+    with inner.register_forward_pre_hook(captured.begin), _answered(inner, modules, attend, own, captured):
         yield captured
 
 
 @contextmanager
 def _answered(
-    inner: nn.Module, modules: list[nn.Module], attend: Callable[..., tuple[Tensor, Any]], maps: list[Any]
+    inner: nn.Module,
+    modules: list[nn.Module],
+    attend: Callable[..., tuple[Tensor, Any]],
+    own: Own,
+    captured: Captured,
 ) -> Iterator[None]:
-    """The context of `capture` for these modules, which appends to `maps`; also where blocks are computed again."""
-    interception = _Interception(maps, attend)
+    """The context of `capture` for these modules, which adds to `captured`; also where blocks are computed again."""
+    interception = _Interception(captured, attend, own)
     handles = []
     try:
         for module in modules:
             handles.append(module.register_forward_pre_hook(interception.enter))
             handles.append(module.register_forward_hook(interception.leave, always_call=True))
-        again = recomputed_within(lambda: _answered(inner, modules, attend, []))
+        again = recomputed_within(lambda: _answered(inner, modules, attend, own, Captured(batch=captured.batch)))
         with eager(inner), of_module(inner).visible(inner), interception, again:
             yield
     finally:
@@ -173,9 +190,9 @@ def _answered(
 class _Interception(TorchFunctionMode):
     """Answers scaled_dot_product_attention and multi_head_attention_forward inside the attention modules, and only there."""
 
-    def __init__(self, maps: list[Any], attend: Callable[..., tuple[Tensor, Any]]) -> None:
+    def __init__(self, captured: Captured, attend: Callable[..., tuple[Tensor, Any]], own: Own) -> None:
         super().__init__()
-        self.maps, self.attend, self.inside = maps, attend, False
+        self.captured, self.attend, self.own, self.inside = captured, attend, own, False
 
     def enter(self, module: nn.Module, args: Any) -> None:
         self.inside = True
@@ -189,11 +206,25 @@ class _Interception(TorchFunctionMode):
             return self._attention(*args, **kwargs)
         if self.inside and func is F.multi_head_attention_forward:
             return multi_head_attention(self._attention, *args, **kwargs)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        return self._own_softmax(result) if self.inside and func in SOFTMAX else result
+
+    def _own_softmax(self, weights: Tensor) -> Tensor:
+        """A softmax over tokens in the module's own code, (batch, heads, queries, keys) or with the first two as one; another one
+        is left alone."""
+        shape = weights.shape
+        if weights.ndim not in (3, 4) or shape[-1] != shape[-2] or shape[-1] == 1:
+            return weights
+        whole = weights if weights.ndim == 4 else weights.unflatten(0, (self.captured.batch, -1))
+        if torch.is_grad_enabled() and not whole.requires_grad:
+            whole.requires_grad_()
+        whole, kept = self.own(whole)
+        self.captured.maps.append(kept)
+        return whole.view(shape)
 
     def _attention(self, *args: Any, **kwargs: Any) -> Tensor:
         output, weights = self.attend(*args, **kwargs)
-        self.maps.append(weights)
+        self.captured.maps.append(weights)
         return output
 
 

@@ -18,7 +18,8 @@ from relevit.models import families
 from relevit.models.checkpoints import CONFIG, WEIGHTS, read_weights
 from relevit.models.families.family import unwrap
 from relevit.models.families.timm_models import by_config, check_name
-from relevit.models.saving import is_checkpoint, save_checkpoint
+from relevit.models.families.wrapped import Wrapped
+from relevit.models.saving import is_checkpoint, restore, save_checkpoint
 from relevit.models.view import evaluation_view
 
 __all__ = ["data_config", "is_checkpoint", "labelled", "load", "load_several", "save_checkpoint"]
@@ -61,7 +62,8 @@ def load(
             folder; a `.safetensors`, `.pth` or `.pth.tar` file, whose architecture is the timm name `model` or stands in a
             `config.json` beside it; "builtin", the model of the demo; a module, which keeps its mode, or one with its
             transform, which the protocol "paper" replaces.
-        checkpoint: a file or folder of weights for the timm model `name`, in place of its pretrained ones.
+        checkpoint: a file or folder of weights for the timm model `name`, in place of its pretrained ones; for a module that
+            `relevit.wrap` made, the folder of a checkpoint of it.
         model: the timm name of the architecture of a file.
         pretrained: False builds without weights.
         num_classes: another number than the source's gives a new, untrained head.
@@ -76,10 +78,13 @@ def load(
         raise UserError(f"protocol must be 'standard' or 'paper', not {protocol!r}.")
     arguments = {**(model_args or {}), **model_kwargs, **({} if num_classes is None else {"num_classes": num_classes})}
     if isinstance(name, nn.Module | tuple):
+        net, transform = name if isinstance(name, tuple) else (name, None)
+        if checkpoint is not None and isinstance(net, Wrapped):
+            restore(net, checkpoint)
+            checkpoint = None
         options = {"checkpoint": checkpoint, "model": model, **arguments}
         for option in (option for option, value in options.items() if value is not None):
             raise UserError(f"{option} is for a model given by its name: leave it out")
-        net, transform = name if isinstance(name, tuple) else (name, None)
         if transform is None or protocol == "paper":
             transform = evaluation_view(data_config(net, protocol))
         return net if device is None else net.to(device), transform

@@ -17,9 +17,21 @@ from relevit.models.families.family import Family, unwrap
 from relevit.models.families.timm import Timm, timm_data_config
 from relevit.models.families.torchvision import Torchvision
 from relevit.models.families.transformers import Transformers
+from relevit.models.families.wrapped import WrappedModules
+from relevit.models.families.zero_shot import ZeroShotModels
 
 TIMM = Timm()
-FAMILIES: Table[Family] = Table("families", {"timm": TIMM, "hf": Transformers(), "torchvision": Torchvision()})
+_HF = Transformers()
+FAMILIES: Table[Family] = Table(
+    "families",
+    {
+        "timm": TIMM,
+        "hf": _HF,
+        "torchvision": Torchvision(),
+        "wrapped": WrappedModules(),
+        "open_clip": ZeroShotModels(_HF),
+    },
+)
 
 
 class _Any(Family):

@@ -42,7 +42,7 @@ class TokenLayout:
     grid: rows and columns of the patch grid. prefix: number of tokens before the patches (class, distillation, registers).
     readout: the tokens that are read, whose shares sum to 1; of a model with a pooling attention, its latents.
     pooled: whether a pooling attention comes last, whose latents read the tokens.
-    found: how the readout is known, for people.
+    found: how the readout is known, for people. suffix: number of tokens after the patches.
     """
 
     grid: tuple[int, int]
@@ -50,11 +50,17 @@ class TokenLayout:
     readout: tuple[Branch, ...]
     pooled: bool = False
     found: str = "from the library's own code"
+    suffix: int = 0
 
     @property
     def tokens(self) -> int:
-        """Number of tokens in the blocks: prefix tokens and patches."""
-        return self.prefix + self.grid[0] * self.grid[1]
+        """Number of tokens in the blocks: prefix tokens, patches and what comes after them."""
+        return self.prefix + self.grid[0] * self.grid[1] + self.suffix
+
+    def on_grid(self, row: Float[Tensor, "batch keys"]) -> Float[Tensor, "batch rows columns"]:
+        """The patches' part of a row over tokens; a pooling attention's keys may leave out the prefix tokens."""
+        stop = row.shape[1] - self.suffix
+        return row[:, stop - self.grid[0] * self.grid[1] : stop].unflatten(1, self.grid)
 
     @property
     def span(self) -> slice:
@@ -174,6 +180,10 @@ class Family:
         """The modules within which attention is computed, once each, in the order of the forward pass; a pooling one last."""
         raise NotImplementedError
 
+    def map_count(self, module: nn.Module) -> int:
+        """Attention maps of a forward pass."""
+        return len(self.attentions(module))
+
     def blocks(self, module: nn.Module) -> list[nn.Module]:
         """The transformer's blocks, first to last."""
         raise NotImplementedError
@@ -189,6 +199,10 @@ class Family:
     def prefix(self, module: nn.Module) -> int:
         """Number of tokens before the patches."""
         raise NotImplementedError
+
+    def suffix(self, module: nn.Module) -> int:
+        """Number of tokens after the patches."""
+        return 0
 
     def layout(self, module: nn.Module, height: int, width: int) -> TokenLayout:
         """The layout of the tokens for images of height x width pixels."""

@@ -25,6 +25,7 @@ from relevit.models.families.family import (
 )
 from relevit.models.families.image_processor import PROCESSOR, as_processor, as_view
 from relevit.models.families.timm_models import line, offline_at_once
+from relevit.models.families.zero_shot import from_transformers
 from relevit.models.working import altered
 
 _SIDE_BY_SIDE = ("Dinov2ForImageClassification", "Dinov2WithRegistersForImageClassification")
@@ -39,6 +40,7 @@ _BACKBONES = (
     "ViTModel", "DeiTModel", "ViTMSNModel", "BeitModel", "Data2VecVisionModel", "Dinov2Model", "Dinov2WithRegistersModel",
     "DINOv3ViTModel", "IJepaModel", "CLIPVisionModel", "SiglipVisionModel",
 )  # fmt: skip
+_ZERO_SHOT = ("CLIPModel", "SiglipModel", "MetaClip2Model")
 _NO_CLASS_TOKEN = ("Siglip", "IJepa")
 _ANY_SIZE = ("Dinov2", "DINOv3ViT", "Beit", "Data2Vec")
 _HOW = "from the code of its class in transformers"
@@ -64,6 +66,11 @@ class Transformers(Family):
         try:
             with offline_at_once():
                 config = library.AutoConfig.from_pretrained(place)
+                named = (getattr(config, "architectures", None) or [""])[0]
+                if named in _ZERO_SHOT and arguments.get("num_classes") is None:
+                    tower = getattr(library, named).from_pretrained(place, dtype=torch.float32)
+                    view = as_view(_processor(library, config, place), pair(config.vision_config.image_size))
+                    return from_transformers(library, tower, place, dict(arguments), view)
                 module = _built(library, config, place, pretrained, dict(arguments))
                 module._relevit_processor = _processor(library, config, place)  # type: ignore[assignment]
         except UserError:
