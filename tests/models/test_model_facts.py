@@ -5,7 +5,9 @@ import timm
 import torch
 from torch import nn
 
+from foreign_models import transformers_model
 from relevit.errors import UserError
+from relevit.explainers.cost import step_cost
 from relevit.models.model_facts import class_name, class_number, model_facts
 
 
@@ -57,3 +59,18 @@ def test_facts_of_what_is_not_supported() -> None:
     with torch.device("meta"):
         facts = dict(model_facts(timm.create_model("resnet18")))
     assert facts["supported"].startswith("no:") and "tokens" not in facts and facts["classes"] == "1000"
+
+
+def test_facts_of_other_libraries_and_the_cost_of_a_step() -> None:
+    model = transformers_model("Dinov2")
+    facts = dict(model_facts(model))
+    assert (
+        facts["library"] == "hf" and facts["classes"] == "7, kind 0 to kind 6" and facts["blocks"] == "3 with 3 heads"
+    )
+    assert facts["readout"] == "50% the row of the class token, 50% the mean over the rows of the patches"
+    assert "transformers" in facts["readout known"]
+    before = [parameter.grad for parameter in model.parameters()]
+    seconds, memory = step_cost(model, 42, 42)
+    twice, more = step_cost(model, 42, 84)
+    assert seconds > 0 and twice > 0 and more > memory > 10_000
+    assert [parameter.grad for parameter in model.parameters()] == before

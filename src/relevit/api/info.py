@@ -18,6 +18,7 @@ def info(
     num_classes: types.Count | None = None,
     protocol: types.Protocol = "standard",
     model_args: types.Options = None,
+    cost: bool = False,
 ) -> dict[str, str]:
     """Tell a model's token layout, readout, blocks and preprocessing, and whether relevit supports it; downloads nothing.
 
@@ -26,6 +27,7 @@ def info(
         input_size: height and width of the images, where they differ from the model's own.
         num_classes: number of classes, where it differs from the model's own.
         protocol: preprocessing, standard (the model's own) or paper (mean and std 0.5, short side 256, centre crop 224).
+        cost: also measures a training step on one image, its time and the memory above the model's own.
         model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
 
     Returns:
@@ -36,7 +38,14 @@ def info(
 
     net, _ = load(model, num_classes=num_classes, model_args=model_args, pretrained=False)
     size = (input_size[0], input_size[1]) if input_size else None
-    return dict(model_facts(net, input_size=size, protocol=protocol))
+    facts = dict(model_facts(net, input_size=size, protocol=protocol))
+    if cost and facts["supported"] == "yes":
+        from relevit.explainers.cost import step_cost
+        from relevit.models.loading import data_config
+
+        seconds, memory = step_cost(net, *(size or data_config(net)["input_size"][1:]))
+        facts["a step on one image"] = f"{seconds:.2g} s, {memory / 2**20:.0f} MiB above the model"
+    return facts
 
 
 def show(facts: dict[str, str], given: Mapping[str, Any]) -> None:

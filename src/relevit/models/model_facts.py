@@ -16,6 +16,8 @@ from relevit.models.families import imagenet_subset
 from relevit.models.families.family import TokenLayout, unwrap
 from relevit.models.loading import data_config
 
+_HEADS = ("num_heads", "num_attention_heads", "heads")
+
 
 def class_name(model: nn.Module, index: int) -> str:
     """A class with its index, for people: from the model's own labels, or timm's lists of ImageNet's classes."""
@@ -68,10 +70,13 @@ def model_facts(
     config = data_config(model, protocol)
     height, width = input_size or config["input_size"][1:]
     yield "supported", "yes" if reason is None else f"no: {reason}"
+    yield "library", families.of_module(model).name
     yield "class", type(model).__name__
     yield "parameters", f"{sum(p.numel() for p in model.parameters()):,}"
     count = families.class_count(model)
-    yield "classes", "unknown" if count is None else str(count)
+    named = families.labels(model)
+    names = f", {named[min(named)]} to {named[max(named)]}" if named else ""
+    yield "classes", "unknown" if count is None else f"{count}{names}"
     if reason is None:
         try:
             layout = token_layout(model, height, width)
@@ -80,10 +85,17 @@ def model_facts(
         else:
             rows, columns = layout.grid
             yield "input", f"{height} x {width} pixels (height x width)"
-            yield "tokens", f"{layout.prefix} prefix + {rows} x {columns} patches = {layout.tokens}"
+            yield (
+                "tokens",
+                f"{layout.prefix} prefix + {rows} x {columns} patches{f' + {layout.suffix}' if layout.suffix else ''} = {layout.tokens}",
+            )
             yield "readout", _readout(layout)
+            yield "readout known", layout.found
         blocks = families.of_module(model).blocks(unwrap(model))
-        heads = next((m.num_heads for m in blocks[0].modules() if hasattr(m, "num_heads")), None)
+        parts = [part for part in blocks[0].modules() for name in _HEADS if isinstance(getattr(part, name, None), int)]
+        heads = next(
+            (getattr(parts[0], name) for name in _HEADS if parts and hasattr(parts[0], name)), "an unknown number of"
+        )
         yield "blocks", f"{len(blocks)} with {heads} heads"
     yield "resize and crop", _crop(config)
     yield "normalisation", f"mean {_numbers(config['mean'])}, standard deviation {_numbers(config['std'])}"
