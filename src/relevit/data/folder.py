@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -56,31 +55,24 @@ def masked_folder(
         faults += [(-1, Fault("missing image", str(root / name), "the manifest names it")) for name in absent]
     pairs = None if masks is None else pair_folder(listed, Path(masks))
     regions = {} if ignore is None else pair_folder(listed, Path(ignore)).mask_of
-    expected = None if masks is None else Path(masks)
     of_mask = {} if pairs is None else pairs.mask_of
-    reader = _Reader(
-        root, listed, [of_mask.get(name) for name in listed], [regions.get(name) for name in listed], expected
-    )
-    for number, name in enumerate(listed if pairs is not None else ()):
-        mask = reader.masks[number]
+    files = [Files(root / name, of_mask.get(name), regions.get(name)) for name in listed]
+    for number, (image, mask, _) in enumerate(files if pairs is not None else ()):
         if mask is None:
-            faults.append((number, Fault("missing mask", str(root / name), f"expected {reader.wanted(number)}")))
-        elif names is None and pairs is not None and pairs.images_of[mask][0] != name:
+            faults.append((number, Fault("missing mask", str(image), f"expected {_wanted(masks, listed[number])}")))
+        elif names is None and pairs is not None and pairs.images_of[mask][0] != listed[number]:
             detail = f"{pairs.images_of[mask][0]} has it, too"
-            faults.append((number, Fault("one mask for several images", str(root / name), detail)))
-    groups = [name.partition("/")[0] if "/" in name else "" for name in listed]
-    return Found(
-        ImageSet(
-            str(root),
-            reader.read,
-            listed,
-            groups,
-            paths=[root / name for name in listed],
-            masked=True,
-            files=reader.files,
-        ),
-        faults,
+            faults.append((number, Fault("one mask for several images", str(image), detail)))
+    found = ImageSet(
+        str(root),
+        partial(_read, files, listed, masks),
+        listed,
+        [name.partition("/")[0] if "/" in name else "" for name in listed],
+        paths=[each.image for each in files],
+        masked=True,
+        files=files.__getitem__,
     )
+    return Found(found, faults)
 
 
 def images_with_masks(images: Place, masks: Place | None = None, *, ignore: Place | None = None) -> ImageSet:
@@ -160,36 +152,22 @@ def check_files(images: ImageSet, index: int) -> Fault | None:
     return None if images.files is None else read_pair(*images.files(index)).fault
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads samples: of each image its name below `root`, the file of its mask, and of the pixels to ignore.
+def _read(files: Sequence[Files], names: Sequence[str], masks: Place | None, index: int) -> Sample:
+    image, mask, region = files[index]
+    if masks is None:
+        values = read_alpha(image)
+    elif mask is not None:
+        values = read_mask(mask)
+    else:
+        wanted = _wanted(masks, names[index])
+        raise FileError(image, f"has no mask {wanted}", f"it has no mask {wanted}")
+    ignored = None if region is None else read_mask(region) > 0
+    return Sample(read_image(image), values, -1, ignored, names[index])
 
-    expected: the folder of masks; None: the alpha channel is the mask.
-    """
 
-    root: Path
-    names: Sequence[str]
-    masks: Sequence[Path | None]
-    regions: Sequence[Path | None]
-    expected: Path | None
-
-    def files(self, index: int) -> Files:
-        return Files(self.root / self.names[index], self.masks[index], self.regions[index])
-
-    def wanted(self, index: int) -> Path:
-        """Where the mask of an image should be."""
-        return (self.expected or self.root) / PurePosixPath(self.names[index]).with_suffix(".png")
-
-    def read(self, index: int) -> Sample:
-        image, mask, region = self.files(index)
-        if self.expected is None:
-            values = read_alpha(image)
-        elif mask is not None:
-            values = read_mask(mask)
-        else:
-            raise FileError(image, f"has no mask {self.wanted(index)}", f"it has no mask {self.wanted(index)}")
-        ignored = None if region is None else read_mask(region) > 0
-        return Sample(read_image(image), values, -1, ignored, self.names[index])
+def _wanted(masks: Any, name: str) -> Path:
+    """Where the mask of an image should be."""
+    return Path(masks) / PurePosixPath(name).with_suffix(".png")
 
 
 def _named(root: Path, wanted: Collection[str]) -> tuple[list[str], list[str]]:

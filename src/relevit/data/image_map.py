@@ -96,10 +96,7 @@ def in_batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 def threads(count: int) -> Iterator[Executor]:
     """A context with a pool of threads, or of none: for work that frees the interpreter, as decoding pictures does. When it
     ends by an exception, what waits is not begun."""
-    if count < 2:
-        yield _Here()
-        return
-    pool = ThreadPoolExecutor(count)
+    pool = ThreadPoolExecutor(count) if count > 1 else _Here()
     try:
         yield pool
     finally:
@@ -108,12 +105,11 @@ def threads(count: int) -> Iterator[Executor]:
 
 @contextmanager
 def worker_processes(count: int, begin: Callable[[], object] = bool) -> Iterator[Executor]:
-    """A context with a pool of processes, or of none, each of which calls `begin` first (picklable; bool does nothing). When it ends by an
-    exception, what waits is not begun. Raises UserError when a worker was killed."""
-    if not count:
-        yield _Here()
-        return
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(begin,))
+    """As `threads`, with processes, each of which calls `begin` first (picklable; bool does nothing). Raises UserError when a
+    worker was killed."""
+    pool: Executor = _Here()
+    if count:
+        pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(begin,))
     try:
         yield pool
     except BrokenProcessPool as error:

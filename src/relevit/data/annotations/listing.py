@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
 from relevit.data.listing import image_names, is_visible, list_images
-from relevit.data.pairing import pair, plain, stem_of
+from relevit.data.pairing import Pairing, pair, plain, stem_of
 from relevit.errors import Fault, Kind, UserError
 from relevit.images import EXTENSIONS
 
@@ -103,16 +103,21 @@ def in_class_folders(
             faults.append(Fault("no images", str(root / path.name), f"there are {len(masks)} masks for it"))
             continue
         own = set(inside)
-        for mask, names in pair(inside, masks, path, suffix, loose).images_of.items():
-            files = [home / name if home is not None and name in own else root / name for name in names]
-            if len(names) == 1:
-                name = (PurePosixPath(path.name) / names[0]).as_posix()
-                entries.append(Entry(path.name, name, files[0], mask, partial(read, mask)))
-            elif names:
-                faults.append(Fault("one mask for several images", str(mask), ", ".join(f.name for f in files)))
-            else:
-                faults.append(Fault("missing image", str(mask), f"no picture of this name in {home or root}"))
+        for mask, name in matched(pair(inside, masks, path, suffix, loose), home or root, faults):
+            file = home / name if home is not None and name in own else root / name
+            entries.append(Entry(path.name, f"{path.name}/{name}", file, mask, partial(read, mask)))
     return once(entries, faults, [])
+
+
+def matched(pairing: Pairing, images: Path, faults: list[Fault]) -> Iterator[tuple[Path, str]]:
+    """Each mask with the name of its picture; a fault for every mask of no picture, or of several."""
+    for mask, names in pairing.images_of.items():
+        if len(names) == 1:
+            yield mask, names[0]
+        elif names:
+            faults.append(Fault("one mask for several images", str(mask), ", ".join(names)))
+        else:
+            faults.append(Fault("missing image", str(mask), f"no picture of this name in {images}"))
 
 
 def folder_of(source: Path) -> Path:

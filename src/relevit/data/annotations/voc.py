@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from relevit.data.annotations.listing import Entry, Foreground, Listing, class_folder, folder_of, once
+from relevit.data.annotations.listing import Entry, Foreground, Listing, class_folder, folder_of, matched, once
 from relevit.data.listing import image_names, list_images
 from relevit.data.pairing import pair
-from relevit.errors import Fault, Kind, UserError, reason_of
+from relevit.errors import Fault, UserError, reason_of
 from relevit.images import VOID, read_labels
 
 CLASSES = (
@@ -36,17 +36,7 @@ def list_voc(source: Path, images: Path | None, class_list: Sequence[str] | None
     entries: list[Entry] = []
     faults: list[Fault] = []
     blank = 0
-    for path, found in pairing.images_of.items():
-        if len(found) != 1:
-            kind: Kind = "one mask for several images" if found else "missing image"
-            faults.append(
-                Fault(
-                    kind,
-                    str(path),
-                    ", ".join(str(images / name) for name in found) or f"no picture of its name in {images}",
-                )
-            )
-            continue
+    for path, picture in matched(pairing, images, faults):
         try:
             present = np.unique(read_labels(path))
         except UserError as error:
@@ -59,7 +49,7 @@ def list_voc(source: Path, images: Path | None, class_list: Sequence[str] | None
                 faults.append(Fault("wrong class id", str(path), f"index {index} of {len(names)} classes"))
                 continue
             folder = class_folder(names[index - 1], index)
-            entry = Entry(folder, f"{folder}/{found[0]}", images / found[0], path, _reader(path, index))
+            entry = Entry(folder, f"{folder}/{picture}", images / picture, path, _reader(path, index))
             entries.append(entry)
     return once(entries, faults, [f"{blank} pictures show none of the classes"] if blank else [])
 

@@ -21,22 +21,9 @@ from relevit.extensions import Table
 PROTOCOLS = ("standard", "paper")
 IMAGENET_C, BACKGROUNDS_CHALLENGE = "imagenet-c", "backgrounds-challenge"
 SEVERITIES = (1, 2, 3, 4, 5)
-CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
+CORRUPTIONS = tuple(
+    "gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur zoom_blur snow frost fog brightness contrast "
+    "elastic_transform pixelate jpeg_compression".split()
 )
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")  # not part of the mean corruption error
 CORRUPTED = tuple(f"{IMAGENET_C}/{corruption}/{severity}" for corruption in CORRUPTIONS for severity in SEVERITIES)
