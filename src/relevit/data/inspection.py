@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 
 from relevit.data.checks import read_pair
@@ -73,19 +73,24 @@ def mask_figures(mask: Float[np.ndarray, "height width"]) -> MaskFigures:
     """The figures of a mask with values in [0, 1]."""
     height, width = mask.shape
     foreground = mask >= 0.5
-    edge = np.ones(mask.shape, dtype=bool)
-    edge[1:-1, 1:-1] = False
     rows, columns = slice(height // 3, max(1, height - height // 3)), slice(width // 3, max(1, width - width // 3))
     marked, above_zero = mask > _PLAIN[0], mask > 0
     return MaskFigures(
         pixels=int(foreground.sum()),
         share=float(foreground.mean()),
-        border=float(foreground[edge].mean()),
+        border=border_share(foreground),
         centre=float(foreground[rows, columns].mean()),
         soft=_share(marked & (mask < _PLAIN[1]), marked),
         ids=_share(above_zero & (mask < _IDS), above_zero),
         digest=hashlib.blake2b(f"{mask.shape}".encode() + mask.tobytes(), digest_size=16).digest(),
     )
+
+
+def border_share(mask: Bool[np.ndarray, "height width"]) -> float:
+    """The share of the outermost pixels, each counted once, that a mask covers; 0 of a mask without pixels."""
+    outermost = np.ones(mask.shape, dtype=bool)
+    outermost[1:-1, 1:-1] = False
+    return float(mask[outermost].mean()) if mask.size else 0.0
 
 
 def stored_traits(path: Path) -> tuple[str, ...]:

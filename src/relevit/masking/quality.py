@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from relevit.data.inspection import border_share
 from relevit.errors import UserError
 
 # A share of the picture below _SMALL or above _LARGE is unlikely to be an object; the score falls to 0 at 0 and at 1.
@@ -62,7 +63,7 @@ def mask_quality(
     union = int((coarse | refined).sum())
     agreement = int((coarse & refined).sum()) / union if union else 0.0
     share = float(refined.mean()) if refined.size else 0.0
-    border = _border_share(refined)
+    border = border_share(refined)
     scores = [
         eigengap,
         agreement if agreement >= 0.5 else 0.0,
@@ -71,12 +72,3 @@ def mask_quality(
     ]
     confidence = float(np.prod(scores)) ** (1 / len(scores))
     return Quality(confidence, eigengap, agreement, share, border)
-
-
-def _border_share(mask: np.ndarray) -> float:
-    """The share of the outermost pixels, each counted once, that the mask covers."""
-    if mask.size == 0:
-        return 0.0
-    outermost = np.ones(mask.shape, dtype=bool)
-    outermost[1:-1, 1:-1] = False
-    return float(mask[outermost].mean())
