@@ -126,96 +126,98 @@ def _rates(steps: int, peak: float, warmup: int) -> Iterator[float]:
             yield peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-class _Average:
-    """The exponential moving average of a model's weights."""
+class _Learner:
+    """The model with its patch head, what trains them, an exponential moving average of the model's weights, and how far it is."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    def __init__(self, rate: float) -> None:
+        self.model = build()
+        self.patch_head = nn.Linear(MODEL_ARGS["embed_dim"], len(CLASSES) + 1)
+        self.everything = nn.ModuleList([self.model, self.patch_head])
+        self.optimizer = torch.optim.AdamW(self.everything.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.told: dict[str, Any] = {"step": 0, "seconds": 0.0, "difficulty": 0.0, "recent": 0.0}
 
-    def update(self, model: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in model.state_dict().items():
-            self.weights[key].lerp_(value, 1 - decay)
-
-
-def stage1(out: Path, steps: int, stop: int, batch: int, rate: float, seed: int, bf16: bool) -> nn.Module:
-    """Learn the objects; writes stage1.csv, stage1.json and stage1.pt (weights only) and resumes from state1.pt."""
-    torch.manual_seed(seed)
-    model = build()
-    patch_head = nn.Linear(MODEL_ARGS["embed_dim"], len(CLASSES) + 1)
-    everything = nn.ModuleList([model, patch_head])
-    optimizer = torch.optim.AdamW(everything.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
-    average = _Average(model, 0.999)
-    digits = draw_objects("train", 1)
-    state_file, log_file = out / "state1.pt", out / "stage1.csv"
-    start, spent, difficulty, recent = 0, 0.0, 0.0, 0.0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        everything.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.weights = state["average"]
-        start, spent = state["step"], state["seconds"]
-        difficulty, recent = state["difficulty"], state["recent"]
-    began = time.monotonic() - spent
-    for step, lr in enumerate(_rates(steps, rate, 200)):
-        if step < start:
-            continue
-        if step == stop:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        progress = step / steps
-        help_ = max(0.0, 1.0 - progress / 0.7)  # weight of the patch labels
-        images, masks, labels = stage1_batch(digits, batch, step, seed, difficulty)
+    def learn(self, images: np.ndarray, masks: np.ndarray, labels: np.ndarray, help_: float, bf16: bool) -> list[float]:
+        """A step; the loss, that of the patches, which counts `help_` times, and the hits in percent."""
         x, y = to_tensor(images), torch.from_numpy(labels)
-        model.train()
+        self.model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            features = model.forward_features(x)
-            logits = model.forward_head(features)
-            patches = patch_head(features[:, 1:])
+            features = self.model.forward_features(x)
+            logits = self.model.forward_head(features)
+            patches = self.patch_head(features[:, 1:])
         loss = F.cross_entropy(logits.float(), y, label_smoothing=0.05)
         aim = _patch_labels(torch.from_numpy(masks), y, MODEL_ARGS["patch_size"])
         patch_loss = F.cross_entropy(patches.float().flatten(0, 1), aim.flatten())
         (loss + help_ * patch_loss).backward()
-        nn.utils.clip_grad_norm_(everything.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update(model, step)
-        recent = 0.95 * recent + 0.05 * (logits.argmax(1) == y).float().mean().item()
-        if recent > 0.6 and difficulty < 1:  # the curriculum goes on as fast as the model follows
-            difficulty = min(1.0, difficulty + 0.003)
-        if step % 50 == 0 or step == min(stop, steps) - 1:
-            hit = 100 * (logits.argmax(1) == y).float().mean().item()
+        nn.utils.clip_grad_norm_(self.everything.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = min(0.999, (1 + self.told["step"]) / (10 + self.told["step"]))
+        for key, value in self.model.state_dict().items():
+            self.average[key].lerp_(value, 1 - decay)
+        hits = (logits.argmax(1) == y).float().mean().item()
+        self.told["recent"] = 0.95 * self.told["recent"] + 0.05 * hits
+        if (
+            self.told["recent"] > 0.6 and self.told["difficulty"] < 1
+        ):  # the curriculum goes on as fast as the model follows
+            self.told["difficulty"] = min(1.0, self.told["difficulty"] + 0.003)
+        self.told["step"] += 1
+        return [loss.item(), patch_loss.item(), 100 * hits]
+
+    def save(self, file: Path) -> None:
+        """All that `load` needs to go on."""
+        state = {"weights": self.everything.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**state, "average": self.average, **self.told}, file.with_suffix(".tmp"))
+        file.with_suffix(".tmp").replace(file)
+
+    def load(self, file: Path) -> None:
+        state = torch.load(file, weights_only=True)
+        self.everything.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.told = {key: state[key] for key in self.told}
+
+
+def stage1(out: Path, steps: int, stop: int, batch: int, rate: float, seed: int, bf16: bool) -> nn.Module:
+    """Learn the objects; writes stage1.csv, stage1.jsonl and stage1.pt (weights only) and resumes from state1.pt."""
+    torch.manual_seed(seed)
+    learner, digits = _Learner(rate), draw_objects("train", 1)
+    if (out / "state1.pt").exists():
+        learner.load(out / "state1.pt")
+    told, last = learner.told, min(stop, steps) - 1
+    began = time.monotonic() - told["seconds"]
+    rates = list(_rates(steps, rate, 200))
+    for step in range(told["step"], last + 1):
+        for group in learner.optimizer.param_groups:
+            group["lr"] = rates[step]
+        help_ = max(0.0, 1.0 - step / steps / 0.7)  # weight of the patch labels
+        loss, patch_loss, hits = learner.learn(
+            *stage1_batch(digits, batch, step, seed, told["difficulty"]), help_, bf16
+        )
+        told["seconds"] = time.monotonic() - began
+        if step % 50 == 0 or step == last:
             row = [
                 step,
-                f"{loss.item():.4f}",
-                f"{patch_loss.item():.4f}",
-                f"{hit:.1f}",
-                f"{difficulty:.3f}",
-                f"{time.monotonic() - began:.0f}",
+                f"{loss:.4f}",
+                f"{patch_loss:.4f}",
+                f"{hits:.1f}",
+                f"{told['difficulty']:.3f}",
+                f"{told['seconds']:.0f}",
             ]
-            with log_file.open("a", newline="") as file:
+            with (out / "stage1.csv").open("a", newline="") as file:
                 csv.writer(file).writerow(row)
             print(*row, flush=True)
-        if step % 1000 == 999 or step == min(stop, steps) - 1:
-            state = {
-                "weights": everything.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.weights,
-            }
-            state |= {"step": step + 1, "seconds": time.monotonic() - began, "difficulty": difficulty, "recent": recent}
-            torch.save(state, state_file.with_suffix(".tmp"))
-            state_file.with_suffix(".tmp").replace(state_file)
-            kept = {k: v.clone() for k, v in model.state_dict().items()}
-            model.load_state_dict(average.weights)
-            torch.save(model.state_dict(), out / "stage1.pt")
-            figures: dict[str, float] = {"step": step + 1, "seconds": round(time.monotonic() - began)}
-            figures |= accuracies(model, ("background_unseen", "background_shuffled"), "validation")
+        if step % 1000 == 999 or step == last:
+            learner.save(out / "state1.pt")
+            torch.save(learner.average, out / "stage1.pt")
+            averaged = build()
+            averaged.load_state_dict(learner.average)
+            figures: dict[str, float] = {"step": step + 1, "seconds": round(told["seconds"])}
+            figures |= accuracies(averaged, ("background_unseen", "background_shuffled"), "validation")
             with (out / "stage1.jsonl").open("a") as file:
                 file.write(json.dumps(figures) + "\n")
             print(json.dumps(figures), flush=True)
-            model.load_state_dict(kept)
+    model = learner.model
     model.load_state_dict(torch.load(out / "stage1.pt", weights_only=True))
     return model
 
