@@ -76,13 +76,15 @@ def test_automatic_masks_need_pictures_alone_and_lie_on_objects() -> None:
         pictures.images, np.zeros_like(pictures.masks), 0 * pictures.labels, pictures.objects, pictures.backgrounds
     )
     again = builtin_work.with_automatic_masks(model, blind)
-    assert np.array_equal(found.pictures.masks, again.pictures.masks)
-    assert np.array_equal(found.pictures.labels, pictures.labels[found.found])
-    assert set(np.unique(found.pictures.masks)) == {0.0, 1.0}
-    inside = found.pictures.masks.astype(bool)
-    exact = pictures.masks[found.found] >= 0.5
-    assert np.array_equal(found.iou[found.found], builtin_work.overlap(inside, exact))
-    assert found.iou.mean() > builtin_work.overlap(~inside, exact).mean()  # not the background
+    assert np.array_equal(found.masks, again.masks)
+    assert np.array_equal(found.labels, pictures.labels) and set(np.unique(found.masks)) == {0.0, 1.0}
+    seen = builtin_work.has_object(found)
+    inside, exact = found.masks[seen].astype(bool), pictures.masks[seen] >= 0.5
+    overlap = builtin_work.overlap(found.masks.astype(bool), pictures.masks >= 0.5)
+    assert np.array_equal(overlap[seen], builtin_work.overlap(inside, exact)) and not overlap[~seen].any()
+    assert overlap.mean() > builtin_work.overlap(~inside, exact).mean()  # not the background
+    told = builtin_work.mask_figures(model, pictures)
+    assert told["iou"]["mean"] == pytest.approx(100 * overlap.mean()) and told["found"]["mean"] == 100 * seen.mean()
 
 
 def test_a_cell_with_automatic_masks_trains_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +97,8 @@ def test_a_cell_with_automatic_masks_trains_on_them(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(builtin_work, "finetune", record)
     model, _ = load("builtin")
     builtin_work.train("relevance", 3, 1e-4, masks="automatic", per_class=1)
-    expected = builtin_work.with_automatic_masks(model, bench.training_samples(1, 3)).pictures
+    masked = builtin_work.with_automatic_masks(model, bench.training_samples(1, 3))
+    expected = masked.subset(np.flatnonzero(builtin_work.has_object(masked)))
     samples = given["s"]
     assert isinstance(samples, bench.Pictures) and given["method"] == "relevance"
     assert np.array_equal(samples.masks, expected.masks) and np.array_equal(samples.images, expected.images)

@@ -6,7 +6,7 @@ import copy
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from relevit.data.builtin.digits import (
 from relevit.data.builtin.sets import builtin_set
 from relevit.errors import UserError
 from relevit.evaluation.frozen.linear_probe import train_linear_probe
-from relevit.evaluation.measurements import measurement, open_data
 from relevit.experiments.experiment import SHARE
 from relevit.experiments.sources import work
 from relevit.explainers import forward_with_relevance
@@ -49,10 +48,7 @@ TUNING_SEED = 100  # of the samples for the choice of the rate, of no seed that 
 VALIDATION_PER_CLASS = 30
 SHARE_SET, SHARE_PICTURES = "in_distribution", 400  # where the share of relevance on the foreground is measured
 OBJECTS = 800  # of a test set
-HEAD_PER_CLASS, HEAD_SEED = (
-    60,
-    400,
-)  # pictures for a linear head, and their draw: no training sample is drawn by this seed
+HEAD_PER_CLASS, HEAD_SEED = 60, 400  # pictures for a linear head, and their draw, which no training sample has
 
 
 # Jobs.
@@ -119,18 +115,14 @@ def measure(
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """A test of relevit.evaluation.measurements, by name, of the model of a cell on `limit` pictures of a set."""
-    pictures, bank = open_data(measurement(test, options).needs, data, train=train)
-    return work.measure(test, (model_of(name, folder), load("builtin")[1]), pictures, limit, options, bank)
+    return work.measure(test, (model_of(name, folder), load("builtin")[1]), data, limit, options, train)
 
 
 def effects(name: str, test_set_name: str, arm: str, folder: Path) -> dict[str, Any]:
     """The page of what a cell's model changed on a set, class by class and picture by picture."""
     view, label = load("builtin")[1], f"builtin/{test_set_name}"
-    loaded = {"original": (model_of(None, folder), view), arm: (model_of(name, folder), view)}
-    keys = {"original": "original", arm: name}
-    return work.effects(
-        loaded, keys, label, builtin_set(test_set_name, 3), f"{test_set_name}-{name}", folder, "standard"
-    )
+    models = {"original": ((model_of(None, folder), view), "original"), arm: ((model_of(name, folder), view), name)}
+    return work.effects(models, label, builtin_set(test_set_name, 3), f"{test_set_name}-{name}", folder, "standard")
 
 
 def linear_head(name: str, folder: Path) -> dict[str, Any]:
@@ -191,7 +183,8 @@ def train(
     model = _start(start, folder or Path())
     samples = training_samples(per_class, seed, chosen_classes(classes, choice))
     if masks == "automatic":
-        samples = with_automatic_masks(model, samples).pictures
+        masked = with_automatic_masks(model, samples)
+        samples = masked.subset(np.flatnonzero(has_object(masked)))
     tuned = finetune(
         copy.deepcopy(model),
         samples,
@@ -224,27 +217,16 @@ def chosen_classes(classes: int | None = None, choice: int | None = None) -> tup
     return tuple(sorted(int(number) for number in drawn))
 
 
-@dataclass(frozen=True)
-class AutomaticPictures:
-    """Pictures with automatic masks, without those in which no object was found.
-
-    iou: intersection over union of each given picture's automatic mask with its exact one (at least half object), 0 where
-    no object was found; in the order of the pictures that were given, as `found`.
-    """
-
-    pictures: Pictures
-    iou: np.ndarray
-    found: np.ndarray
-
-
-def with_automatic_masks(model: nn.Module, pictures: Pictures) -> AutomaticPictures:
-    """The masks that TokenCut finds with a model's features (protocol: keys of the last block, refined by the bilateral
-    solver), at the pictures' own size. Labels and exact masks play no part in them."""
+def with_automatic_masks(model: nn.Module, pictures: Pictures) -> Pictures:
+    """The pictures with the masks that TokenCut finds with a model's features (protocol: keys of the last block, refined by the
+    bilateral solver), at their own size; empty where it finds no object. Labels and exact masks play no part in them."""
     masks = automatic_masks(model, [Image.fromarray(image) for image in pictures.images])
-    values = np.stack([mask.mask for mask in masks])  # (n, SIZE, SIZE) bool
-    found: np.ndarray = np.asarray([mask.any() for mask in values])
-    pictures_found = replace(pictures, masks=values.astype(np.float32)).subset(np.flatnonzero(found))
-    return AutomaticPictures(pictures_found, overlap(values, pictures.masks >= 0.5), found)
+    return replace(pictures, masks=np.stack([mask.mask for mask in masks]).astype(np.float32))
+
+
+def has_object(pictures: Pictures) -> np.ndarray:
+    """Whether the mask of each picture has any object, bool (n,)."""
+    return pictures.masks.any(axis=(1, 2))
 
 
 def overlap(masks: np.ndarray, exact: np.ndarray) -> np.ndarray:
@@ -255,16 +237,14 @@ def overlap(masks: np.ndarray, exact: np.ndarray) -> np.ndarray:
 
 def mask_figures(model: nn.Module, samples: Pictures) -> dict[str, Any]:
     """How good the automatic masks of samples are, in percent with an interval by object: their mean intersection over union with
-    the exact ones, and the share of samples in which an object was found."""
-    masks = with_automatic_masks(model, samples)
+    the exact ones (at least half object), and the share of samples in which an object was found."""
+    masked = with_automatic_masks(model, samples)
+    iou = overlap(masked.masks > 0, samples.masks >= 0.5)
     figures = {
-        "iou": interval.mean(masks.iou, samples.objects, (0.0, 1.0)),
-        "found": interval.share(masks.found, samples.objects),
+        "iou": interval.mean(iou, samples.objects, (0.0, 1.0)).percent,
+        "found": interval.share(has_object(masked), samples.objects).percent,
     }
-    return {
-        name: {"mean": each.percent.value, "low": each.percent.low, "high": each.percent.high}
-        for name, each in figures.items()
-    }
+    return {name: {"mean": figure.value, "low": figure.low, "high": figure.high} for name, figure in figures.items()}
 
 
 # Figures.

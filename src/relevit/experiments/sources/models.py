@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,36 +77,33 @@ def chosen_models(names: Sequence[str], weights: str | None = None) -> tuple[Pap
     """
     found: dict[str, PaperModel] = {}
     for text in names or list(_NAMES):
-        name, given, rest = text.partition("=")
-        if not given:
-            if name not in _NAMES:
-                raise UserError(
-                    f"--models has no {name!r}: choose among {', '.join(_NAMES)}, or give NAME=ARCHITECTURE[@FILE]"
-                )
-            model = _NAMES[name]
-        else:
-            architecture, _, file = rest.partition("@")
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._-]*", name) or not architecture:
-                raise UserError(
-                    f"--models {text!r} must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE, the name of letters, digits and +._-"
-                )
-            if file and not Path(file).exists():
-                raise UserError(f"--models {text}: there is no file {file}")
-            if file and Path(file).is_dir() and not (Path(file) / WEIGHTS).is_file():
-                raise UserError(f"--models {text}: the folder {file} holds no checkpoint ({WEIGHTS})")
-            published = _NAMES.get(name)
-            model = PaperModel(
-                name,
-                architecture,
-                published.lr if published else None,
-                published.temperature if published else 1.0,
-                base=published.base if published else True,
-                file=str(Path(file).resolve()) if file else None,
-            )
+        model = _chosen(text)
         if model.name in found:
             raise UserError(f"--models names {model.name} twice")
         found[model.name] = model if model.file else _with_file(model, weights)
     return tuple(found.values())
+
+
+def _chosen(text: str) -> PaperModel:
+    """The model that one name of `--models` stands for; of the paper's the rate and the temperature stay with other weights."""
+    name, given, rest = text.partition("=")
+    architecture, _, file = rest.partition("@")
+    if not given:
+        if name not in _NAMES:
+            raise UserError(
+                f"--models has no {name!r}: choose among {', '.join(_NAMES)}, or give NAME=ARCHITECTURE[@FILE]"
+            )
+        return _NAMES[name]
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._-]*", name) or not architecture:
+        raise UserError(
+            f"--models {text!r} must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE, the name of letters, digits and +._-"
+        )
+    if file and not Path(file).exists():
+        raise UserError(f"--models {text}: there is no file {file}")
+    if file and Path(file).is_dir() and not (Path(file) / WEIGHTS).is_file():
+        raise UserError(f"--models {text}: the folder {file} holds no checkpoint ({WEIGHTS})")
+    model = _NAMES.get(name) or PaperModel(name, architecture, base=True)
+    return replace(model, architecture=architecture, weights=None, file=str(Path(file).resolve()) if file else None)
 
 
 def _with_file(model: PaperModel, weights: str | None) -> PaperModel:
@@ -119,8 +116,7 @@ def _with_file(model: PaperModel, weights: str | None) -> PaperModel:
     names += [f"{model.architecture}{ending}" for ending in ENDINGS]
     for name in names:
         if name is not None and (folder / name).is_file():
-            told = asdict(model) | {"file": str((folder / name).resolve()), "weights": None}
-            return PaperModel(**told)
+            return replace(model, file=str((folder / name).resolve()), weights=None)
     return model
 
 
@@ -131,8 +127,3 @@ def digest(path: str) -> str:
     file = place / WEIGHTS if place.is_dir() else place
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
-
-
-def files_of(models: Sequence[PaperModel]) -> Mapping[str, str]:
-    """Model to the path of its file of weights, of those that have one."""
-    return {model.name: model.file for model in models if model.file is not None}

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from relevit.data.benchmarks import BENCHMARKS, find_benchmarks
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
-from relevit.experiments.sources.models import PaperModel, files_of
+from relevit.experiments.sources.models import PaperModel
 from relevit.files import atomic_write
 
-IMAGENET_S, TRAIN, GTSEGS, PUBLISHED_MASKS, NEIGHBOURS = (
-    "ImageNet-S",
-    "ImageNet training pictures",
-    "gtsegs_ijcv.mat",
-    "published TokenCut masks",
-    "k-NN sets",
-)
 PLACES = "places.json"
-_SEMI = "train-semi-segmentation"
-_DEPTH = 4
-_TRAIN = ("train", "ILSVRC2012_img_train", "imagenet_train", "imagenet-train")
+IMAGENET_S, TRAIN, GTSEGS = "ImageNet-S", "ImageNet training pictures", "gtsegs_ijcv.mat"
+PUBLISHED_MASKS, NEIGHBOURS = "published TokenCut masks", "k-NN sets"
+_SEMI, _TRAIN = "train-semi-segmentation", ("train", "ILSVRC2012_img_train", "imagenet_train", "imagenet-train")
+_DEPTH = 4  # of the folders that are looked through
+_WNID = re.compile(r"n\d{8}")
 
 
 def find_places(root: str, protocol: str, models: Sequence[PaperModel]) -> tuple[dict[str, str], dict[str, str]]:
@@ -38,28 +34,28 @@ def find_places(root: str, protocol: str, models: Sequence[PaperModel]) -> tuple
     discovery = find_benchmarks(place, protocol)
     found = {entry.name: str(entry.root) for entry in discovery.found if entry.name.split("/")[0] in BENCHMARKS}
     missing = {name: reason for name, reason in discovery.missing if name not in found}
-    folders = list(_folders(place))
-    wanted = {
-        IMAGENET_S: next((f for f in folders if (f / _SEMI).is_dir()), None),
-        TRAIN: next((f for f in folders if f.name in _TRAIN and _has_wnids(f)), None),
-        GTSEGS: next((f / GTSEGS for f in folders if (f / GTSEGS).is_file()), None),
-        PUBLISHED_MASKS: next((f for f in folders if _has_published_masks(f)), None),
-        NEIGHBOURS: next(
-            (f for f in folders if f.name == "knn" and (f / "train").is_dir() and (f / "test").is_dir()), None
+    folders = _folders(place)
+    more: dict[str, tuple[Callable[[Path], object], str]] = {  # what a folder of it has, and what else is said
+        IMAGENET_S: (lambda f: (f / _SEMI).is_dir(), f"folder with {_SEMI}"),
+        TRAIN: (lambda f: f.name in _TRAIN and _wnids(f), f"folder {' or '.join(_TRAIN)} of wnid folders"),
+        GTSEGS: (lambda f: (f / GTSEGS).is_file(), f"file {GTSEGS}"),
+        PUBLISHED_MASKS: (
+            lambda f: any(
+                each.name.endswith("_tokencut_bfs.pt") for first in _wnids(f)[:1] for each in first.iterdir()
+            ),
+            "wnid folders with *_tokencut_bfs.pt",
+        ),
+        NEIGHBOURS: (
+            lambda f: f.name == "knn" and (f / "train").is_dir() and (f / "test").is_dir(),
+            "folder knn with train and test of class folders",
         ),
     }
-    expected = {
-        IMAGENET_S: f"no folder with {_SEMI} below {root}",
-        TRAIN: f"no folder {' or '.join(_TRAIN)} of wnid folders below {root}",
-        GTSEGS: f"no file {GTSEGS} below {root}",
-        PUBLISHED_MASKS: f"no wnid folders with *_tokencut_bfs.pt below {root}",
-        NEIGHBOURS: f"no folder knn with train and test of class folders below {root}",
-    }
-    for name, path in wanted.items():
-        if path is None:
-            missing[name] = expected[name]
+    for name, (has_it, words) in more.items():
+        folder = next(filter(has_it, folders), None)
+        if folder is None:
+            missing[name] = f"no {words} below {root}"
         else:
-            found[name] = str(path)
+            found[name] = str(folder / GTSEGS if name == GTSEGS else folder)
     for model in models:
         if model.need is not None and model.file is None:
             missing[model.need] = f"timm has no such weights: put the file {model.weights} into the folder --weights"
@@ -68,26 +64,30 @@ def find_places(root: str, protocol: str, models: Sequence[PaperModel]) -> tuple
 
 def write_places(out: str | Path, found: Mapping[str, str], models: Sequence[PaperModel]) -> None:
     """Where jobs find data and weights: OUT/places.json. Jobs know names alone, so that data may be moved."""
-    content = {"data": dict(found), "weights": dict(files_of(models))}
+    weights = {model.name: model.file for model in models if model.file is not None}
+    content = {"data": dict(found), "weights": weights}
     atomic_write(Path(out) / PLACES, json.dumps(content, indent=1) + "\n")
+
+
+def _places(folder: Path) -> dict[str, dict[str, str]]:
+    return json.loads((folder / PLACES).read_text(encoding="utf-8"))
 
 
 def data_path(folder: Path, name: str) -> Path:
     """Where data of that name lies; UserError if it is not known."""
-    known = json.loads((folder / PLACES).read_text(encoding="utf-8"))["data"]
-    if name not in known:
+    if not has(folder, name):
         raise UserError(f"{name} is not in {folder / PLACES}: start relevit reproduce again")
-    return Path(known[name])
+    return Path(_places(folder)["data"][name])
 
 
 def has(folder: Path, name: str) -> bool:
     """Whether there is data of that name."""
-    return name in json.loads((folder / PLACES).read_text(encoding="utf-8"))["data"]
+    return name in _places(folder)["data"]
 
 
 def weights_path(folder: Path, model: str) -> str | None:
     """The file of a model's weights; None for timm's own."""
-    return json.loads((folder / PLACES).read_text(encoding="utf-8"))["weights"].get(model)
+    return _places(folder)["weights"].get(model)
 
 
 def open_set(folder: Path, name: str, protocol: str) -> ImageSet:
@@ -99,28 +99,20 @@ def open_set(folder: Path, name: str, protocol: str) -> ImageSet:
     raise UserError(f"{place} is no {name} any more: start relevit reproduce again")
 
 
-def _folders(root: Path, depth: int = _DEPTH) -> list[Path]:
+def _folders(root: Path) -> list[Path]:
     """The root and the folders below it, nearest first; wnid folders are not entered."""
     found, level = [root], [root]
-    for _ in range(depth):
+    for _ in range(_DEPTH):
         level = [
             folder
             for parent in level
             for folder in sorted(parent.iterdir())
-            if folder.is_dir() and not folder.name.startswith((".", "__")) and not _is_wnid(folder.name)
+            if folder.is_dir() and not folder.name.startswith((".", "__")) and not _WNID.fullmatch(folder.name)
         ]
         found += level
     return found
 
 
-def _is_wnid(name: str) -> bool:
-    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
-
-
-def _has_wnids(folder: Path) -> bool:
-    return any(_is_wnid(each.name) and each.is_dir() for each in folder.iterdir())
-
-
-def _has_published_masks(folder: Path) -> bool:
-    first = next((each for each in sorted(folder.iterdir()) if _is_wnid(each.name) and each.is_dir()), None)
-    return first is not None and any(each.name.endswith("_tokencut_bfs.pt") for each in first.iterdir())
+def _wnids(folder: Path) -> list[Path]:
+    """The wnid folders in a folder, by name."""
+    return sorted(each for each in folder.iterdir() if _WNID.fullmatch(each.name) and each.is_dir())

@@ -16,7 +16,6 @@ from relevit.data.manifest import TRAINING, write_manifest
 from relevit.data.splits import paper_split
 from relevit.errors import UserError
 from relevit.evaluation.frozen.linear_probe import train_linear_probe
-from relevit.evaluation.measurements import measurement, open_data
 from relevit.experiments.sources import work
 from relevit.experiments.sources.places import (
     GTSEGS,
@@ -166,15 +165,12 @@ def measure(
 ) -> dict[str, Any]:
     """A test of relevit.evaluation.measurements of a run's model, or of the original: its figures by name."""
     loaded = _with_view(model, run, protocol, folder)
-    needs, bank = measurement(test, options).needs, None
     if data == GTSEGS:
-        images, bank = open_data(needs, str(data_path(folder, GTSEGS)))
-    elif data == NEIGHBOURS:
+        return work.measure(test, loaded, str(data_path(folder, GTSEGS)), limit, options)
+    if data == NEIGHBOURS:
         place = data_path(folder, NEIGHBOURS)
-        images, bank = open_data(needs, str(place / "test"), train=str(place / "train"))
-    else:
-        images = open_set(folder, data, protocol)
-    return work.measure(test, loaded, images, limit, options, bank)
+        return work.measure(test, loaded, str(place / "test"), limit, options, str(place / "train"))
+    return work.measure(test, loaded, open_set(folder, data, protocol), limit, options)
 
 
 def effects(
@@ -189,13 +185,11 @@ def effects(
     folder: Path,
 ) -> dict[str, Any]:
     """The page of what a fine-tuning changed on a benchmark, class by class and image by image."""
-    before, after = f"{model['name']} original", f"{model['name']} {variant}"
-    loaded = {
-        before: _with_view(model, None, protocol, folder),
-        after: _with_view(model, run, protocol, folder),
+    models = {
+        f"{model['name']} original": (_with_view(model, None, protocol, folder), rows_before),
+        f"{model['name']} {variant}": (_with_view(model, run, protocol, folder), rows_after),
     }
-    keys = {before: rows_before, after: rows_after}
-    return work.effects(loaded, keys, benchmark, open_set(folder, benchmark, protocol), name, folder, protocol)
+    return work.effects(models, benchmark, open_set(folder, benchmark, protocol), name, folder, protocol)
 
 
 def probe(name: str, model: Mapping[str, Any], protocol: str, folder: Path) -> dict[str, Any]:
@@ -252,14 +246,13 @@ def _first_of_each(train: Path, out: Path) -> Path:
     """Links to the first pictures of each class, by name."""
     if not out.exists():
         with atomic_folder(out) as made:
-            for each in sorted(path for path in train.iterdir() if path.is_dir() and not path.name.startswith(".")):
-                for image in list_images(each)[:CANDIDATES]:
-                    place = made / each.name / image.name
+            for folder in sorted(path for path in train.iterdir() if path.is_dir() and not path.name.startswith(".")):
+                for image in list_images(folder)[:CANDIDATES]:
+                    place = made / folder.name / image.name
                     place.parent.mkdir(parents=True, exist_ok=True)
                     place.symlink_to(image.resolve())
     return out
 
 
 def _count(folder: Path) -> int:
-
     return len(list_images(folder)) if folder.is_dir() else 0
