@@ -24,7 +24,9 @@ from PIL import Image
 import relevit.masking.make as automatic
 from file_operations import contents, restore, states, watched
 from relevit.cli import main
+from relevit.demonstration.text import LEAD
 from relevit.errors import UserError
+from small_builtin import make_small, make_still
 from tiny_masks import colour_features, tree
 from tiny_run import TinySamples, arguments, tiny_model
 
@@ -110,12 +112,15 @@ def run_of(name: str, data: Path, out: Path) -> Run:
             *("interpolate", "builtin", "builtin", "--data", data / "images", "--shifted", data / "scenes"),
             *("--alphas", 0, 1, "--out", out),
         ),
+        "reproduce": lambda: command("reproduce", "small", "--out", out),
+        "demo": lambda: command("demo", "--out", out),
     }
     return runs[name]()
 
 
 COMMANDS = (
-    "finetune, finetune --lr auto, masks, convert, compose, split, explain, evaluate, measure, effects, audit, probe, interpolate"
+    "finetune, finetune --lr auto, masks, convert, compose, split, explain, evaluate, measure, effects, audit, probe, interpolate, "
+    "reproduce, demo"
 ).split(", ")
 
 
@@ -152,6 +157,8 @@ def check_kills(name: str, tmp_path: Path, every: int = 1) -> str:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(automatic, "patch_features", colour_features)
+    make_small(monkeypatch, ("control", LEAD))
+    make_still(monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -22,23 +22,12 @@ from relevit.folders import OwnedFolder
 from relevit.models.loading import load
 from relevit.report.results import Results
 from relevit.statistics.estimate import Estimate
+from small_builtin import make_small
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo on 1 sample a class, 1 epoch and 23 pictures of each set."""
-    whole = bench.test_set
-
-    def few(name: str, split: str = "test", views: int = 3) -> bench.Pictures:
-        return whole(name, split, 1).subset(np.arange(5, 800, 35))
-
-    monkeypatch.setattr(builtin_work, "test_set", few)
-    monkeypatch.setattr(quick, "builtin_set", lambda name, views: of_pictures(few(name)))
-    monkeypatch.setattr(quick, "OBJECTS", 23)
-    monkeypatch.setattr(quick, "PER_CLASS", 1)
-    monkeypatch.setattr(builtin_work, "EPOCHS", 1)
-    rates = {f"{method}-1": 1e-4 for method in quick.METHODS}
-    monkeypatch.setattr(quick, "read_rates", lambda: rates)
+    make_small(monkeypatch)
 
 
 def test_demo_writes_figures_and_a_report_once(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
