@@ -226,7 +226,7 @@ def with_automatic_masks(model: nn.Module, pictures: Pictures) -> Pictures:
 
 def has_object(pictures: Pictures) -> np.ndarray:
     """Whether the mask of each picture has any object, bool (n,)."""
-    return pictures.masks.any(axis=(1, 2))
+    return np.asarray(pictures.masks.any(axis=(1, 2)))
 
 
 def overlap(masks: np.ndarray, exact: np.ndarray) -> np.ndarray:
