@@ -40,6 +40,9 @@ def lines(function: Function) -> int:
 
 
 def parameters(function: Function) -> int:
+    """How many it has; of a kernel of Triton none count, since there pointers come with the strides of what they point to."""
+    if any(ast.unparse(decorator) == "triton.jit" for decorator in function.decorator_list):
+        return 0
     given = function.args
     own = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
     return len([name for name in own if name not in ("self", "cls")])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from relevit.explainers import (
     rollout,
     smoothgrad,
 )
+from relevit.explainers.frugal_attention import forced
 from relevit.extensions import Table
 from relevit.models.attention import patch_size, token_layout
 
@@ -88,9 +90,11 @@ def relevance(
     normalize: bool = True,
     *,
     second_order: bool = False,
+    attention: str = "auto",
 ) -> Float[Tensor, "batch rows columns"]:
     """Relevance maps (batch, height, width) in [0, 1], differentiable with respect to the weights; see `forward_with_relevance`."""
-    return forward_with_relevance(model, images, target, explainer, upscale, normalize, second_order=second_order)[1]
+    given: dict[str, Any] = {"second_order": second_order, "attention": attention}
+    return forward_with_relevance(model, images, target, explainer, upscale, normalize, **given)[1]
 
 
 @tells_new_names
@@ -103,6 +107,7 @@ def forward_with_relevance(
     normalize: bool = True,
     *,
     second_order: bool = False,
+    attention: str = "auto",
 ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch rows columns"]]:
     """Logits (batch, classes) and relevance maps of one forward pass, for a training loop of one's own.
 
@@ -111,13 +116,17 @@ def forward_with_relevance(
     upscale: to the images' size (batch, height, width), patch maps bilinearly; else (batch, rows, columns) of the patch grid.
     normalize: each map min-max scaled to [0, 1]; a flat map is all zeros. Without it, maps are nowhere negative.
     second_order: keep the graph of gradients, which are constants otherwise (the paper's choice).
+    attention: how "gae" computes it: "map" keeps each block's attention map, "tiled" makes it again where it is needed (memory
+        linear in the tokens), "triton" does that in kernels for a CUDA device; "auto" takes what is fastest for the device and
+        the number of tokens. The results agree up to rounding.
 
     The maps are float32 (float64 for a float64 model). Under `torch.no_grad()` and `torch.inference_mode()` both results
     come without a graph, and a map does for an explainer that needs `second_order=True` to train, or does not train.
     The model's mode, parameters, `.grad`, hooks and flags are as before, also after an exception.
     Raises UserError for an unsupported model, image size, target or explainer.
     """
-    logits, maps = unscaled(model, images, target, explainer, second_order=second_order)
+    with forced(attention):
+        logits, maps = unscaled(model, images, target, explainer, second_order=second_order)
     with torch.set_grad_enabled(maps.requires_grad), torch.autocast(images.device.type, enabled=False):
         maps = on_pixels(maps, images) if upscale else on_patches(maps, model, images)
         return logits, scale_to_unit(maps) if normalize else maps

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from relevit.explainers.engines.attended import Attended, Carried, FromRow
 
 Engine = Literal["auto", "map", "tiled", "triton"]
 ENGINES = ("auto", "map", "tiled", "triton")
-_FEW = {"cpu": 400}
+_FEW = {"cpu": 700}
 """Tokens up to which `map` is the fastest of the engines without Triton, elsewhere 1024."""
 _forced: ContextVar[Engine] = ContextVar("attention", default="auto")
 
@@ -88,11 +88,11 @@ class FrugalBlock:
 
 
 @contextmanager
-def forced(engine: Engine) -> Iterator[None]:
+def forced(engine: str) -> Iterator[None]:
     """Within the context, forward passes use this engine ("auto": the fastest for device and number of tokens)."""
     if engine not in ENGINES:
         raise UserError(f"unknown attention {engine!r}: known are {', '.join(ENGINES)}")
-    token = _forced.set(engine)
+    token = _forced.set(cast(Engine, engine))
     try:
         yield
     finally:
@@ -135,7 +135,7 @@ def frugal_attention(
 ) -> FrugalBlock:
     """softmax(scale Q K^T + bias) V; bias (1 or batch, 1 or heads, queries, keys) may require a gradient."""
     handover, module = Handover(), engine_for(query, key, bias, engine)
-    kept: list[Tensor] = []
+    kept: list[Tensor | None] = []
     output, link = _Attention.apply(query, key, value, bias, scale, module, handover, kept)
     if not output.requires_grad:
         output.requires_grad_()  # frozen weights: a leaf, so that the logit has a derivative with respect to it
@@ -173,7 +173,7 @@ class _Attention(torch.autograd.Function):
         scale: float,
         engine: ModuleType,
         handover: Handover,
-        kept: list[Tensor],
+        kept: list[Tensor | None],
     ) -> Any:
         with torch.autocast(query.device.type, enabled=False):
             output, made = engine.forward(query, key, value, bias, scale)

@@ -12,8 +12,8 @@ from torch import Tensor
 class Attended:
     """An attention after its forward pass, as plain data; shapes (batch, heads, tokens, dim).
 
-    kept: what the engine's forward pass keeps: the weights (batch, heads, queries, keys), or the log-sum-exp of each query's
-    scores (batch, heads, queries).
+    kept: what the engine's forward pass keeps: the weights (batch, heads, queries, keys), the log-sum-exp of each query's
+    scores (batch, heads, queries), or nothing.
     """
 
     query: Tensor
@@ -22,7 +22,7 @@ class Attended:
     bias: Tensor | None  # (1 or batch, 1 or heads, queries, keys), added to the scores
     scale: float
     output: Tensor
-    kept: Tensor
+    kept: Tensor | None
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -39,7 +39,7 @@ class Carried(NamedTuple):
 class FromRow(NamedTuple):
     """What makes up the part of a loss's derivative that comes through r' = r Abar, at the rows where r is not zero."""
 
-    row: Tensor  # r, (batch, queries)
+    row: Tensor  # r, (batch, queries), nowhere negative
     to_carried: Tensor  # the loss's derivative by r', (batch, keys)
     logit_to_output: Tensor  # the logit's derivative by the output, (batch, heads, queries, dim): G = d V^T
     rows: slice

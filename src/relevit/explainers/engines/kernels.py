@@ -50,6 +50,18 @@ def _write(start, stride, rows, count, values, DIM: tl.constexpr, BLOCK_D: tl.co
 
 
 @triton.jit
+def _add(start, stride, rows, count, values, first, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """To what is there, or in its place for the first values."""
+    dims = tl.arange(0, BLOCK_D)
+    where = start + rows[:, None] * stride + dims[None, :]
+    inside = (rows < count)[:, None] & (dims < DIM)[None, :]
+    if first:
+        tl.store(where, values, mask=inside)
+    else:
+        tl.atomic_add(where, values, mask=inside, sem="relaxed")
+
+
+@triton.jit
 def forward(
     Q, K, V, OUT, LSE, qb, qh, qn, kb, kh, kn, vb, vh, vn, ob, oh, on, queries, keys, heads, scale,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -135,7 +147,6 @@ def backward(
     begin = tl.program_id(0) * number * BLOCK_N
     end = tl.minimum(begin + number * BLOCK_N, keys)
     dq_start = DQ + tl.program_id(0).to(tl.int64) * split_size + head * queries * DIM
-    dims = tl.arange(0, BLOCK_D)
     for at in range(begin, end, BLOCK_N):
         n = at + tl.arange(0, BLOCK_N)
         k = _read(K + b * kb + h * kh, kn, n, keys, DIM, BLOCK_D)
@@ -168,12 +179,7 @@ def backward(
                 ds = (p * (dp - delta[None, :])).to(q.dtype)
                 dk += tl.dot(ds, q, input_precision=PRECISION)
                 dq = tl.dot(tl.trans(ds), k, input_precision=PRECISION) * scale
-                where = dq_start + m[:, None] * DIM + dims[None, :]
-                inside = (m < queries)[:, None] & (dims < DIM)[None, :]
-                if at == begin:
-                    tl.store(where, dq, mask=inside)
-                else:
-                    tl.atomic_add(where, dq, mask=inside, sem="relaxed")
+                _add(dq_start, DIM, m, queries, dq, at == begin, DIM, BLOCK_D)
         if GRADIENTS:
             _write(DK + head * keys * DIM, DIM, n, keys, dk * scale, DIM, BLOCK_D)
             _write(DV + head * keys * DIM, DIM, n, keys, dv, DIM, BLOCK_D)

@@ -84,7 +84,7 @@ def carry(attended: Attended, logit_to_output: Tensor, row: Tensor, rows: slice)
 
 
 def carry_back(
-    attended: None, logit_to_output: Tensor, to_carried: Tensor, rows: slice, mean: Tensor
+    attended: Attended | None, logit_to_output: Tensor, to_carried: Tensor, rows: slice, mean: Tensor
 ) -> tuple[Tensor, None]:
     """Abar c at the rows, (batch, rows)."""
     return torch.bmm(mean, to_carried.unsqueeze(2)).squeeze(2), None

@@ -1,8 +1,9 @@
-"""Attention whose memory is linear in the tokens: of each query no more than the output and the log-sum-exp is kept.
+"""Attention whose memory is linear in the tokens: nothing of the size of a map is kept.
 
-The weights P = exp(s q k - LSE) and their derivative G = d v are made again a tile of queries at a time, small enough for the
-cache of a processor. With r the row of relevance, c the loss's derivative by r' and H heads: r'_k = sum_j r_j mean_h relu(G P)_jk;
-dP_jk = dO_j v_k + relu(G_jk) r_j c_k / H, dS = P (dP - sum_k P dP), and dr_j = sum_k mean_h relu(G P)_jk c_k.
+The weights P and their derivative G = d v are made again a tile at a time, small enough for the cache of a processor: some heads
+with all their queries, or some queries of one head. With r the row of relevance, c the loss's derivative by r' and H heads:
+r'_k = sum_j r_j mean_h relu(G P)_jk; dP_jk = dO_j v_k + relu(G_jk) r_j c_k / H, dS = P (dP - sum_k P dP), and
+dr_j = sum_k mean_h relu(G P)_jk c_k.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relevit.explainers.engines.attended import Attended, Carried, FromRow, Gradients
@@ -19,23 +21,12 @@ _TILE_BYTES = {"cpu": 1 << 20}
 """Of the weights of a tile: on a processor what fits its cache with two more of that size, else 64 MiB."""
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """The output, (batch, queries, heads, dim) in memory, and the log-sum-exp."""
-    if query.device.type == "cpu":
-        mask = None if bias is None else bias.to(query.dtype).expand(*query.shape[:3], key.shape[2])
-        output, kept = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, False, attn_mask=mask, scale=scale
-        )[:2]
-        return output, kept
-    batch, heads, queries, _ = query.shape
-    output = value.new_empty(batch, queries, heads, value.shape[-1]).transpose(1, 2)
-    kept = query.new_empty(batch, heads, queries, dtype=_wide(query))
-    for tile in _tiles(query, key, value, bias, scale, None):
-        total = tile.scores.logsumexp(dim=-1)
-        kept[tile.place] = total.unflatten(0, (-1, heads))
-        weights = tile.scores.sub_(total[..., None]).exp_()
-        output[tile.place] = torch.bmm(weights, tile.value).unflatten(0, (-1, heads)).to(output.dtype)
-    return output, kept
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """The output, by torch's own attention; nothing else is kept."""
+    mask = None if bias is None else bias.to(query.dtype).expand(*query.shape[:3], key.shape[2])
+    return F.scaled_dot_product_attention(query, key, value, mask, scale=scale), None
 
 
 def backward(
@@ -48,37 +39,35 @@ def backward(
 ) -> Gradients:
     """row: given in the logit's backward pass, `to_output` then being d, at the `rows` where neither is zero."""
     query, key, value, bias = attended.query, attended.key, attended.value, attended.bias
-    heads, dtype = query.shape[1], _wide(query)
+    dtype = _wide(query)
     to_query, to_key, to_value = (torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (query, key, value))
     to_bias = torch.zeros(bias.shape, dtype=dtype, device=bias.device) if bias is not None and bias_gradient else None
     carried = None if row is None else row.new_zeros(key.shape[0], key.shape[2])
-    for tile in _tiles(query, key, value, bias, attended.scale, attended.kept, rows):
+    for tile in _tiles(attended, rows):
         given = tile.of(to_output)
-        to_weights = torch.bmm(given, tile.value.mT)
+        to_weights = tile.product(given)
         if row is not None and carried is not None:
-            _add_carried(carried, row, tile, torch.relu(to_weights).mul_(tile.scores))
+            tile.add_carried(carried, row, torch.relu(to_weights).mul_(tile.weights))
         if from_row is not None:
             _add_from_row(to_weights, from_row, tile)
-        to_scores = torch._softmax_backward_data(to_weights, tile.scores, -1, dtype)
-        images = tile.place[0]
-        to_query[tile.place] = torch.bmm(to_scores, tile.key).unflatten(0, (-1, heads))
-        _add_product(to_key[images], to_scores, tile.query)
-        _add_product(to_value[images], tile.scores, given)
+        to_scores = torch._softmax_backward_data(to_weights, tile.weights, -1, dtype)
+        heads, queries = tile.heads, tile.queries
+        torch.bmm(to_scores, tile.key, out=to_query.flatten(0, 1)[heads, queries])
+        _add_product(to_key.flatten(0, 1)[heads], to_scores, tile.query)
+        _add_product(to_value.flatten(0, 1)[heads], tile.weights, given)
         if to_bias is not None:
-            share = to_bias[images if to_bias.shape[0] > 1 else slice(None), :, tile.place[2]]
-            share += to_scores.unflatten(0, (-1, heads)).sum_to_size(share.shape)
+            for number, scores in zip(range(heads.start, heads.stop), to_scores, strict=True):
+                _of_bias(to_bias, number, query.shape[1])[queries] += scores
     to_query *= attended.scale
-    typed = [
-        found.to(given.dtype) for found, given in zip((to_query, to_key, to_value), (query, key, value), strict=True)
-    ]
-    return Gradients(*typed, to_bias, None if carried is None else Carried(carried.div_(heads)))
+    found = (to_query.to(query.dtype), to_key.to(key.dtype), to_value.to(value.dtype))
+    return Gradients(*found, to_bias, None if carried is None else Carried(carried.div_(query.shape[1])))
 
 
 def carry(attended: Attended, logit_to_output: Tensor, row: Tensor, rows: slice) -> Carried:
     """r Abar where that is all that is wanted."""
     carried = row.new_zeros(row.shape[0], attended.key.shape[2])
     for tile, positive in _positive(attended, logit_to_output, rows):
-        _add_carried(carried, row, tile, positive)
+        tile.add_carried(carried, row, positive)
     return Carried(carried.div_(attended.query.shape[1]))
 
 
@@ -87,103 +76,101 @@ def carry_back(
 ) -> tuple[Tensor, None]:
     """Abar c at the rows, (batch, rows)."""
     heads = attended.query.shape[1]
-    to_row = to_carried.new_zeros(len(to_carried), rows.stop - rows.start)
+    per_head = to_carried.new_empty(len(to_carried) * heads, rows.stop - rows.start)
     for tile, positive in _positive(attended, logit_to_output, rows):
-        images, _, where = tile.place
-        given = to_carried[images, None, :, None].expand(-1, heads, -1, -1).flatten(0, 1)  # (images * heads, keys, 1)
-        products = torch.bmm(positive, given.to(positive.dtype)).unflatten(0, (-1, heads))
-        to_row[images, where.start - rows.start : where.stop - rows.start] = products.sum(dim=(1, 3))
-    return to_row.div_(heads), None
+        inner = slice(tile.queries.start - rows.start, tile.queries.stop - rows.start)
+        given = to_carried[tile.images, :, None].to(positive.dtype)  # (heads, keys, 1)
+        per_head[tile.heads, inner] = torch.bmm(positive, given).squeeze(2).to(per_head.dtype)
+    return per_head.unflatten(0, (-1, heads)).mean(dim=1), None
 
 
 @dataclass
 class _Tile:
-    """Some images' heads, (images * heads, tokens, dim); scores (images * heads, queries, keys) are the weights where LSE is known."""
+    """Some queries of some heads; heads of all images are one sequence, matrices are (heads, tokens, dim)."""
 
-    place: tuple[slice, slice, slice]
+    heads: slice
+    queries: slice
+    images: Tensor  # of each head
     query: Tensor  # times the scale
     key: Tensor
     value: Tensor
-    scores: Tensor
+    weights: Tensor  # (heads, queries, keys)
+    room: Tensor  # as many numbers, which the next product overwrites
 
     def of(self, values: Tensor) -> Tensor:
         """The tile's part of values (batch, heads, queries, dim)."""
-        return values[self.place].flatten(0, 1).to(self.query.dtype)
+        return values.flatten(0, 1)[self.heads, self.queries].to(self.query.dtype)
+
+    def product(self, left: Tensor, room: Tensor | None = None) -> Tensor:
+        """left (heads, queries, dim) times the values, (heads, queries, keys)."""
+        return torch.bmm(left, self.value.mT, out=self.room if room is None else room)
+
+    def add_carried(self, carried: Tensor, row: Tensor, positive: Tensor) -> None:
+        """carried (batch, keys) += sum over queries and heads of r relu(G P)."""
+        spread = row[self.images, self.queries][:, None].to(positive.dtype)  # (heads, 1, queries)
+        carried.index_add_(0, self.images, torch.bmm(spread, positive).squeeze(1).to(carried.dtype))
 
 
-def _tiles(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    kept: Tensor | None,
-    rows: slice | None = None,
-) -> Iterator[_Tile]:
-    """Over images and queries. The memory of the weights is that of the tile before."""
-    batch, heads, queries, _ = query.shape
+def _tiles(attended: Attended, rows: slice | None) -> Iterator[_Tile]:
+    """Over heads and queries (those at `rows`). The memory of one tile is that of the tile before."""
+    a = attended
+    batch, count, queries, _ = a.query.shape
     rows = slice(0, queries) if rows is None else rows
-    dtype, keys, span = _wide(query), key.shape[2], rows.stop - rows.start
-    room = max(
-        1, _TILE_BYTES.get(query.device.type, 1 << 26) // (heads * keys * dtype.itemsize)
-    )  # queries of all heads
-    images, some = max(1, min(batch, room // span)), min(span, room)
-    some = -(-span // -(-span // some))  # tiles of one size
-    buffer = query.new_empty(images * heads * some * keys, dtype=dtype)
-    for first in range(0, batch, images):
-        part = slice(first, min(first + images, batch))
-        k, v = (x[part].flatten(0, 1).to(dtype) for x in (key, value))
-        for start in range(rows.start, rows.stop, some):
-            place = (part, slice(None), slice(start, min(start + some, rows.stop)))
-            q = query[place].flatten(0, 1).to(dtype) * scale
-            scores = buffer[: q.shape[0] * q.shape[1] * keys].view(q.shape[0], q.shape[1], keys)
-            torch.bmm(q, k.mT, out=scores)
-            if bias is not None:
-                scores.unflatten(0, (-1, heads)).add_(bias[part if bias.shape[0] > 1 else slice(None), :, place[2]])
-            if kept is not None:
-                scores.sub_(kept[place].flatten(0, 1)[..., None]).exp_()
-            yield _Tile(place, q, k, v, scores)
+    dtype, keys, span = _wide(a.query), a.key.shape[2], rows.stop - rows.start
+    room = max(1, _TILE_BYTES.get(a.query.device.type, 1 << 26) // (keys * dtype.itemsize))  # queries
+    threads = torch.get_num_threads() if a.query.device.type == "cpu" else 1
+    some = min(batch * count, max(room // span, threads))  # each thread has a head
+    step = min(span, max(1, room // some))
+    step = -(-span // -(-span // step))  # tiles of one size
+    rooms = a.query.new_empty(2, some * step * keys, dtype=dtype)
+    images = torch.arange(batch, device=a.query.device).repeat_interleave(count)
+    query, key, value = (x.to(dtype).flatten(0, 1) for x in (a.query, a.key, a.value))
+    for first in range(0, batch * count, some):
+        heads = slice(first, min(first + some, batch * count))
+        k, v = key[heads].contiguous(), value[heads].contiguous()
+        for start in range(rows.start, rows.stop, step):
+            part = slice(start, min(start + step, rows.stop))
+            q = query[heads, part] * a.scale
+            weights, free = (x[: len(q) * q.shape[1] * keys].view(len(q), q.shape[1], keys) for x in rooms)
+            torch.bmm(q, k.mT, out=free)
+            if a.bias is not None:
+                for number, scores in zip(range(heads.start, heads.stop), free, strict=True):
+                    scores += _of_bias(a.bias, number, count)[part]
+            torch.softmax(free, dim=-1, out=weights)
+            yield _Tile(heads, part, images[heads], q, k, v, weights, free)
+
+
+def _of_bias(bias: Tensor, number: int, heads: int) -> Tensor:
+    """(queries, keys), for a head in the sequence of all."""
+    image, head = divmod(number, heads)
+    return bias[image if bias.shape[0] > 1 else 0, head if bias.shape[1] > 1 else 0]
 
 
 def _positive(attended: Attended, logit_to_output: Tensor, rows: slice) -> Iterator[tuple[_Tile, Tensor]]:
     """relu(G P) of each tile; `logit_to_output` is given at the rows alone."""
-    a = attended
-    for tile in _tiles(a.query, a.key, a.value, a.bias, a.scale, a.kept, rows):
-        images, heads, where = tile.place
-        given = logit_to_output[images, heads, where.start - rows.start : where.stop - rows.start].flatten(0, 1)
-        yield tile, torch.bmm(given.to(tile.value.dtype), tile.value.mT).relu_().mul_(tile.scores)
-
-
-def _add_carried(carried: Tensor, row: Tensor, tile: _Tile, positive: Tensor) -> None:
-    images, _, where = tile.place
-    part = carried[images]
-    spread = row[images, where].to(positive.dtype)  # (images, queries)
-    heads = positive.shape[0] // len(part)
-    products = torch.bmm(spread[:, None].expand(-1, heads, -1).flatten(0, 1)[:, None], positive)
-    part += products.unflatten(0, (-1, heads)).sum(dim=(1, 2))
+    gradient = logit_to_output.flatten(0, 1)
+    for tile in _tiles(attended, rows):
+        given = gradient[tile.heads, tile.queries.start - rows.start : tile.queries.stop - rows.start]
+        yield tile, tile.product(given.to(tile.value.dtype)).relu_().mul_(tile.weights)
 
 
 def _add_from_row(to_weights: Tensor, from_row: FromRow, tile: _Tile) -> None:
     """dP += relu(G) r c / H, at the rows that the tile has of it."""
-    images, _, where = tile.place
-    rows = from_row.rows
-    start, stop = max(where.start, rows.start), min(where.stop, rows.stop)
+    rows, count = from_row.rows, from_row.logit_to_output.shape[1]
+    start, stop = max(tile.queries.start, rows.start), min(tile.queries.stop, rows.stop)
     if start >= stop:
         return
-    heads = to_weights.shape[0] // len(from_row.row[images])
     inner = slice(start - rows.start, stop - rows.start)
-    gradient = from_row.logit_to_output[images, :, inner].flatten(0, 1).to(tile.value.dtype)
-    positive = torch.bmm(gradient, tile.value.mT).relu_()
-    outer = from_row.row[images, inner, None] * from_row.to_carried[images, None]  # (images, queries, keys)
-    to_weights.unflatten(0, (-1, heads))[:, :, start - where.start : stop - where.start].addcmul_(
-        positive.unflatten(0, (-1, heads)), outer[:, None].to(positive.dtype), value=1.0 / heads
-    )
+    gradient = from_row.logit_to_output.flatten(0, 1)[tile.heads, inner].to(tile.value.dtype)
+    # r is nowhere negative, so it can go into relu, where it is a factor of few numbers
+    positive = torch.bmm(gradient * (from_row.row[tile.images, inner, None] / count).to(gradient.dtype), tile.value.mT)
+    to_carried = from_row.to_carried[tile.images, None].to(positive.dtype)  # (heads, 1, keys)
+    to_weights[:, start - tile.queries.start : stop - tile.queries.start].addcmul_(positive.relu_(), to_carried)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total (images, heads, keys, dim) += left^T right, in place."""
-    flat = total.view(-1, *total.shape[2:])
-    torch.baddbmm(flat, left.mT, right, out=flat)
+    """total (heads, keys, dim) += left^T right, in place."""
+    torch.baddbmm(total, left.mT, right, out=total)
 
 
 def _wide(values: Tensor) -> torch.dtype:
