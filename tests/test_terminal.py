@@ -47,9 +47,9 @@ def test_a_bar_counts_on_a_terminal(screen: Terminal, monkeypatch: pytest.Monkey
     with terminal.progress("reading [x]", 7) as advance:
         advance(3)
         advance(4)
-    with terminal.counting("checking") as count:
-        count(2, 5)
-        count(5, 5)
+    with terminal.progress("checking") as advance:
+        advance(2, 5)
+        advance(3, 5)
     assert "reading [x]" in screen.getvalue() and "7/7" in screen.getvalue() and "5/5" in screen.getvalue()
 
 

@@ -364,7 +364,7 @@ def _class_facts(classes: dict[str, int], model: nn.Module | None, class_map: Cl
     else:
         how = "the class map"
     text = f"{len(classes)} folder{'s' * (len(classes) != 1)} matched" + (f" by {how}" if how and classes else "")
-    count = class_count(model)
+    count = None if model is None else class_count(model)
     if count is not None:
         text += f"; {count - len(set(classes.values()))} of the model's {count} classes have no folder"
     return text

@@ -70,20 +70,6 @@ def progress(name: str, total: int | None = None, done: int = 0) -> Iterator[Cal
         yield lambda count, total=total, text="": bar.update(task, advance=count, total=total, text=text)
 
 
-@contextmanager
-def counting(name: str) -> Iterator[Callable[[int, int], None]]:
-    """As `progress`, for what tells how many items are done and how many there are."""
-    with progress(name) as advance:
-        before = 0
-
-        def count(done: int, total: int) -> None:
-            nonlocal before
-            advance(done - before, total)
-            before = done
-
-        yield count
-
-
 def _console(stderr: bool = False) -> Console:
     """Without a terminal (a file, a pipe) tables keep their full width."""
     from rich.console import Console

@@ -99,7 +99,7 @@ def test_other_images_are_refused() -> None:
 
 
 def test_the_histogram_has_a_bar_for_every_class() -> None:
-    svg = changes_svg(np.array([-10.0, 0.0, 10.0, 10.0]), np.zeros((3, 4)))
+    svg = changes_svg([-10.0, 0.0, 10.0, 10.0], np.zeros((3, 4)))
     assert svg.startswith("<svg") and "aria-label" in svg and "http" not in svg
 
 

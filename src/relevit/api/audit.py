@@ -55,14 +55,9 @@ def audit(
         masks: masks of the same relative names, grey PNG, 255 on the object; without them they are made (TokenCut, as by relevit masks) in OUT/masks, and an audit that was stopped goes on with them.
         mask_model: whose features find the objects where there are no masks, such as vit_base_patch16_224.dino; by default the first model's own.
         labels: where the classes of the images come from, their folders or the first model's answers; auto takes folders where there are any.
-        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         limit: audits this many images, drawn by the seed as evenly over the classes as can be.
         seed: of the backgrounds that are exchanged, and of all other draws.
-        protocol: preprocessing, each model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
-        batch_size: images in one forward pass.
         workers: processes that make pictures; by default one for each core.
-        device: where to run, such as cuda; by default the GPU if there is one.
-        progress: shows a progress bar.
 
     Returns:
         The figures and sentences of the report.
@@ -123,7 +118,7 @@ def _pictures(given: Mapping[str, Any], make_masks: MakeMasks | None, threads: i
         return builtin_pictures(**drawn)
     labels = None if given["labels"] == "auto" else given["labels"]
     masks = given["masks"] or Path(given["out"]) / MASKS
-    with terminal.counting("checking") as count:
+    with terminal.progress("checking") as count:
         return find_pictures(
             given["images"], masks, **drawn, labels=labels, make_masks=make_masks, workers=threads, progress=count
         )

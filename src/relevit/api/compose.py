@@ -51,7 +51,6 @@ def compose(
         size: pixels, of both sides of pictures on scenes, of the short side of the others.
         repeats: backgrounds for each object and value.
         limit: pictures of a set at most, drawn by the seed.
-        seed: of all draws.
         positions: centres of the object in location, across and down, as shares of the picture; every pair is a position.
         areas: areas of the object in size, as shares of the picture.
         angles: turns of the object in rotation, in degrees counterclockwise.
@@ -59,7 +58,6 @@ def compose(
         format: of the pictures, lossless or JPEG of quality 95; masks are PNG.
         skip_bad: leaves out faulty images and backgrounds in place of stopping.
         workers: threads that make pictures.
-        progress: shows a progress bar.
 
     Returns:
         The number of pictures of each set.
@@ -72,7 +70,7 @@ def compose(
     place = Path(out)
     check_place(place)
     check_apart(place, images=images, masks=masks, backgrounds=backgrounds)
-    with terminal.counting("checking") as count:
+    with terminal.progress("checking") as count:
         prepared = prepare(
             images,
             backgrounds,

@@ -46,7 +46,6 @@ def convert(
         copy: copies the pictures, in place of symbolic links to them.
         skip_bad: goes on without pictures and masks that are found to be faulty.
         workers: threads that read pictures; by default one for each core.
-        progress: shows a progress bar.
 
     Returns:
         How many pictures were written, and what was left out and why.
@@ -54,23 +53,12 @@ def convert(
     Raises:
         FaultsError: with all faults of the data, unless `skip_bad` is given.
     """
+    given = dict(locals())
     from relevit.data.annotations.convert import convert_masks
     from relevit.processes import cores
 
-    with terminal.counting("converting") as count:
-        return convert_masks(
-            format,
-            source,
-            out,
-            images=images,
-            class_list=class_list,
-            protocol=protocol,
-            min_pixels=min_pixels,
-            copy=copy,
-            skip_bad=skip_bad,
-            workers=workers or cores(),
-            progress=count,
-        )
+    with terminal.progress("converting") as count:
+        return convert_masks(**given | {"workers": workers or cores(), "progress": count})
 
 
 def show(converted: Converted, given: Mapping[str, Any]) -> None:

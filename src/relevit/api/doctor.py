@@ -59,18 +59,12 @@ def doctor(
 
     Args:
         images: the folder of class folders with images, DIR/<class>/<image>.
-        model: a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
         masks: the folder of masks; by default the alpha channel of the images.
-        checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
-        num_classes: number of classes, where it differs from the model's own.
-        model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
-        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         ignore: a folder as that of the masks, white where pixels are neither object nor background.
         manifest: a CSV file that names the images of the run (relevit split; a run's split.csv); no others are read.
         protocol: preprocessing that the run is to have, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
         workers: threads that read images; 0 reads in this one.
         out: a JSON file for all findings, with every file's name.
-        progress: shows a progress bar.
 
     Returns:
         The findings; `exit_code` is 1 if anything would stop a run.
@@ -86,7 +80,7 @@ def doctor(
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
     net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, num_classes=num_classes, model_args=model_args)
     of_model = examine_model(net, protocol=protocol, weights=weights, name=str(model))
-    with terminal.counting("reading") as count:
+    with terminal.progress("reading") as count:
         of_data = examine_data(
             images,
             masks,

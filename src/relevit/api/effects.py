@@ -55,14 +55,8 @@ def effects(
         benchmark: which one, where there are several in --data.
         results: the folder of a `relevit evaluate --out`; answers that are there are not made again, others are added to it.
         protocol: standard, each model's own preprocessing; or paper, as for the published figures.
-        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         classes: most helped and most harmed classes with images.
         each: images of each kind.
-        seed: of the draws.
-        batch_size: images in one forward pass.
-        workers: processes that read images; 0 reads in this one.
-        device: where to run, such as cuda; by default the GPU if there is one.
-        progress: shows a progress bar.
 
     Returns:
         The classes that changed, and all figures.

@@ -54,13 +54,7 @@ def evaluate(
             short side 256, crop 224, all 1000 classes compete, first label).
         transform: preprocessing of modules, in place of the one that belongs to them.
         set_a: a file with a class a line, or a run's split.csv (its training classes); figures of these classes and of the rest are given apart.
-        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         format: of the rows in --out.
-        batch_size: images in one forward pass.
-        workers: processes that read images; 0 reads in this one.
-        device: where to run, such as cuda; by default the GPU if there is one.
-        precision: of the forward pass; bf16 and fp16 by autocast.
-        progress: shows a progress bar.
 
     Returns:
         A `Report`: figures and rows of every model on every benchmark. Models are left as they were.

@@ -35,21 +35,13 @@ def explain(
     """Write relevance maps as pictures: what the model sees, and beside it where it looks.
 
     Args:
-        model: a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
         images: image files and folders; of a folder the tree is kept.
         out: the folder for the pictures.
         target: the class whose map is wanted, by index or name (such as a wnid); by default each image's predicted class.
         explainer: whose map, of gae (the paper's), raw_attention, rollout, gradient_rollout, attention_gradcam, input_x_gradient,
             integrated_gradients, smoothgrad and attn_lrp.
         raw: writes the relevance of each patch, not scaled, as a .npy file beside each picture, too.
-        checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
-        num_classes: number of classes, where it differs from the model's own.
-        protocol: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
-        model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
-        batch_size: images in one forward pass.
-        device: where to run, such as cuda; by default the GPU if there is one.
         overwrite: replaces pictures that are there already.
-        progress: shows a progress bar.
 
     Returns:
         What the model says of each image, and where its picture lies; of an image that cannot be read, the fault.

@@ -71,7 +71,6 @@ def finetune(
     checked before training starts. Stopped at any moment, the same command goes on where it was.
 
     Args:
-        model: a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
         samples: the folder of class folders with images; in Python also a data set of (image, mask, label[, ignore[, name]]).
         out: the folder of the run; in Python None writes nothing, and nothing can be resumed.
         masks: the folder of masks; by default the alpha channel of the images.
@@ -83,7 +82,6 @@ def finetune(
         explainer: whose maps are trained; gae is the paper's.
         trainable: the weights that move: all, attention, last:K (the last K blocks), or lora:R (low-rank adapters of rank R on the attention's projections, merged into the checkpoints).
         target: the class whose map is used, the label or (label-free) the predicted class.
-        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         skip_bad: goes on without the images and masks that are found to be faulty.
         epochs: passes over the samples.
         batch_size: samples in a step, of each process.
@@ -107,15 +105,11 @@ def finetune(
         compile: runs the model as compiled by torch.compile; for methods of logits alone, such as control.
         resize: size of the training view before the random crop, as a factor on the model's input size.
         flip: probability of a horizontal flip.
-        protocol: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
-        checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
         num_classes: number of classes; another one than the model's gives a new, untrained head.
-        model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
         seed: of the order of samples, their views and the split.
         validation_every: epochs between two validations.
         validation_batch_size: samples in a batch of validation; by default batch_size.
         previews: number of validation samples whose maps are drawn before and after.
-        workers: processes that read images; 0 reads in this one.
         track: where the metrics go beside the CSV files: tensorboard, wandb, mlflow and the other trackers of accelerate, with commas or spaces between them, or none.
         progress: shows a progress display.
         checkpoint_seconds: seconds between two savings of the state.

@@ -23,12 +23,8 @@ def info(
     """Tell a model's token layout, readout, blocks and preprocessing, and whether relevit supports it; downloads nothing.
 
     Args:
-        model: a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
         input_size: height and width of the images, where they differ from the model's own.
-        num_classes: number of classes, where it differs from the model's own.
-        protocol: preprocessing, standard (the model's own) or paper (mean and std 0.5, short side 256, centre crop 224).
         cost: also measures a training step on one image, its time and the memory above the model's own.
-        model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
 
     Returns:
         The facts by name, in words.

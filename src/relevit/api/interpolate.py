@@ -53,12 +53,6 @@ def interpolate(
         alphas: which mixtures, 0 for the original to 1 for the fine-tuned; 0 is always among them.
         budget: points of R@1 in distribution (mean over --data) that may be lost against the original.
         protocol: standard, or paper (mean and std 0.5, short side 256, crop 224), as for `relevit evaluate`.
-        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
-        batch_size: images in one forward pass.
-        workers: processes that read images; 0 reads in this one.
-        device: where to run, such as cuda; by default the GPU if there is one.
-        precision: of the forward pass; bf16 and fp16 by autocast.
-        progress: shows a progress bar.
 
     Returns:
         The curve, and on it the mixture that was chosen.

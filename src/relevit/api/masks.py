@@ -48,7 +48,6 @@ def masks(
         images: image files, folders of images, and folders of class folders.
         out: the folder of masks.
         model: the backbone, a timm vision transformer's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).
-        checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
         kind: which features are compared.
         block: of which block, counted from 0, or from the end by negative numbers.
         refine: draws the masks to the edges of the picture; without it they consist of patches.
@@ -58,42 +57,30 @@ def masks(
         min_pixels: leaves out masks of fewer pixels.
         override: a folder of your own masks in the same layout; they win.
         exclude: files with names of images, one a line, whose masks are left out; the contact sheet makes one.
-        batch_size: images in one forward pass.
         workers: processes that read images and refine masks, 0 for none; by default one for each core.
         device: where the backbone runs, such as cuda; by default the GPU if there is one, and of several processes each on its own.
-        progress: shows a progress bar.
 
     Returns:
         A row for each image, and where the contact sheet is.
     """
+    options = {
+        name: value
+        for name, value in locals().items()
+        if name not in ("images", "out", "model", "checkpoint", "progress")
+    }
     from relevit.masking.run.mask_run import make_masks
     from relevit.models.loading import load
     from relevit.processes import cores, pick_device
 
     if workers is None:
-        workers = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        options["workers"] = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if device is not None:
         pick_device(device)  # whether it can be used is known before long work
+    options["exclude"] = types.listed(exclude)
     net, _ = load(model, checkpoint=checkpoint)
     with terminal.progress("masks") as advance:
         return make_masks(
-            net,
-            types.listed(images),
-            out,
-            kind=kind,
-            block=block,
-            refine=refine,
-            size=size,
-            max_side=max_side,
-            min_confidence=min_confidence,
-            min_pixels=min_pixels,
-            override=override,
-            exclude=types.listed(exclude),
-            batch_size=batch_size,
-            workers=workers,
-            device=device,
-            start=lambda total: advance(0, total),
-            advance=advance,
+            net, types.listed(images), out, start=lambda total: advance(0, total), advance=advance, **options
         )
 
 

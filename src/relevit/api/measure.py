@@ -69,7 +69,6 @@ def measure(
         ignore: pictures of the same relative names, whose non-zero pixels count for neither side.
         train: class folders to train on, for tests that need them.
         benchmark: which of several sets in data is measured, such as imagenet-a.
-        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         explainer: the explainer whose maps are measured; by default the test's own, gae.
         options: further options of the test, such as '{target: label}' or '{tolerance: 0}'; a wrong name lists them.
         out: a folder for one row an image and all figures, in which the same call goes on and further models are added; or a JSON file for
@@ -77,11 +76,6 @@ def measure(
         limit: images at most, drawn by the seed.
         protocol: preprocessing, each model's own, with the rules of the standard protocol for benchmarks; or the paper's (mean and std 0.5,
             short side 256, crop 224), with those of the paper protocol (all classes compete, first label).
-        batch_size: images in one pass.
-        workers: processes that read images; 0 reads in this one.
-        seed: of all draws.
-        device: where to run, such as cuda; by default the GPU if there is one.
-        progress: shows a progress bar.
 
     Returns:
         The results of all models, with intervals and differences.

@@ -39,16 +39,9 @@ def probe(
         model: a timm model's name, such as vit_base_patch16_224.dino, a run or checkpoint folder, or a file of weights.
         images: a folder of class folders, DIR/<class>/<image>.
         out: the folder for the checkpoint.
-        checkpoint: a file or folder of weights for the timm model MODEL, in place of its pretrained ones.
-        protocol: preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).
-        model_args: further arguments for timm.create_model, such as '{img_size: 384}'.
         strengths: inverse regularisation strengths C to choose from, on held-out images of each class.
         held_out: share of each class's images that is held out for this choice; the head is then trained on all.
         seed: of the draw of the held-out images.
-        batch_size: images in one forward pass.
-        workers: processes that read images; 0 reads in this one.
-        device: where to run, such as cuda; by default the GPU if there is one.
-        progress: shows a progress bar.
 
     Returns:
         The accuracy of each strength on the held-out images, and the one that was chosen.

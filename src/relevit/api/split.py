@@ -52,10 +52,8 @@ def split(
         class_seed: another choice of classes; by default the first by name.
         min_pixels: skips masks with fewer object pixels and takes the next of the class; by default 520 for the format tokencut (the paper's rule for automatic masks), 0 for others.
         class_list: a text file with one class a line. Only these are read; for imagenet-s the list of all 919 also tells the official ids.
-        class_map: a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.
         skip_bad: takes the next sample where a picture or mask is faulty.
         workers: threads that read pictures; by default one for each core.
-        progress: shows a progress bar.
 
     Returns:
         The rows of the manifest, and what was skipped and why.
@@ -63,29 +61,14 @@ def split(
     Raises:
         FaultsError: with all faults of the data, unless `skip_bad` is given.
     """
+    given = dict(locals())
     from relevit.data.manifest import write_manifest
     from relevit.data.splits import paper_split
     from relevit.processes import cores
 
-    check_new_file(out)
-    with terminal.counting("choosing") as count:
-        chosen = paper_split(
-            masks,
-            images,
-            format=format,
-            classes=classes,
-            per_class=per_class,
-            validation_classes=validation_classes,
-            validation_per_class=validation_per_class,
-            seed=seed,
-            class_seed=class_seed,
-            min_pixels=min_pixels,
-            class_list=class_list,
-            class_map=class_map,
-            skip_bad=skip_bad,
-            workers=workers or cores(),
-            progress=count,
-        )
+    check_new_file(given.pop("out"))
+    with terminal.progress("choosing") as count:
+        chosen = paper_split(**given | {"workers": workers or cores(), "progress": count})
     write_manifest(out, chosen.rows)
     return chosen
 

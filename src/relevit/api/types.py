@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce, wraps
 from inspect import Parameter, signature, unwrap
@@ -54,6 +54,22 @@ class Shown:
     metavar: str | tuple[str, ...] = ""
     option: str = ""
 
+
+# What arguments are that many functions have: `public` adds them to a docstring that does not tell of them itself.
+COMMON = {
+    "model": "a timm model's name, a run or checkpoint folder, a file of weights, or builtin (the demo's).",
+    "checkpoint": "a file or folder of weights for the timm model MODEL, in place of its pretrained ones.",
+    "num_classes": "number of classes, where it differs from the model's own.",
+    "model_args": "further arguments for timm.create_model, such as '{img_size: 384}'.",
+    "class_map": "a JSON or CSV file from folder name to class index, where folders are named neither by wnid nor by class index.",
+    "protocol": "preprocessing, the model's own or the paper's (mean and std 0.5, short side 256, centre crop 224).",
+    "batch_size": "images in one forward pass.",
+    "workers": "processes that read images; 0 reads in this one.",
+    "device": "where to run, such as cuda; by default the GPU if there is one.",
+    "precision": "of the forward pass; bf16 and fp16 by autocast.",
+    "seed": "of all draws.",
+    "progress": "shows a progress bar.",
+}
 
 PythonOnly = Shown(option="none")  # no option of the command line
 
@@ -153,7 +169,8 @@ def arguments_of(function: Callable[..., Any]) -> dict[str, Argument]:
 
 def public(function: Function) -> Function:
     """A decorator of the public functions: numbers outside their bounds, words that are no choice and arguments' old names
-    raise ArgumentError before anything else happens. `progress=False` hides the bars of all that runs inside."""
+    raise ArgumentError before anything else happens. `progress=False` hides the bars of all that runs inside. The docstring gets
+    the arguments of COMMON that it lacks."""
     known = signature(function)
 
     @wraps(function)
@@ -168,7 +185,18 @@ def public(function: Function) -> Function:
         finally:
             bars_wanted.reset(bars)
 
+    call.__doc__ = _completed(function.__doc__ or "", known.parameters)
     return tells_new_names(call)  # type: ignore[return-value]
+
+
+def _completed(text: str, parameters: Iterable[str]) -> str:
+    """A docstring with all arguments of COMMON."""
+    about, args, rest = text.partition("\n    Args:\n")
+    told, end, after = rest.partition("\n\n")
+    lines = [
+        f"        {name}: {COMMON[name]}" for name in parameters if name in COMMON and f"        {name}: " not in told
+    ]
+    return about + args + "\n".join([told.rstrip(), *lines]) + (end + after or "\n    ") if args else text
 
 
 def command_line(function: Callable[..., Any], given: Mapping[str, Any]) -> str:

@@ -63,5 +63,7 @@ class Examples:
             if relevance is not None:
                 tiles.append(("its map", tile(shown, relevance, mask)))
             answer = int(seen.predicted[key][number])
-            answers.append(said(caption, net, answer, seen.confidence[key][number], answer == target >= 0, names))
+            answers.append(
+                said(caption, net, answer, float(seen.confidence[key][number]), answer == target >= 0, names)
+            )
         return Panel(audit.pictures.names[number], audit.pictures.classes[number], tiles, answers)

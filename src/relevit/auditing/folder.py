@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from relevit.auditing.conditions import CONDITIONS
-from relevit.auditing.examples import Examples
+from relevit.auditing.conditions import CONDITIONS, OWN
 from relevit.auditing.page import render_audit
 from relevit.auditing.result import Audit
 from relevit.files import atomic_write
@@ -19,7 +18,6 @@ from relevit.folders import OwnedFolder
 PAGE, FIGURES, ROWS, MASKS = "audit.html", "audit.json", "images.csv", "masks"
 ANSWERS = "answers"  # of every model to every version of every picture
 KIND = "relevit audit"
-TITLE = "Does the classifier look at the background?"
 
 
 def check_place(out: Path) -> None:
@@ -36,21 +34,9 @@ def own(out: Path, request: Mapping[str, object]) -> OwnedFolder:
 def write_audit(out: Path, audit: Audit, setup: Mapping[str, str]) -> Path:
     """Write the figures, the rows and last the page; returns the page's path."""
     (out / PAGE).unlink(missing_ok=True)  # of this audit, stopped before it was done
-    content = audit.to_dict()
-    examples = Examples(audit)
-    panels = {name: examples.of_classes(name) for name in audit.figures}
     atomic_write(out / ROWS, rows(audit))
-    page = render_audit(
-        out / PAGE,
-        TITLE if len(audit.figures) == 1 else "Do the classifiers look at the background?",
-        content,
-        {key: (each.words, each.short) for key, each in CONDITIONS.items()},
-        examples.strip(),
-        panels,
-        setup,
-        notes(audit),
-    )
-    atomic_write(out / FIGURES, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    page = render_audit(out / PAGE, audit, setup, notes(audit))
+    atomic_write(out / FIGURES, json.dumps(audit.to_dict(), indent=2, ensure_ascii=False) + "\n")
     return page
 
 
@@ -58,20 +44,17 @@ def rows(audit: Audit) -> str:
     """One row a picture and model, from which every figure can be computed again, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    keys = list(CONDITIONS)
     head = ["image", "class", "object", "model", "target", "own_background_of", "other_background_of"]
-    writer.writerow([*head, *keys, "relevance_on_background", "area_of_background"])
+    writer.writerow([*head, *CONDITIONS, "relevance_on_background", "area_of_background"])
     pictures, donors = audit.pictures, audit.donors
+    shown = pictures.names if pictures.images.objects is None else pictures.objects
     for name, seen in audit.observed.items():
-        targets = audit.targets[name]
-        for number, (image, each) in enumerate(zip(pictures.names, pictures.classes, strict=True)):
-            behind = [pictures.names[d] if d >= 0 else "" for d in (int(donors.own[number]), int(donors.other[number]))]
-            shown = image if pictures.objects is None else pictures.objects[number]
-            said = [int(seen.predicted[key][number]) if seen.possible[key][number] else "" for key in keys]
+        for number, (image, group) in enumerate(zip(pictures.names, pictures.classes, strict=True)):
+            behind = [pictures.names[d[number]] if d[number] >= 0 else "" for d in (donors.own, donors.other)]
+            said = [seen.predicted[key][number] if seen.possible[key][number] else "" for key in CONDITIONS]
             share = "" if seen.share is None else f"{seen.share[number]:.6f}"
-            writer.writerow(
-                [image, each, shown, name, int(targets[number]), *behind, *said, share, f"{seen.area[number]:.6f}"]
-            )
+            first = [image, group, shown[number], name, audit.targets[name][number], *behind]
+            writer.writerow([*first, *said, share, f"{seen.area[number]:.6f}"])
     return text.getvalue()
 
 
@@ -103,17 +86,14 @@ def notes(audit: Audit) -> list[str]:
             f"{alone} of {len(sizes)} classes have a single picture, which has no background of its own class to be put on; it "
             "lends its background to others."
         )
-    fragile = {
-        name: each.falls["own_background"]
-        for name, each in audit.figures.items()
-        if "own_background" in each.falls and each.falls["own_background"].low > 0
-    }
-    for name, fall in fragile.items():
-        found.append(
-            f"{name} loses {fall.value:.1f} points (95% interval {fall.low:.1f} to {fall.high:.1f}) already by pasting the object "
-            "on another background of its own class: edges, fillings and the change itself disturb it. The verdict is about what "
-            "comes on top of that."
-        )
+    for name, figures in audit.figures.items():
+        fall = figures.falls.get(OWN)
+        if fall is not None and fall.low > 0:
+            found.append(
+                f"{name} loses {fall.value:.1f} points (95% interval {fall.low:.1f} to {fall.high:.1f}) already by pasting the "
+                "object on another background of its own class: edges, fillings and the change itself disturb it. The verdict is "
+                "about what comes on top of that."
+            )
     found.append(
         "Intervals (95%) are of the pictures: how the figures might differ with others like them. They do not tell how another "
         "draw of the backgrounds would do, nor pictures from elsewhere."

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from relevit.class_effects.figures import ClassEffects, class_effects
-from relevit.class_effects.page import render_effects
+from relevit.class_effects.page import changes_svg, class_table
 from relevit.class_effects.panels import EffectPanels
 from relevit.evaluation.accuracy.comparison import changed
 from relevit.evaluation.accuracy.predictions import Predictions
 from relevit.files import atomic_write
 from relevit.folders import OwnedFolder
+from relevit.report.page import render
+from relevit.report.panels import RULES
 from relevit.report.words import signed
 
 PAGE, FIGURES = "effects.html", "effects.json"
@@ -42,7 +44,6 @@ def write_effects(
     """
     before, after = loaded
     found = class_effects(rows[before], rows[after], seed=seed)
-    panels = EffectPanels(dict(loaded), benchmark, dict(rows), seed)
     counts = {kind: int(chosen.sum()) for kind, chosen in changed(rows[before], rows[after]).items()}
     content: dict[str, Any] = {
         "before": before,
@@ -63,16 +64,21 @@ def write_effects(
         "models": ", ".join(f"{each} ({named[each]})" if named.get(each, each) != each else each for each in loaded),
     }
     atomic_write(place / FIGURES, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    render_effects(
+    panels = EffectPanels(loaded, benchmark, rows, seed)
+    render(
+        "effects.html",
         place / PAGE,
-        "What changed, class by class",
-        content["summary"],
-        content,
-        found.chance,
-        panels.kinds(each),
-        panels.classes(found, classes, min(each, 3)),
-        {key: value for key, value in setup.items() if value},
-        _notes(content),
+        title="What changed, class by class",
+        summary=content["summary"],
+        content=content,
+        effects=content["effects"],
+        class_table=lambda effects: class_table(content, effects).html(),
+        kinds=panels.kinds(each),
+        classes=panels.classes(found, classes, min(each, 3)),
+        rules=RULES,
+        setup={key: value for key, value in setup.items() if value},
+        notes=_notes(content),
+        plot=changes_svg([effect["change"]["points"] for effect in content["effects"]["classes"]], found.chance),
     )
     return found, content
 

@@ -1,60 +1,20 @@
-"""The page of per-class effects: how the changes are distributed, the classes helped and harmed most, images before and
-after (paper, appendix K, Figures 1 to 3 and appendix G)."""
+"""Parts of the page of per-class effects (paper, appendix K): the table of classes, and how their changes are distributed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from relevit.report.page import render
-from relevit.report.panels import RULES, Panel
 from relevit.report.plots import COLOURS, INK, LINE, SOFT, calm, inline_svg
 from relevit.report.table import Cell, Kind, Table
 from relevit.report.words import number, signed
 
 BEFORE, AFTER, CHANCE = COLOURS[2], COLOURS[0], INK
 _BINS = 31
-
-
-def render_effects(
-    path: str | Path,
-    title: str,
-    summary: Sequence[str],
-    content: Mapping[str, Any],
-    chance: np.ndarray,
-    kinds: Mapping[str, Sequence[Panel]],
-    classes: Mapping[str, Mapping[str, Sequence[Panel]]],
-    setup: Mapping[str, str],
-    notes: Sequence[str],
-) -> Path:
-    """Write the page and return its path; its figures are those of `content`, the effects as JSON.
-
-    summary: sentences. chance: changes of classes by chance, for the plot. kinds: corrected, unchanged, ruined -> panels.
-    classes: "helped" and "harmed" -> class -> panels. setup: what was run, by name. Raises UserError if the file is there
-    already, or cannot be written.
-    """
-    effects: Mapping[str, Any] = content["effects"]
-    changes = np.array([effect["change"]["points"] for effect in effects["classes"]])
-    return render(
-        "effects.html",
-        path,
-        title=title,
-        summary=summary,
-        content=content,
-        effects=effects,
-        class_table=lambda rows: class_table(content, rows).html(),
-        kinds=kinds,
-        classes=classes,
-        rules=RULES,
-        setup=setup,
-        notes=notes,
-        plot=changes_svg(changes, chance),
-    )
 
 
 def class_table(content: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Table:
@@ -84,7 +44,7 @@ def _row(effect: Mapping[str, Any]) -> list[Cell | str]:
     ]
 
 
-def changes_svg(changes: np.ndarray, chance: np.ndarray) -> Markup:
+def changes_svg(changes: Sequence[float], chance: np.ndarray) -> Markup:
     """Histogram of the classes' changes in points: harmed and helped ones in two colours, and as a line how many classes there
     would be in each bar by chance alone."""
     reach = max(1.0, float(np.abs(changes).max()), float(np.quantile(np.abs(chance), 0.999)) if chance.size else 0.0)

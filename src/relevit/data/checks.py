@@ -13,7 +13,7 @@ from PIL import Image
 from relevit.errors import Fault, Kind, UserError, reason_of
 from relevit.images import read_alpha, read_image, read_mask
 
-Progress = Callable[[int, int], object]
+Progress = Callable[[int, int], object]  # told of how many more items are done, and how many there are in all
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
@@ -80,7 +80,7 @@ def in_parallel(
     """The outcome of `check` for every item, in their order; `workers` threads (decoding pictures frees the
     interpreter).
 
-    `progress` is called with (done, total) after each.
+    `progress` is called with (1, total) after each.
     """
     listed = list(items)
     outcome: list[Outcome] = []
@@ -88,5 +88,5 @@ def in_parallel(
         for found in pool.map(check, listed) if workers > 1 else map(check, listed):
             outcome.append(found)
             if progress is not None:
-                progress(len(outcome), len(listed))
+                progress(1, len(listed))
     return outcome

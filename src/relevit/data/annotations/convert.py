@@ -14,6 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,13 +106,11 @@ def convert_masks(
         content = {"inputs": _inputs(part), "rows": [row._asdict() for row in rows]}
         atomic_write(_rows_file(out, part), json.dumps(content, indent=1) + "\n")
 
-    seen = 0
+    sizes = iter([len(part.entries) for part in parts])
 
     def count(parts_done: int) -> None:
-        nonlocal seen
-        seen = min(seen + parts_done * _PART, len(listing.entries))
         if progress is not None:
-            progress(seen, len(listing.entries))
+            progress(sum(islice(sizes, parts_done)), len(listing.entries))
 
     processes, existed = Processes("cpu"), out.exists()
     processes.wait()  # all have looked at the folder as it was
