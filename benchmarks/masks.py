@@ -13,7 +13,6 @@ import itertools
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from relevit.images import read_image
 from relevit.masking.bilateral_solver import refine_mask
 from relevit.masking.features import patch_features
 from relevit.masking.tokencut import tokencut
-from step import processor
+from step import processor, seconds
 
 MODELS = ["vit_small_patch16_224", "vit_base_patch16_224"]
 HEIGHT, WIDTH, PATCH = 320, 480, 16
@@ -106,14 +105,6 @@ def build(name: str, images: list[np.ndarray], device: str) -> tuple[dict[str, C
     return calls, [
         f"{np.mean(values):.4f} (least {min(values):.4f}, {len(values)} pictures)" for values in (cuts, refined)
     ]
-
-
-def seconds(call: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
-    call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def build(name: str, device: str) -> dict[str, Callable[[], None]]:
     }
 
 
-def seconds(call: Callable[[], None], device: str) -> float:
+def seconds(call: Callable[[], object], device: str) -> float:
     start = time.perf_counter()
     call()
     if device == "cuda":

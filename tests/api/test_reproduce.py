@@ -301,6 +301,10 @@ def test_options_are_checked(tiny: None, tmp_path: Path, capsys: pytest.CaptureF
         (["--self-supervised", "mine=vit_tiny_patch16_224"], "--self-supervised is for a folder"),
         (["--protocol", "paper"], "--protocol is for a folder"),
         (["--protocol", "standard"], "--protocol is for a folder"),
+        (
+            ["--data", str(tmp_path), "--self-supervised", "AR-S=vit_tiny_patch16_224"],
+            "--self-supervised has the name of one of --models, AR-S",
+        ),
         (["--slurm-options", "{timeout_min: 5}"], "--slurm-options are for --slurm"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -158,7 +158,9 @@ def _data(given: Mapping[str, Any]) -> Any:
             raise ArgumentError(
                 "self_supervised", f"must be NAME=ARCHITECTURE or NAME=ARCHITECTURE@FILE, not {backbone}"
             )
-        settings["self_supervised"] = replace(chosen_models([backbone], weights)[0], probe=True)
+        probed = settings["self_supervised"] = replace(chosen_models([backbone], weights)[0], probe=True)
+        if any(model.name == probed.name for model in chosen):
+            raise ArgumentError("self_supervised", f"has the name of one of --models, {probed.name}: give it another")
     found, missing = find_places(root, protocol, chosen)
     terminal.tell(*(f"found {name}: {path}" for name, path in found.items()))
     terminal.tell(*(f"not there, {name}: {reason}" for name, reason in missing.items()))
