@@ -1,6 +1,6 @@
 """Which of timm's registered models relevance maps can be had of, and why not of the others: one line a reason, one a class.
 
-    python benchmarks/census.py [--check]
+    python benchmarks/census.py [--check] [--without PATTERN ...]
 
 All names are built without memory. --check also builds one small image's pass of one model of each class that is supported, and
 compares its logits with those of the plain model, in single precision.
@@ -63,12 +63,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--without", nargs="*", default=[], metavar="PATTERN", help="names that are left out")
     options = parser.parse_args()
     right: dict[str, list[str]] = defaultdict(list)
     refused: Counter[str] = Counter()
     examples: dict[str, str] = {}
     without = 0
-    for name in timm.list_models():
+    for name in timm.list_models(exclude_filters=options.without):
         kind, reason, attention = verdict(name)
         if not attention:
             without += 1

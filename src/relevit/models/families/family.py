@@ -22,7 +22,8 @@ from relevit.versions import RELEVIT
 
 SUPPORTED = (
     "timm's vision transformers with global attention: ViT, DeiT (also distilled), DeiT III, DINOv2 (also with registers), "
-    "BEiT, EVA-02, and the image towers of CLIP and SigLIP"
+    "BEiT, EVA-02, hybrids, NaFlex, and the image towers of CLIP and SigLIP; transformers' classifiers of the same kinds, torchvision's "
+    "VisionTransformer, open_clip's CLIP, and other modules with global self-attention by relevit.wrap"
 )
 
 
@@ -326,14 +327,14 @@ def new_linear(weight: Tensor, bias: Tensor, like: nn.Module) -> nn.Linear:
 
 def why_not(module: nn.Module) -> str:
     """One sentence on a model without global attention."""
-    name = type(module).__name__
-    return f"{name} {_lacks(module) or 'has no global attention maps over image patches'}; supported are {SUPPORTED}"
+    lack = _lacks(module)
+    why = "" if lack is None else f" (it {lack})"
+    return f"{type(module).__name__} has no global attention maps over image patches{why}; supported are {SUPPORTED}"
 
 
 def of_another_kind(module: nn.Module) -> str | None:
     """The same where it is plain from the names of the model's parts, else None."""
-    lack = _lacks(module)
-    return None if lack is None else f"{type(module).__name__} {lack}; supported are {SUPPORTED}"
+    return None if _lacks(module) is None else why_not(module)
 
 
 def _lacks(module: nn.Module) -> str | None:

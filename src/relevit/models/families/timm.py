@@ -20,7 +20,16 @@ from torch import Tensor, nn
 
 from relevit.errors import UserError
 from relevit.models.checkpoints import CONFIG, WEIGHTS, own_tensors, read_checkpoint, read_weights
-from relevit.models.families.family import SUPPORTED, Branch, Family, TokenLayout, as_json, check_multiple, pair
+from relevit.models.families.family import (
+    SUPPORTED,
+    Branch,
+    Family,
+    TokenLayout,
+    as_json,
+    check_multiple,
+    pair,
+    why_not,
+)
 from relevit.models.families.timm_models import by_config, by_name, checkpoint_config
 from relevit.models.working import altered
 
@@ -64,8 +73,8 @@ class Timm(Family):
 
     def unsupported_reason(self, module: nn.Module, *, readout: bool = True) -> str | None:
         name, blocks = type(module).__name__, self.blocks(module)
-        if not blocks or not all(hasattr(module, part) for part in ("patch_embed", "num_prefix_tokens")):
-            return super().unsupported_reason(module)
+        if not blocks or _embedding(module) is None or not hasattr(module, "num_prefix_tokens"):
+            return why_not(module)
         for block in blocks:
             if sum(isinstance(m, _GLOBAL_ATTENTION) for m in block.modules()) != 1:
                 return f"{name} is built of {type(block).__name__} without a single global attention map; supported are {SUPPORTED}"
@@ -93,11 +102,13 @@ class Timm(Family):
         return list(getattr(module, "blocks", None) or ())
 
     def patch_size(self, module: nn.Module) -> tuple[int, int]:
-        embed: Any = module.patch_embed
+        embed = _embedding(module)
+        if hasattr(embed, "backbone"):  # a convolutional stem, which makes patches of its own patches
+            return pair(embed.feat_ratio())
         return pair(getattr(embed, "patch_size", None) or embed.feat_ratio())
 
     def grid(self, module: nn.Module, height: int, width: int) -> tuple[int, int]:
-        embed: Any = module.patch_embed
+        embed = _embedding(module)
         patch, fixed = self.patch_size(module), getattr(embed, "img_size", None)
         if getattr(embed, "strict_img_size", True) and fixed is not None and tuple(fixed) != (height, width):
             raise UserError(
@@ -106,6 +117,8 @@ class Timm(Family):
             )
         if not getattr(embed, "dynamic_img_pad", False):
             check_multiple(patch, height, width)
+        if not hasattr(embed, "dynamic_feat_size"):  # NaFlex
+            return -(-height // patch[0]), -(-width // patch[1])
         rows, columns = embed.dynamic_feat_size((height, width))
         return int(rows), int(columns)
 
@@ -129,7 +142,11 @@ class Timm(Family):
         return TokenLayout(grid, prefix, (branch,))
 
     def channels(self, module: nn.Module) -> int | None:
-        return getattr(getattr(module.patch_embed, "proj", None), "in_channels", None)
+        embed = _embedding(module)
+        if hasattr(embed, "backbone"):
+            first = next((part for part in embed.backbone.modules() if isinstance(part, nn.Conv2d)), None)
+            return None if first is None else first.in_channels
+        return getattr(getattr(embed, "proj", None), "in_channels", None)
 
     def obstacle(self, module: nn.Module) -> str | None:
         drop: Any = getattr(module, "patch_drop", None)
@@ -156,8 +173,12 @@ class Timm(Family):
         """timm's `set_input_size` resamples the position embedding or the tables of relative positions, and computes rotary ones
         anew. A model that was created with dynamic_img_size=True does the same for each batch and is left alone."""
         inner: Any = module
-        fixed = getattr(inner.patch_embed, "img_size", None)
-        if getattr(inner, "dynamic_img_size", False) or (fixed is not None and tuple(fixed) == (height, width)):
+        fixed = getattr(_embedding(inner), "img_size", None)
+        if (
+            getattr(inner, "dynamic_img_size", False)
+            or hasattr(inner, "embeds")
+            or (fixed is not None and tuple(fixed) == (height, width))
+        ):
             self.grid(inner, height, width)
             yield
             return
@@ -202,6 +223,11 @@ class Timm(Family):
         given = getattr(module, "pretrained_cfg", None) or {}
         about = {"num_classes": len(names), "label_names": names, "label_descriptions": None}
         module.pretrained_cfg = {**given, **about}  # type: ignore[assignment]
+
+
+def _embedding(module: Any) -> Any:
+    """The module that makes tokens of an image, which NaFlexVit calls otherwise; None where there is none."""
+    return getattr(module, "patch_embed", None) or getattr(module, "embeds", None)
 
 
 def timm_data_config(module: nn.Module) -> dict[str, Any]:
