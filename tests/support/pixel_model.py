@@ -7,13 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from relevit.data.sample import Sample
-from relevit.models.view import evaluation_view
+from relevit.models.view import EvaluationView, evaluation_view
 
 HEIGHT, WIDTH = 5, 7
 MEAN, STD = (0.4, 0.5, 0.7), (0.2, 0.5, 0.3)
-VIEW = evaluation_view(
-    {"input_size": (3, HEIGHT, WIDTH), "mean": MEAN, "std": STD, "interpolation": "bilinear", "crop_pct": 1.0}
-)
+
+
+def plain_view(height: int, width: int, mean: Any = (0.0,) * 3, std: Any = (1.0,) * 3, **more: Any) -> EvaluationView:
+    """The whole picture at this size, resized bilinearly where it has another; `more`: other settings."""
+    size = {"input_size": (3, height, width), "mean": mean, "std": std}
+    return evaluation_view({**size, "interpolation": "bilinear", "crop_pct": 1.0, **more})
+
+
+VIEW = plain_view(HEIGHT, WIDTH, MEAN, STD)
 
 
 class Linear(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool
-from torch import nn
 
 from relevit.data.benchmarks.table import BACKGROUNDS_CHALLENGE
 from relevit.data.classes import match_classes
@@ -25,18 +25,17 @@ from relevit.evaluation.engine import run
 from relevit.evaluation.folder import RESULTS, RowsFolder
 from relevit.evaluation.measurement import LoadedModel
 from relevit.evaluation.rows import FORMATS, Format
-from relevit.models.loading import data_config, labelled, load
+from relevit.models.loading import Given, data_config, labelled, load
 from relevit.models.view import evaluation_view
 from relevit.processes import Processes
 
-Model = nn.Module | tuple[nn.Module, Transform] | str | Path
 Benchmark = str | Path | Any  # a folder, or anything with __len__ and __getitem__
 Protocol = Literal["standard", "paper"]
 PROTOCOLS = ("standard", "paper")
 
 
 def evaluate(
-    model: Model | Mapping[str, Model],
+    model: Given | Mapping[str, Given],
     benchmark: Benchmark | Mapping[str, Benchmark],
     *,
     transform: Transform | None = None,
@@ -116,10 +115,10 @@ def _told(folder: RowsFolder, names: Iterable[str], models: Sequence[LoadedModel
     }
 
 
-def _loaded(name: str, model: Model, transform: Transform | None, protocol: str) -> LoadedModel:
+def _loaded(name: str, model: Given, transform: Transform | None, protocol: str) -> LoadedModel:
     """Under the protocol "paper" every model gets its view, also one that came with another."""
-    if isinstance(model, str | Path):
-        return LoadedModel(name, *load(str(model), protocol=protocol))
+    if isinstance(model, str | os.PathLike):
+        return LoadedModel(name, *load(os.fspath(model), protocol=protocol))
     net, view = model if isinstance(model, tuple) else (model, transform)
     if protocol == "paper":
         return LoadedModel(name, net, evaluation_view(data_config(net, "paper")))

@@ -11,18 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pixel_model import plain_view
 from relevit.data.benchmarks import class_folders, composed_sets
 from relevit.data.composition.composed_sets import prepare, write_compositions
 from relevit.errors import UserError
 from relevit.evaluation import evaluate
 from relevit.evaluation.accuracy.background_gap import background_gap
 from relevit.evaluation.accuracy.recall import Accuracy
-from relevit.models.view import evaluation_view
 from relevit.statistics.interval import wilson
 
-VIEW = evaluation_view(
-    {"input_size": (3, 16, 16), "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
-)
+VIEW = plain_view(16, 16)
 GREYS = (30, 130, 230)  # of the background of the classes 0, 1, 2
 
 

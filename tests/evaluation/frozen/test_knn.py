@@ -20,6 +20,7 @@ import relevit.evaluation.frozen.knn as module
 from advances import advances
 from families import build
 from measuring import measure
+from pixel_model import plain_view
 from relevit.data.benchmarks import class_folders
 from relevit.data.sets import ImageSet
 from relevit.errors import UserError
@@ -27,11 +28,8 @@ from relevit.evaluation.frozen.features import before_head
 from relevit.evaluation.frozen.knn import NearestNeighbours, first_of, nearest, votes
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurements import MEASUREMENTS
-from relevit.models.view import evaluation_view
 
-VIEW = evaluation_view(
-    {"input_size": (3, 5, 7), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
-)
+VIEW = plain_view(5, 7, (0.5,) * 3, (0.5,) * 3)
 
 
 def knn(model: nn.Module, view: Any, test: Any, **options: Any) -> Measured:

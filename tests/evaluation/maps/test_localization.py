@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from measuring import measure
+from pixel_model import plain_view
 from relevit import explainers
 from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.localization import FIGURES, measured
-from relevit.models.view import evaluation_view
 
 
 def figures(maps: Tensor, mask: Tensor, ignore: Tensor | None = None, radius: float = 0.0) -> dict[str, float]:
@@ -69,16 +69,7 @@ def test_the_tolerance_is_a_distance_in_pixels(seed: int) -> None:
 
 
 SIZE = 32
-VIEW = evaluation_view(
-    {
-        "input_size": (3, SIZE, SIZE),
-        "mean": (0.0, 0.0, 0.0),
-        "std": (1.0, 1.0, 1.0),
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-        "crop_mode": "center",
-    }
-)
+VIEW = plain_view(SIZE, SIZE)
 
 
 @pytest.fixture

@@ -7,20 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pixel_model import HEIGHT, VIEW, WIDTH
 from relevit.evaluation.maps.perturbation import SHARES
 from relevit.evaluation.maps.removal import filled, pixel_count, random_ranks, removal_ranks, with_pixels_removed
-from relevit.models.view import evaluation_view
-
-HEIGHT, WIDTH = 5, 7
-VIEW = evaluation_view(
-    {
-        "input_size": (3, HEIGHT, WIDTH),
-        "mean": (0.4, 0.5, 0.7),
-        "std": (0.2, 0.5, 0.3),
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-    }
-)
 
 
 def test_order_by_hand() -> None:

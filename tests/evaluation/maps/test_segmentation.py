@@ -12,25 +12,16 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from advances import advances
 from measuring import measure
+from pixel_model import plain_view
 from relevit import explainers
 from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.batches import squash
 from relevit.evaluation.maps.segmentation import above_mean, average_precision, counts_of, pixel_counts
 from relevit.evaluation.measured import Measured
-from relevit.models.view import evaluation_view
 
 HEIGHT, WIDTH = 11, 17
-VIEW = evaluation_view(
-    {
-        "input_size": (3, HEIGHT, WIDTH),
-        "mean": (0.1, 0.2, 0.3),
-        "std": (0.5, 0.6, 0.7),
-        "interpolation": "bicubic",
-        "crop_pct": 0.8,
-        "crop_mode": "center",
-    }
-)
+VIEW = plain_view(HEIGHT, WIDTH, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation="bicubic", crop_pct=0.8)
 
 
 def none(maps: Tensor) -> Tensor:

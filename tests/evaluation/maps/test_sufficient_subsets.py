@@ -16,24 +16,15 @@ import pixel_model
 from advances import advances
 from image_sets import image_set
 from measuring import measure
-from pixel_model import HEIGHT, WIDTH
+from pixel_model import HEIGHT, WIDTH, plain_view
 from relevit.data.sample import Sample
 from relevit.errors import UserError
 from relevit.evaluation.maps.sufficient_subsets import SufficientSubsets, path, sizes
 from relevit.evaluation.measured import Measured
 from relevit.evaluation.measurements import MEASUREMENTS
-from relevit.models.view import evaluation_view
 
 PIXELS = HEIGHT * WIDTH
-VIEW = evaluation_view(
-    {
-        "input_size": (3, HEIGHT, WIDTH),
-        "mean": (0.25, 0.5, 0.75),
-        "std": (0.5, 0.25, 0.125),
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-    }
-)
+VIEW = plain_view(HEIGHT, WIDTH, (0.25, 0.5, 0.75), (0.5, 0.25, 0.125))
 
 
 class Sum(nn.Module):
