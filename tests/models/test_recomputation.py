@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch import nn
 
 import relevit
 from families import build
+from foreign_models import images_for, transformers_model, wrapped_model
 from relevit.explainers import EXPLAINERS
+from relevit.models import families
 from relevit.models.recomputation import recomputed_within
 from relevit.training.input_gradients import InputGradient, label_logit, logits_and_input_gradient
 
@@ -125,3 +128,35 @@ def test_contexts_of_the_repetition_and_of_other_threads():
     del entered[:]
     outputs[2].sum().backward()
     assert entered == []
+
+
+def of_transformers(reentrant):
+    model = transformers_model("ViT")
+    model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    return model, model.activation_checkpointing_disable
+
+
+def of_a_wrapped_module(reentrant):
+    """Its code calls torch's function by itself."""
+    model = wrapped_model("DINO's style")
+    blocks = families.of_module(model).blocks(model)
+    for block in blocks:
+        block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=reentrant)
+    return model, lambda: [vars(block).pop("forward") for block in blocks]
+
+
+@pytest.mark.parametrize("make", [of_transformers, of_a_wrapped_module])
+def test_models_of_other_libraries(make, reentrant):
+    model, plain = make(reentrant)
+    model.double().train()
+    images, calls = images_for(model), []
+    attention = families.of_module(model).attentions(model)[1]
+    next(m for m in attention.modules() if isinstance(m, nn.Linear)).register_forward_pre_hook(
+        lambda *_: calls.append(1)
+    )
+    again = results(model, relevit.forward_with_relevance, images, target=TARGET[:2])
+    recomputed = len(calls)
+    plain()
+    expected = results(model, relevit.forward_with_relevance, images, target=TARGET[:2])
+    assert recomputed > 2 * (len(calls) - recomputed) > 0
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-10)
