@@ -112,7 +112,7 @@ def test_contexts_of_the_repetition_and_of_other_threads():
 
     original, x = torch.utils.checkpoint._checkpoint_impl, torch.randn(2, 3)
     own = Recording(use_reentrant=False, context_fn=lambda: (within("forward"), within("own")))
-    with recomputed_within(lambda: within("ours")):
+    with recomputed_within(lambda: lambda: within("ours")):
         outputs = [own(x), Recording(use_reentrant=True)(x)]
         forward = len(entered)
         thread = threading.Thread(target=lambda: outputs.append(Recording(use_reentrant=False)(x)))
@@ -160,3 +160,14 @@ def test_models_of_other_libraries(make, reentrant):
     expected = results(model, relevit.forward_with_relevance, images, target=TARGET[:2])
     assert recomputed > 2 * (len(calls) - recomputed) > 0
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-10)
+
+
+def test_attention_that_checkpoints_its_own_code(reentrant):
+    """The part that is computed again begins within the attention module."""
+    model, images = build("vit", proj_drop_rate=0.2)
+    model, options = model.double().train(), {"target": TARGET}
+    plain = results(model, relevit.forward_with_relevance, images.double(), **options)
+    for block in model.blocks:
+        block.attn.forward = partial(torch.utils.checkpoint.checkpoint, block.attn.forward, use_reentrant=reentrant)
+    again = results(model, relevit.forward_with_relevance, images.double(), **options)
+    torch.testing.assert_close(again, plain, rtol=0, atol=1e-10)

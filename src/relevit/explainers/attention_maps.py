@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ def explainer(formula: Callable[[Request], Explanation]) -> Callable[..., Explan
             model = unwrap(model)
         check_channels(model, images.shape[1])
         keep = torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in model.parameters()))
-        again = recomputed_within(lambda: eager(model))
+        again = recomputed_within(lambda: partial(eager, model))
         with torch.inference_mode(False), torch.enable_grad(), eager(model), again:
             images = images.clone() if images.is_inference() else images
             with nullcontext() if keep else no_parameter_gradients(model):

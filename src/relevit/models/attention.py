@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -171,15 +172,21 @@ def _answered(
     attend: Callable[..., tuple[Tensor, Any]],
     own: Own,
     captured: Captured,
+    inside: bool = False,
 ) -> Iterator[None]:
-    """The context of `capture` for these modules, which adds to `captured`; also where blocks are computed again."""
-    interception = _Interception(captured, attend, own)
+    """The context of `capture` for these modules, which adds to `captured`; also where blocks are computed again.
+
+    inside: whether that begins in the midst of an attention module, which checkpoints its own code.
+    """
+    interception = _Interception(captured, attend, own, inside)
     handles = []
     try:
         for module in modules:
             handles.append(module.register_forward_pre_hook(interception.enter))
             handles.append(module.register_forward_hook(interception.leave, always_call=True))
-        again = recomputed_within(lambda: _answered(inner, modules, attend, own, Captured(batch=captured.batch)))
+        again = recomputed_within(
+            lambda: partial(_answered, inner, modules, attend, own, Captured(batch=captured.batch), interception.inside)
+        )
         with eager(inner), of_module(inner).visible(inner), interception, again:
             yield
     finally:
@@ -190,9 +197,11 @@ def _answered(
 class _Interception(TorchFunctionMode):
     """Answers scaled_dot_product_attention and multi_head_attention_forward inside the attention modules, and only there."""
 
-    def __init__(self, captured: Captured, attend: Callable[..., tuple[Tensor, Any]], own: Own) -> None:
+    def __init__(
+        self, captured: Captured, attend: Callable[..., tuple[Tensor, Any]], own: Own, inside: bool = False
+    ) -> None:
         super().__init__()
-        self.captured, self.attend, self.own, self.inside = captured, attend, own, False
+        self.captured, self.attend, self.own, self.inside = captured, attend, own, inside
 
     def enter(self, module: nn.Module, args: Any) -> None:
         self.inside = True

@@ -18,20 +18,22 @@ from torch import nn
 
 Contexts = Callable[[], AbstractContextManager[Any]]
 
-_wanted: ContextVar[Contexts | None] = ContextVar("wanted", default=None)
+_wanted: ContextVar[Callable[[], Contexts] | None] = ContextVar("wanted", default=None)
 _checkpoint = torch.utils.checkpoint._checkpoint_impl  # behind every name under which `checkpoint` was imported
 _lock = Lock()
 _users = 0
 
 
 @contextmanager
-def recomputed_within(make_context: Contexts = nullcontext) -> Iterator[None]:
-    """A context for a forward pass: what `torch.utils.checkpoint` runs in it is repeated in a new `make_context()` each time.
+def recomputed_within(prepare: Callable[[], Contexts] = lambda: nullcontext) -> Iterator[None]:
+    """A context for a forward pass: what `torch.utils.checkpoint` runs in it is repeated in a new context each time.
+
+    prepare: called where such a part begins in the forward pass, makes the function that makes the contexts of its repetitions.
 
     All checkpointing in it is of the kind that is not reentrant, also where the model asks for the other one. Its results are
     the same; and it allows for gradients of anything (`torch.autograd.grad`), several backward passes and second derivatives.
     """
-    token = _wanted.set(make_context)
+    token = _wanted.set(prepare)
     _count_users(1)
     try:
         yield
@@ -50,9 +52,11 @@ def _count_users(change: int) -> None:
 
 def _checkpointed(function: Any, args: Any, kwargs: Any, **options: Any) -> Any:
     """torch's checkpointing, its repetition in the context that this thread wants."""
-    make_context, given = _wanted.get(), options["context_fn"]
-    if make_context is None:  # another thread's forward pass
+    prepare, given = _wanted.get(), options["context_fn"]
+    if prepare is None:  # another thread's forward pass
         return _checkpoint(function, args, kwargs, **options)
+
+    make_context = prepare()
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         forward, repetition = given()

@@ -65,7 +65,7 @@ def logits_and_input_gradient(
     def kernels() -> AbstractContextManager[Any]:
         return sdpa_kernel(SDPBackend.MATH) if graph else nullcontext()
 
-    with torch.enable_grad(), kernels(), recomputed_within(kernels):
+    with torch.enable_grad(), kernels(), recomputed_within(lambda: kernels):
         logits = logits_of(model, images)
         scaled = logits if logits.dtype == torch.float64 else logits.float()
         score = wanted.score(scaled / temperature, labels)
