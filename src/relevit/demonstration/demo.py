@@ -21,6 +21,7 @@ def demo(out: str | Path | None = None, full: bool = False, seed: int = 0) -> Pa
     place = Path(out) if out is not None else Path("runs/demo-full" if full else "runs/demo")
     report, console = place / "report.html", Console(highlight=False)
     if report.exists():
+        OwnedFolder(place, "relevit demo", None).tidy()
         console.print(f"The demo was run before: its report is {report}, its figures are {place / 'metrics.json'}.")
         console.print(f"To run it again: relevit demo{' --full' if full else ''} --out {place}-2   (or remove {place})")
         return report
