@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,10 @@ from relevit.models.families.wrapped_probe import (
 from relevit.models.working import device_of, working
 
 _READOUTS = ("class token", "patches", "all")
+_PREPROCESSING = {
+    "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "interpolation": "bicubic", "crop_pct": 0.875,
+    "crop_mode": "center",
+}  # fmt: skip
 _STEP, _ENTRIES, _TOLERANCE = 1e-6, 3, 1e-3
 
 
@@ -40,11 +44,7 @@ def wrap(
     attentions: Sequence[str] | None = None,
     output: str | int | None = None,
     class_names: Sequence[str] | None = None,
-    mean: Sequence[float] = (0.485, 0.456, 0.406),
-    std: Sequence[float] = (0.229, 0.224, 0.225),
-    interpolation: str = "bicubic",
-    crop_pct: float = 0.875,
-    channels: int = 3,
+    preprocessing: Mapping[str, Any] | None = None,
     check: bool = True,
     verbose: bool = True,
 ) -> Wrapped:
@@ -63,8 +63,7 @@ def wrap(
         attentions: names of the modules within which attention is computed, in order.
         output: where the logits are in what the module returns: a key or an index.
         class_names: of the classes, in order.
-        mean, std, interpolation, crop_pct: preprocessing; by default that of ImageNet's classifiers.
-        channels: of an image.
+        preprocessing: mean, std, interpolation, crop_pct and crop_mode of `data_config`; what is left out is as for ImageNet.
         check: whether the facts are checked (`check_wrapped`).
         verbose: whether they are told.
 
@@ -75,35 +74,33 @@ def wrap(
     generator = torch.Generator().manual_seed(0)
     like = next(module.parameters())
     with working(module), torch.enable_grad():
-        images = torch.randn(2, channels, height, width, generator=generator).to(like.device, like.dtype)
+        images = torch.randn(2, 3, height, width, generator=generator).to(like.device, like.dtype)
         found = _found(module, images.requires_grad_(), output)
-    given = {
-        "grid": grid,
-        "prefix": prefix,
-        "suffix": suffix,
-        "attentions": attentions,
-        "output": output,
-        "readout": readout,
-    }
-    how = {name: "found" if value is None else "given" for name, value in given.items()}
-    facts = replace(found, how=how)
-    changes: dict[str, Any] = {name: given[name] for name in ("grid", "prefix", "suffix", "attentions")}
-    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-    facts = replace(facts, **{name: value for name, value in changes.items() if value is not None})
-    if readout is not None:
-        facts = replace(facts, readout=_readout(readout, facts))
-    facts = replace(facts, patch_size=(height // facts.grid[0], width // facts.grid[1]))
+    given = {"grid": grid, "prefix": prefix, "suffix": suffix, "attentions": attentions}
+    facts = _with_given(found, given, readout, output)
     if class_names is not None and len(class_names) != facts.class_count:
         raise UserError(f"class_names are {len(class_names)}, but the module has {facts.class_count} classes")
-    preprocessing = {
-        "mean": tuple(mean), "std": tuple(std), "interpolation": interpolation, "crop_pct": crop_pct, "crop_mode": "center",
-    }  # fmt: skip
-    wrapped = Wrapped(module, facts, None if class_names is None else list(class_names), preprocessing)
+    labels = None if class_names is None else list(class_names)
+    wrapped = Wrapped(module, facts, labels, {**_PREPROCESSING, **(preprocessing or {})})
     if verbose:
         terminal.remark(_told(facts, type(module).__name__))
     if check:
         check_wrapped(wrapped, found)
     return wrapped
+
+
+def _with_given(found: Facts, given: Mapping[str, Any], readout: Any, output: Any) -> Facts:
+    """The facts, those that were given in the place of those that were found."""
+    everything = {**given, "readout": readout, "output": output}
+    how = {name: "found" if value is None else "given" for name, value in everything.items()}
+    changes: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
+    facts = replace(found, how=how, **{name: value for name, value in changes.items() if value is not None})
+    if readout is not None:
+        facts = replace(facts, readout=_readout(readout, facts))
+    (height, width), (rows, columns) = facts.image_size, facts.grid
+    return replace(facts, patch_size=(height // rows, width // columns))
 
 
 def _found(module: nn.Module, images: Tensor, place: str | int | None) -> Facts:
