@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from relevit.api import COMMANDS
+from relevit.api import COMMANDS, function_name
 from relevit.versions import RELEVIT
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from relevit.api.effects import effects
     from relevit.api.evaluate import evaluate
     from relevit.api.explain import explain
+    from relevit.api.export import export
     from relevit.api.finetune import finetune
+    from relevit.api.import_checkpoint import import_checkpoint
     from relevit.api.info import info
     from relevit.api.interpolate import interpolate
     from relevit.api.masks import masks
@@ -42,7 +44,7 @@ __version__ = RELEVIT
 
 # Where each public name is defined, below relevit.
 _HOMES = {
-    **{command: f"api.{command}" for command in COMMANDS},
+    **{function_name(command): f"api.{function_name(command)}" for command in COMMANDS},
     "UserError": "errors",
     "background_loss": "training.losses",
     "capture": "models.attention",

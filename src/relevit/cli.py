@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
-from relevit.api import COMMANDS
+from relevit.api import COMMANDS, function_name
+from relevit.api.file_options import file_arguments, help_of, told_of_files
 from relevit.api.types import Argument, arguments_of
 from relevit.errors import ArgumentError, UserError, new_name
 from relevit.processes import is_first
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def public_function(command: str) -> Callable[..., Any]:
     """The function that a command is."""
-    return getattr(import_module(f"relevit.api.{command}"), command)
+    name = function_name(command)
+    return getattr(import_module(f"relevit.api.{name}"), name)
 
 
 def overview() -> str:
@@ -108,8 +110,10 @@ def build_parser(command: str) -> ArgumentParser:
     )
     told = "a YAML file with any of these options, such as one of recipes/; options after it override it"
     parser.add_argument("--config", action="config", metavar="FILE", help=told)
+    more = file_arguments(function)
     descriptions = {entry.arg_name: entry.description or "" for entry in text.params}
-    for argument in expected.values():
+    descriptions |= {name: help_of(argument) for name, argument in more.items()}
+    for argument in [*expected.values(), *more.values()]:
         settings: dict[str, Any] = {
             "help": descriptions[argument.name].replace("\n", " ").rstrip(".") + _default(argument)
         }
@@ -147,13 +151,15 @@ def _parsed(command: str, rest: Sequence[str]) -> dict[str, Any]:
     parsed = build_parser(command).parse_args(list(rest)).as_dict()
     values = {name: parsed[argument.option] for name, argument in expected.items()}
     pairs = [name for name, value in values.items() if value and get_origin(expected[name].kind) is tuple]
-    return {**values, **{name: tuple(values[name]) for name in pairs}}
+    values |= {name: tuple(values[name]) for name in pairs}
+    return told_of_files(function, values, {name: parsed[name] for name in file_arguments(function)})
 
 
 def _refuse(function: Callable[..., Any], typed: Sequence[str]) -> None:
     """Options that do not exist, with the one that is meant; and one of several values that is given twice: argparse would
     keep the second's alone."""
-    expected = {each.spelled: each for each in arguments_of(function).values() if not each.positional}
+    options = [*arguments_of(function).values(), *file_arguments(function).values()]
+    expected = {each.spelled: each for each in options if not each.positional}
     known = [*expected, *(f"--no-{each.option.replace('_', '-')}" for each in expected.values() if each.kind is bool)]
     given: list[str] = []
     for word in typed:  # an option may be shortened to where no other begins alike
@@ -170,7 +176,7 @@ def _refuse(function: Callable[..., Any], typed: Sequence[str]) -> None:
 
 def _show(command: str, result: Any, given: dict[str, Any]) -> None:
     """What the file of the command tells of the result; by the first of several processes."""
-    show = getattr(import_module(f"relevit.api.{command}"), "show", None)
+    show = getattr(import_module(f"relevit.api.{function_name(command)}"), "show", None)
     if show is not None and result is not None and is_first():
         show(result, given)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 import relevit
-from relevit.api import COMMANDS
+from relevit.api import COMMANDS, function_name
 from relevit.api.types import (
     Count,
     Folder,
@@ -85,7 +85,7 @@ def test_the_command_that_makes_the_same_call() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_public_function_is_the_command(command: str) -> None:
     function = public_function(command)
-    assert function is getattr(relevit, command)
+    assert function is getattr(relevit, function_name(command))
     documented = (function.__doc__ or "").split("Args:")[1]
     for name in arguments_of(function):
         assert f"\n        {name}: " in documented

@@ -17,7 +17,7 @@ from torch import nn
 
 from relevit import files
 from relevit.errors import UserError
-from relevit.models.checkpoints import fill, read_checkpoint, read_config, read_weights
+from relevit.models.checkpoints import fill, read_checkpoint, read_config
 from relevit.models.families.timm_models import checkpoint_config
 from relevit.models.loading import data_config
 from relevit.models.saving import save_checkpoint
@@ -196,48 +196,6 @@ def test_broken_checkpoints_are_named(tmp_path: Path) -> None:
         (tmp_path / "a/config.json").write_bytes(text.encode(errors="surrogateescape"))
         with pytest.raises(UserError, match=r"a/config\.json"):
             read_config(tmp_path / "a")
-
-
-@pytest.mark.parametrize("name", ["w.pth", "w.pth.tar", "w.pt", "w.bin", "w.safetensors"])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
-def test_weights_are_read_from_every_kind_of_file(name: str, wrapper: str | None, prefix: str, tmp_path: Path) -> None:
-    plain = {"head.weight": torch.randn(3, 5), "head.bias": torch.randn(3)}
-    content: dict[str, Any] = {prefix + key: value for key, value in plain.items()}
-    if name.endswith(".safetensors"):
-        safetensors.torch.save_file(content, tmp_path / name)
-    else:
-        torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / name)
-    found = read_weights(tmp_path / name)
-    assert list(found) == list(plain) or sorted(found) == sorted(plain)
-    assert all(torch.equal(found[key], plain[key]) for key in plain)
-
-
-class Payload:
-    """What a hostile pickle would hold."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("ran",)
-
-
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": {"a": torch.ones(2)}, "extra": Payload()}, "bad.pth")
-    with pytest.raises(UserError, match=r"bad\.pth .*refused"):
-        read_weights("bad.pth")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_files_without_weights_are_named(tmp_path: Path) -> None:
-    torch.save({"epoch": 3}, tmp_path / "a.pth")
-    (tmp_path / "b.pth").write_bytes(b"nothing")
-    (tmp_path / "c.pth").touch()
-    torch.save({"a": torch.ones(1000)}, tmp_path / "whole.pth")
-    (tmp_path / "d.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:1500])
-    (tmp_path / "e.safetensors").write_bytes(b"nothing")
-    for name in ("a.pth", "b.pth", "c.pth", "d.pth", "e.safetensors", "absent.pth"):
-        with pytest.raises(UserError, match=name.replace(".", r"\.")):
-            read_weights(tmp_path / name)
 
 
 def test_weights_that_do_not_fit_are_told_by_name() -> None:

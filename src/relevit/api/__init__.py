@@ -1,5 +1,7 @@
 """The public functions: COMMAND.py holds `relevit.COMMAND`, which is also the command of that name, and shows its result."""
 
+_KEYWORDS = {"import": "import_checkpoint"}  # commands whose names Python keeps for itself
+
 COMMANDS = (
     "demo",
     "explain",
@@ -13,8 +15,15 @@ COMMANDS = (
     "probe",
     "interpolate",
     "info",
+    "import",
+    "export",
     "convert",
     "split",
     "doctor",
     "reproduce",
 )
+
+
+def function_name(command: str) -> str:
+    """The public function that a command is, by name."""
+    return _KEYWORDS.get(command, command)

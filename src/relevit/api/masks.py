@@ -77,7 +77,7 @@ def masks(
     if device is not None:
         pick_device(device)  # whether it can be used is known before long work
     options["exclude"] = types.listed(exclude)
-    net, _ = load(model, checkpoint=checkpoint)
+    net, _ = load(model, checkpoint=checkpoint, head=False)
     with terminal.progress("masks") as advance:
         return make_masks(
             net, types.listed(images), out, start=lambda total: advance(0, total), advance=advance, **options

@@ -52,7 +52,8 @@ def probe(
     from relevit.models.loading import load
     from relevit.processes import pick_device
 
-    net, view = load(model, protocol=protocol, device=pick_device(device), checkpoint=checkpoint, model_args=model_args)
+    home = pick_device(device)
+    net, view = load(model, protocol=protocol, device=home, checkpoint=checkpoint, model_args=model_args, head=False)
     return train_linear_probe(
         net,
         view,

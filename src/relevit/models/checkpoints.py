@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from relevit.errors import UserError
+from relevit.models.weights.reading import read
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -60,38 +57,14 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors by name in a `.safetensors`, `.pth`, `.pth.tar`, `.pt` or `.bin` file, on the CPU.
+    """The tensors by name in a file that `save_checkpoint` or timm wrote, on the CPU.
 
-    PyTorch's pickles are read with `weights_only=True`; one that needs more is refused. A wrapper such as
-    `{"state_dict": ...}` and the prefixes "module." (several processes) and "_orig_mod." (compiled) are taken off.
     Raises UserError when the file is missing, cut short, or holds no weights.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no file {path} with weights.")
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} cannot be read as plain weights: it is damaged, or holds Python objects that could run "
-            "code; those are refused. Save the state_dict alone with a program that you trust."
-        ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as weights ({reason}): it may be cut short.") from error
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(value, Tensor) for value in content.values())
-    ):
-        raise UserError(f"{path} holds no weights: expected tensors by name, or {{'state_dict': ...}}.")
-    return {_bare(str(name)): value for name, value in content.items()}
+    content = read(path).content
+    if not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no weights: expected tensors by name.")
+    return {str(name): value for name, value in content.items()}
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], source: object) -> None:
@@ -130,12 +103,6 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
         seen.add(value.untyped_storage().data_ptr())
         tensors[name] = value
     return tensors
-
-
-def _bare(name: str) -> str:
-    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
-        name = name.removeprefix(prefix)
-    return name
 
 
 def _identity(folder: Path) -> tuple[int, int, int] | None:

@@ -21,6 +21,10 @@ from relevit.models.families.timm_models import by_config, check_name
 from relevit.models.families.wrapped import Wrapped
 from relevit.models.saving import is_checkpoint, restore, save_checkpoint
 from relevit.models.view import evaluation_view
+from relevit.models.weights.opening import Opened, open_weights
+from relevit.models.weights.options import FileOptions, split_options
+from relevit.processes import is_first
+from relevit.terminal import remark
 
 __all__ = ["data_config", "is_checkpoint", "labelled", "load", "load_several", "save_checkpoint"]
 
@@ -51,15 +55,16 @@ def load(
     num_classes: int | None = None,
     protocol: str = "standard",
     device: str | torch.device | None = None,
+    head: bool = True,
     model_args: Mapping[str, Any] | None = None,
     **model_kwargs: Any,
 ) -> tuple[nn.Module, Any]:
     """A model in evaluation mode and the transform of a PIL picture to its input, (3, height, width).
 
     Args:
-        name: a timm name ("vit_base_patch16_224.augreg_in21k_ft_in1k"); ARCHITECTURE@FILE for the weights of a file or folder
-            in the timm model of that name; the folder of a run (its best checkpoint; RUN/last for the last); a checkpoint
-            folder; a `.safetensors`, `.pth` or `.pth.tar` file, whose architecture is the timm name `model` or stands in a
+        name: a timm name ("vit_base_patch16_224.augreg_in21k_ft_in1k"); ARCHITECTURE@FILE for weights that a training loop wrote
+            (what `relevit import` has options for stands behind it: ARCHITECTURE@FILE?weights=ema&image_size=384); the folder
+            of a run (its best checkpoint; RUN/last for the last); a checkpoint folder; a `.safetensors`, `.pth` or `.pth.tar` file, whose architecture is the timm name `model` or stands in a
             `config.json` beside it; "builtin", the model of the demo; a module, which keeps its mode, or one with its
             transform, which the protocol "paper" replaces.
         checkpoint: a file or folder of weights for the timm model `name`, in place of its pretrained ones; for a module that
@@ -67,6 +72,7 @@ def load(
         model: the timm name of the architecture of a file.
         pretrained: False builds without weights.
         num_classes: another number than the source's gives a new, untrained head.
+        head: False allows a file of weights without a head; the model then has none.
         protocol: "paper" is mean 0.5, std 0.5, short side 256, centre crop 224, bilinear, for every model.
         device: where the model goes; a module stays by default, all else goes to the processor.
         model_args, model_kwargs: go to `timm.create_model`.
@@ -78,17 +84,8 @@ def load(
         raise UserError(f"protocol must be 'standard' or 'paper', not {protocol!r}.")
     arguments = {**(model_args or {}), **model_kwargs, **({} if num_classes is None else {"num_classes": num_classes})}
     if isinstance(name, nn.Module | tuple):
-        net, transform = name if isinstance(name, tuple) else (name, None)
-        if checkpoint is not None and isinstance(net, Wrapped):
-            restore(net, checkpoint)
-            checkpoint = None
-        options = {"checkpoint": checkpoint, "model": model, **arguments}
-        for option in (option for option, value in options.items() if value is not None):
-            raise UserError(f"{option} is for a model given by its name: leave it out")
-        if transform is None or protocol == "paper":
-            transform = evaluation_view(data_config(net, protocol))
-        return net if device is None else net.to(device), transform
-    name, checkpoint = _with_weights(name, checkpoint)
+        return _as_given(name, {"checkpoint": checkpoint, "model": model, **arguments}, protocol, device)
+    name, checkpoint, said = _with_weights(name, checkpoint)
     source = _local(name, known=model is not None)
     if source is not None and checkpoint is not None:
         raise UserError(f"{name} has weights already: give either it or checkpoint={str(checkpoint)!r}, not both.")
@@ -96,24 +93,51 @@ def load(
     if source is None and checkpoint is None:
         built = _from_library(os.fspath(name), pretrained, arguments)
     elif source is None:
-        built = _from_weights(Path(checkpoint or ""), os.fspath(name), pretrained, arguments)
+        built = _foreign(os.fspath(name), Path(checkpoint or ""), said, arguments, head)
     elif source.is_dir():
         built = (families.of_folder(source) or families.TIMM).load(source, pretrained=pretrained, arguments=arguments)
+    elif model is not None:
+        built = _foreign(model, source, said, arguments, head)
     else:
-        built = _from_weights(source, model, pretrained, arguments)
+        built = _from_file(source, pretrained, arguments)
     return built.to(device or "cpu").eval(), evaluation_view(data_config(built, protocol))
+
+
+def _as_given(
+    name: nn.Module | tuple[nn.Module, Any],
+    options: Mapping[str, Any],
+    protocol: str,
+    device: str | torch.device | None,
+) -> tuple[nn.Module, Any]:
+    """A module and its transform, which need nothing of what is said of names."""
+    net, transform = name if isinstance(name, tuple) else (name, None)
+    if options["checkpoint"] is not None and isinstance(net, Wrapped):
+        restore(net, options["checkpoint"])
+        options = {**options, "checkpoint": None}
+    for option in (option for option, value in options.items() if value is not None):
+        raise UserError(f"{option} is for a model given by its name: leave it out")
+    if transform is None or protocol == "paper":
+        transform = evaluation_view(data_config(net, protocol))
+    return net if device is None else net.to(device), transform
 
 
 def _with_weights(
     name: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None
-) -> tuple[str | os.PathLike[str], str | os.PathLike[str] | None]:
-    """ARCHITECTURE@FILE as name and checkpoint, unless there is a file or folder of that very name."""
+) -> tuple[str | os.PathLike[str], str | None, FileOptions]:
+    """ARCHITECTURE@FILE as name and checkpoint, unless there is a file or folder of that very name; and what is said of the file."""
     architecture, _, file = os.fspath(name).partition("@")
-    if not file or Path(name).exists() or not is_model(split_model_name_tag(architecture)[0]):
-        return name, checkpoint
+    if not file or Path(name).exists() or not _is_architecture(architecture):
+        path, options = (None, FileOptions()) if checkpoint is None else split_options(checkpoint)
+        plain, of_name = (name, options) if checkpoint is not None or isinstance(name, Path) else split_options(name)
+        return plain, path, of_name
     if checkpoint is not None:
         raise UserError(f"{name} names its weights: leave out checkpoint={str(checkpoint)!r}")
-    return architecture, file
+    return architecture, *split_options(file)
+
+
+def _is_architecture(name: str) -> bool:
+    """Whether a library has a model of this name."""
+    return is_model(split_model_name_tag(name)[0]) or (":" in name and families.of_name(name) is not None)
 
 
 def labelled(models: Any) -> dict[str, Given]:
@@ -188,19 +212,42 @@ def _from_library(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> 
     return (families.of_name(name) or families.TIMM).load(name, pretrained=pretrained, arguments=arguments)
 
 
-def _from_weights(path: Path, architecture: str | None, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
-    """A model of the timm name `architecture`, or of the config beside the file, with the weights of a file or
-    folder."""
-    if path.is_dir():
-        path = path / WEIGHTS if (path / WEIGHTS).is_file() else path / "best" / WEIGHTS
+def _from_file(path: Path, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
+    """A model of the config beside a file, with its weights."""
     beside = path.parent / CONFIG
-    if architecture is not None:
-        check_name(architecture)
-        config: dict[str, Any] = {"architecture": architecture}
-    elif beside.is_file():
-        config = json.loads(beside.read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or "architecture" not in config:
-            raise UserError(f"{beside} names no architecture: name the timm model of {path} with model=NAME.")
-    else:
-        raise UserError(f"{path} does not tell its architecture: name the timm model with model=NAME.")
+    if not beside.is_file():
+        raise UserError(
+            f"{path} does not tell its architecture: name the timm model, as NAME@{path} or with model=NAME."
+        )
+    config = json.loads(beside.read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or "architecture" not in config:
+        raise UserError(f"{beside} names no architecture: name the timm model, as NAME@{path} or with model=NAME.")
     return by_config(config, read_weights(path) if pretrained else None, arguments, path)
+
+
+def opened(
+    architecture: str, path: Path, options: FileOptions, arguments: Mapping[str, Any], *, head: bool = True
+) -> Opened:
+    """A library's model of this name with the weights that a training loop wrote to a file or folder (see `open_weights`)."""
+    if ":" not in architecture:
+        check_name(architecture)
+
+    def build(changed: Mapping[str, Any]) -> nn.Module:
+        return _from_library(architecture, False, changed)
+
+    return open_weights(build, architecture, path, options, arguments, head=head)
+
+
+_told: set[tuple[str, ...]] = set()  # what was said of a file is said once
+
+
+def _foreign(
+    architecture: str, path: Path, options: FileOptions, arguments: Mapping[str, Any], head: bool
+) -> nn.Module:
+    """As `opened`; what is guessed is said, once."""
+    found = opened(architecture, path, options, arguments, head=head)
+    key = (architecture, os.path.abspath(path), *found.notes)
+    if is_first() and key not in _told:
+        remark(*found.notes)
+    _told.add(key)
+    return found.model
