@@ -140,14 +140,7 @@ def measure(
         raise UserError(f"batch_size must be a whole number from 1, not {size!r}")
     fields = {field.name for field in dataclasses.fields(kind)}
     row = kind(**{option: value for option, value in {**options, "batch_size": size}.items() if option in fields})
-    given = {name: _images(data, row.needs == "masks")}
-    if row.needs == "train_and_test":
-        if train is None:
-            raise UserError("this test needs class folders to train on: give --train DIR")
-        if train is data:
-            raise UserError("the test set is the training set: give two")
-        given[TRAIN] = _images(train, masked=False)
-        row.check_sets(given[name], given[TRAIN])
+    given = _sets(row, name, data, train)
     loaded = [LoadedModel(label, net, view) for label, (net, view) in models.items()]
     settings = {"test": test, "options": options, **(told or {})}
     work: dict[str, Any] = {"settings": settings, "team": team, "batch_size": size, "workers": workers}
@@ -158,6 +151,19 @@ def measure(
         if out is not None and report is not None and team.is_main:
             atomic_write(Path(out) / RESULTS, report(results))
         return results
+
+
+def _sets(row: Any, name: str, data: Any, train: Any) -> dict[str, ImageSet]:
+    """The set that is measured, by its name, and the one that the measurement trains on. Raises UserError."""
+    given = {name: _images(data, row.needs == "masks")}
+    if row.needs == "train_and_test":
+        if train is None:
+            raise UserError("this test needs class folders to train on: give --train DIR")
+        if train is data:
+            raise UserError("the test set is the training set: give two")
+        given[TRAIN] = _images(train, masked=False)
+        row.check_sets(given[name], given[TRAIN])
+    return given
 
 
 def _images(data: Any, masked: bool) -> ImageSet:
