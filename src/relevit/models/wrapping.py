@@ -96,7 +96,8 @@ def _with_given(found: Facts, given: Mapping[str, Any], readout: Any, output: An
     changes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
     }
-    facts = replace(found, how=how, **{name: value for name, value in changes.items() if value is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
+    facts = replace(found, **{**changes, "how": how})
     if readout is not None:
         facts = replace(facts, readout=_readout(readout, facts))
     (height, width), (rows, columns) = facts.image_size, facts.grid
