@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +24,8 @@ def explain(request: Request) -> Explanation:
     images, keep, second_order = request.images, request.keep_graph, request.second_order
     if not images.requires_grad:
         images = images.detach().requires_grad_()
-    with capture(request.model):  # attention of torch's own operations, which can be differentiated twice
+    # attention of torch's own operations, which keeps its maps, where it is to be differentiated twice
+    with capture(request.model) if second_order else nullcontext():
         logits = logits_of(request.model, images)
     check_logits(logits)
     score = score_of(logits, pick_target(logits, request.target))
