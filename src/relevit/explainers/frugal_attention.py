@@ -138,8 +138,8 @@ def frugal_attention(
     output, link = _Attention.apply(query, key, value, bias, scale, module, handover, kept)
     if not output.requires_grad:
         output.requires_grad_()  # frozen weights: a leaf, so that the logit has a derivative with respect to it
-    plain = [None if x is None else x.detach() for x in (query, key, value, bias)]
-    handover.attended = Attended(*plain, scale, output.detach(), kept.pop())  # type: ignore[arg-type]
+    plain = query.detach(), key.detach(), value.detach(), None if bias is None else bias.detach()
+    handover.attended = Attended(*plain, scale, output.detach(), kept.pop())
     return FrugalBlock(output, link, (*query.shape[:3], key.shape[2]), module, handover)
 
 
@@ -235,7 +235,10 @@ class _Carry(torch.autograd.Function):
         (to_carried,) = grads
         to_row = per_head = None
         if ctx.needs_input_grad[0]:
-            attended = Attended(*tensors[:4], ctx.scale, *tensors[4:]) if tensors else None
+            attended = None
+            if tensors:
+                query, key, value, bias, output, kept = tensors
+                attended = Attended(query, key, value, bias, ctx.scale, output, kept)
             at_rows, per_head = ctx.engine.carry_back(attended, output_gradient, to_carried, ctx.rows, mean)
             to_row = torch.zeros_like(row)
             to_row[:, ctx.rows] = at_rows

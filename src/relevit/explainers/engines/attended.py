@@ -25,6 +25,13 @@ class Attended:
     kept: Tensor | None
 
     @property
+    def saved(self) -> Tensor:
+        """`kept`, of an engine that keeps something."""
+        if self.kept is None:
+            raise ValueError("this engine keeps nothing")
+        return self.kept
+
+    @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         return self.query, self.key, self.value, self.bias, self.output, self.kept
 

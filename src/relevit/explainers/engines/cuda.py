@@ -118,7 +118,7 @@ def _launch(
         gradient, at = _rows_contiguous(from_row.logit_to_output), from_row.rows
         row, weights = from_row.row.float().contiguous(), from_row.to_carried.float().contiguous()
     kernels.backward[splits, batch * heads](
-        query, key, value, part.kept.contiguous(), to_output, delta, gradient, row, weights,
+        query, key, value, part.saved.contiguous(), to_output, delta, gradient, row, weights,
         to_query, to_key, to_value, per_head, *_strides(query, key, value, to_output, gradient),
         queries, keys, at.start, at.stop, heads, batch * heads * queries * dim, part.scale,
         GRADIENTS=delta is not None, ROW=row is not None and from_row is None, LOSS=from_row is not None,
@@ -138,7 +138,7 @@ def _per_head(attended: Attended, logit_to_output: Tensor, to_carried: Tensor, r
     found = query.new_empty(batch, heads, queries, dtype=torch.float32)
     m, n, warps, stages = kernels.blocks(query, "carry_back")
     kernels.carry_back[-(-queries // m), batch * heads](
-        query, key, value, part.kept.contiguous(), gradient, to_carried.float().contiguous(), found,
+        query, key, value, part.saved.contiguous(), gradient, to_carried.float().contiguous(), found,
         *_strides(query, key, value, gradient), queries, key.shape[2], heads, part.scale,
         BLOCK_M=m, BLOCK_N=n, num_warps=warps, num_stages=stages, **_shape(query),
     )  # fmt: skip
@@ -160,7 +160,7 @@ def _at(attended: Attended, rows: slice) -> Attended:
     """Of some queries alone."""
     if rows.stop - rows.start == attended.query.shape[2]:
         return attended
-    query, output, kept = attended.query[:, :, rows], attended.output[:, :, rows], attended.kept[:, :, rows]
+    query, output, kept = attended.query[:, :, rows], attended.output[:, :, rows], attended.saved[:, :, rows]
     return Attended(query, attended.key, attended.value, None, attended.scale, output, kept)
 
 

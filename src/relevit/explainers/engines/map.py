@@ -44,7 +44,7 @@ def backward(
     bias_gradient: bool,
 ) -> Gradients:
     """row: given in the logit's backward pass, which makes G on its way."""
-    query, key, value, weights = attended.query, attended.key, attended.value, attended.kept
+    query, key, value, weights = attended.query, attended.key, attended.value, attended.saved
     bias = attended.bias
     mean = None if row is None else weights.new_empty(weights.shape[0], *weights.shape[2:])
     to_query, to_key, to_value = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
@@ -75,7 +75,7 @@ def backward(
 
 def carry(attended: Attended, logit_to_output: Tensor, row: Tensor, rows: slice) -> Carried:
     """r Abar where no backward pass has made it."""
-    weights = attended.kept[:, :, rows]
+    weights = attended.saved[:, :, rows]
     mean = weights.new_empty(weights.shape[0], *weights.shape[2:])
     for part in _parts(weights):
         gradient = _matmul(logit_to_output[part], attended.value[part].mT)
