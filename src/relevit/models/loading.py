@@ -13,7 +13,7 @@ import torch
 from timm.models import is_model, split_model_name_tag
 from torch import nn
 
-from relevit.errors import UserError, tells_new_names
+from relevit.errors import ArgumentError, UserError, tells_new_names
 from relevit.models import families
 from relevit.models.checkpoints import CONFIG, WEIGHTS, read_weights
 from relevit.models.families.family import unwrap
@@ -22,7 +22,7 @@ from relevit.models.families.wrapped import Wrapped
 from relevit.models.saving import is_checkpoint, restore, save_checkpoint
 from relevit.models.view import evaluation_view
 from relevit.models.weights.opening import Opened, open_weights
-from relevit.models.weights.options import FileOptions, split_options
+from relevit.models.weights.options import WORDS, FileOptions, split_options
 from relevit.processes import is_first
 from relevit.terminal import remark
 
@@ -37,7 +37,7 @@ PAPER = {
     "crop_pct": 224 / 256,
     "crop_mode": "center",
 }
-_LABELLED = re.compile(r"([^=/@\\]+)=(.+)")
+_LABELLED = re.compile(r"([^=/@?\\]+)=(.+)")
 _FILE_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 
 
@@ -90,6 +90,8 @@ def load(
     if source is not None and checkpoint is not None:
         raise UserError(f"{name} has weights already: give either it or checkpoint={str(checkpoint)!r}, not both.")
 
+    if checkpoint is None and (source is None or source.is_dir()):
+        arguments |= _words(said)
     if source is None and checkpoint is None:
         built = _from_library(os.fspath(name), pretrained, arguments)
     elif source is None:
@@ -133,6 +135,14 @@ def _with_weights(
     if checkpoint is not None:
         raise UserError(f"{name} names its weights: leave out checkpoint={str(checkpoint)!r}")
     return architecture, *split_options(file)
+
+
+def _words(said: FileOptions) -> dict[str, Any]:
+    """What is said behind the name of a model that is no file: classes and templates, which its family uses or refuses."""
+    for option in said.told():
+        if option not in WORDS:
+            raise ArgumentError(option, "is said of a file of weights: give the model as ARCHITECTURE@FILE")
+    return said.told()
 
 
 def _is_architecture(name: str) -> bool:
@@ -245,6 +255,8 @@ def _foreign(
     architecture: str, path: Path, options: FileOptions, arguments: Mapping[str, Any], head: bool
 ) -> nn.Module:
     """As `opened`; what is guessed is said, once."""
+    if options.templates is not None:
+        raise ArgumentError("templates", f"is for models of images and texts by their names or folders, not for {path}")
     found = opened(architecture, path, options, arguments, head=head)
     key = (architecture, os.path.abspath(path), *found.notes)
     if is_first() and key not in _told:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import relevit
+from command_line import call, fails
 from foreign_models import images_for, roughened
 from relevit.errors import UserError
 from relevit.models import families
@@ -144,3 +145,79 @@ def test_names() -> None:
         relevit.load("open_clip:ViT-B-32/nothing")
     with pytest.raises(UserError, match="class_names"):
         relevit.load("open_clip:ViT-B-32", pretrained=False)
+
+
+def folder_of_clip(folder: Path) -> Path:
+    """A CLIPModel with a tokenizer beside it, as the hub has them."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    of_transformers("CLIP").save_pretrained(folder)
+    words = {word: number for number, word in enumerate(["[pad]", "[s]", "[e]", "[?]", "a", "the", *NAMES])}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[?]"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[pad]").save_pretrained(folder)
+    return folder
+
+
+def words_in(folder: Path) -> tuple[Path, Path]:
+    (folder / "classes.txt").write_text("ant\nbee\n")
+    (folder / "templates.txt").write_text("the {}\na {}\n")
+    return folder / "classes.txt", folder / "templates.txt"
+
+
+@pytest.mark.slow
+def test_words_by_options_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--class-names and --templates go into the name, and give what the arguments of load give; a run keeps its words."""
+    folder, (classes, templates) = folder_of_clip(tmp_path / "clip"), words_in(tmp_path)
+    call("info", folder, "--class-names", classes, "--templates", templates)
+    assert "2" in capsys.readouterr().out
+    by_name: Any = relevit.load(f"hf:{folder}?class_names={classes}&templates={templates}")[0]
+    plainly: Any = relevit.load(folder, class_names=["ant", "bee"], templates="plain")[0]
+    assert families.labels(by_name) == {0: "ant", 1: "bee"} and not torch.equal(by_name.head, plainly.head)
+    save_checkpoint(tmp_path / "run", plainly)
+    assert torch.equal(relevit.load(f"{tmp_path}/run?templates={templates}")[0].head, by_name.head)
+    with pytest.raises(UserError, match="give --class-names FILE"):
+        relevit.load(folder)
+    (tmp_path / "run" / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has no tokenizer"):
+        relevit.load(tmp_path / "run", class_names=classes)
+
+
+def test_words_by_options_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_clip = pytest.importorskip("open_clip")
+    classes, templates = words_in(tmp_path)
+    monkeypatch.setattr(open_clip, "create_model", lambda name, pretrained=None: of_open_clip())
+    tokens = lambda texts: torch.tensor([[1, *(3 + ord(letter) % 40 for letter in text[-5:]), 2] for text in texts])  # noqa: E731
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: tokens)
+    call("info", "open_clip:ViT-B-32/openai", "--class-names", classes, "--templates", templates)
+    model: Any = relevit.load(f"open_clip:ViT-B-32/openai?class_names={classes}&templates={templates}")[0]
+    wanted = class_head(partial(encoded, model.tower), ["ant", "bee"], ["the {}", "a {}"])
+    torch.testing.assert_close(model.head, wanted)
+    save_checkpoint(tmp_path / "run", model)
+    other: Any = relevit.load(f"{tmp_path / 'run'}?class_names={classes}&templates=plain")[0]
+    torch.testing.assert_close(other.head, class_head(partial(encoded, model.tower), ["ant", "bee"], PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "reason"),
+    [
+        ("vit_tiny_patch16_224", "--class-names", "is said of a model of images and texts"),
+        ("torchvision:vit_b_16", "--templates", "is said of a model of images and texts"),
+        ("vit_tiny_patch16_224", "--mean", "is said of a file of weights"),
+        ("open_clip:ViT-B-32/openai", "--weights", "is said of a file of weights"),
+        ("vit_tiny_patch16_224@w.pth", "--templates", "is said of a model of images and texts"),
+        ("{folder}", "--class-names", "does not apply to {folder}, which has its own head"),
+    ],
+)
+def test_words_of_other_models(
+    name: str, option: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import timm
+
+    classes, _ = words_in(tmp_path)
+    if "folder" in name:
+        tiny = {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 2}
+        save_checkpoint(tmp_path / "vit", timm.create_model("vit_tiny_patch16_224", **tiny))
+    values = ["1", "1", "1"] if option == "--mean" else [classes]
+    said = fails(capsys, "info", name.format(folder=tmp_path / "vit"), option, *values)
+    assert f"{option} {reason.format(folder=tmp_path / 'vit')}" in said

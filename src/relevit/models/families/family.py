@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relevit.errors import UserError
+from relevit.errors import ArgumentError, UserError
+from relevit.models.weights.options import WORDS
 from relevit.versions import RELEVIT
 
 SUPPORTED = (
@@ -271,6 +272,17 @@ class Family:
     def replace_head(self, module: nn.Module, weight: Tensor, bias: Tensor, names: list[str]) -> None:
         """Puts a linear head (classes, features) for classes of these names in the place of the model's."""
         raise UserError(f"{type(module).__name__} has no linear layer called head: a head cannot be trained for it")
+
+
+def refuse_words(source: object, arguments: Mapping[str, Any]) -> None:
+    """Raises UserError where classes are to be described in words, for a model that has a head of its own."""
+    for name in WORDS:
+        if arguments.get(name) is not None:
+            raise ArgumentError(
+                name,
+                f"does not apply to {source}, which has its own head: it is for models of images and texts (open_clip:, hf: names of "
+                "CLIP and SigLIP), and class_names for ARCHITECTURE@FILE too",
+            )
 
 
 RECORD = "relevit.json"

@@ -28,6 +28,7 @@ from relevit.models.families.family import (
     as_json,
     check_multiple,
     pair,
+    refuse_words,
     why_not,
 )
 from relevit.models.families.timm_models import by_config, by_name, checkpoint_config
@@ -53,6 +54,7 @@ class Timm(Family):
         return "architecture" in config
 
     def load(self, source: str | Path, *, pretrained: bool = True, arguments: Mapping[str, Any]) -> nn.Module:
+        refuse_words(source, arguments)
         if isinstance(source, str):
             return by_name(source.removeprefix("timm:"), pretrained, arguments)
         checkpoint = read_checkpoint(source)

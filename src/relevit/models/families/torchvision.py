@@ -20,6 +20,7 @@ from relevit.models.families.family import (
     check_multiple,
     features_before,
     new_linear,
+    refuse_words,
     why_not,
 )
 from relevit.models.families.timm_models import line
@@ -46,6 +47,7 @@ class Torchvision(Family):
     # ---- from and to the disk
     def load(self, source: str | Path, *, pretrained: bool = True, arguments: Mapping[str, Any]) -> nn.Module:
         """NAME, with its newest weights, or NAME/WEIGHTS."""
+        refuse_words(source, arguments)
         return _by_name(source, pretrained, dict(arguments)) if isinstance(source, str) else _from_folder(source)
 
     def check_saves(self, module: nn.Module) -> None:

@@ -21,6 +21,7 @@ from relevit.models.families.family import (
     new_linear,
     of_another_kind,
     pair,
+    refuse_words,
     write_record,
 )
 from relevit.models.families.image_processor import PROCESSOR, as_processor, as_view
@@ -71,6 +72,7 @@ class Transformers(Family):
                     tower = getattr(library, named).from_pretrained(place, dtype=torch.float32)
                     view = as_view(_processor(library, config, place), pair(config.vision_config.image_size))
                     return from_transformers(library, tower, place, dict(arguments), view)
+                refuse_words(source, arguments)
                 module = _built(library, config, place, pretrained, dict(arguments))
                 module._relevit_processor = _processor(library, config, place)  # type: ignore[assignment]
         except UserError:

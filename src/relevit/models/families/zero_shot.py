@@ -23,6 +23,8 @@ from relevit.models.checkpoints import CONFIG, WEIGHTS, fill, own_tensors, read_
 from relevit.models.families.family import RECORD, Branch, Family, TokenLayout, as_json, pair, write_record
 from relevit.models.families.timm import Timm
 from relevit.models.families.timm_models import line
+from relevit.models.weights.classes import read_class_names
+from relevit.models.weights.options import WORDS
 from relevit.versions import RELEVIT
 
 HEAD = "head.safetensors"
@@ -31,7 +33,11 @@ _TOWER = "tower."
 
 
 class ZeroShot(nn.Module):
-    """A model of image and text whose logits are those of classes described in words."""
+    """A model of image and text whose logits are those of classes described in words.
+
+    tokenizer: that of transformers which came with the model, to be saved along."""
+
+    tokenizer: Any = None
 
     def __init__(self, tower: nn.Module, head: Tensor, class_names: Sequence[str], about: Mapping[str, Any]) -> None:
         super().__init__()
@@ -80,8 +86,13 @@ def class_head(
 
 
 def read_words(given: Any, what: str) -> list[str]:
-    """Lines of a file, or the words themselves. Raises UserError for none, and for templates without {}."""
-    if isinstance(given, str | Path):
+    """Lines of a file, or the words themselves; class names also of JSON or of a folder of class folders.
+
+    Raises UserError for none, and for templates without {}.
+    """
+    if isinstance(given, str | Path) and what == "class names" and Path(given).exists():
+        given = read_class_names(Path(given))
+    elif isinstance(given, str | Path):
         path = Path(given)
         if not path.is_file():
             raise UserError(f"there is no file {path} of {what}: one a line")
@@ -95,15 +106,22 @@ def read_words(given: Any, what: str) -> list[str]:
     return words
 
 
-def asked(arguments: dict[str, Any], source: object, default: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Class names and templates of the arguments of `load`, which they leave. Raises UserError where there are no classes."""
+def asked(
+    arguments: dict[str, Any], source: object, default: Sequence[str], kept: Sequence[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Class names and templates of the arguments of `load`, which they leave; `kept` are the classes of a saved model.
+
+    Raises UserError where there are no classes.
+    """
     names, templates = arguments.pop("class_names", None), arguments.pop("templates", None)
+    names = kept if names is None else names
     arguments.pop("num_classes", None)
     if arguments:
         raise UserError(f"{source} takes no {', '.join(arguments)}")
     if names is None:
         raise UserError(
-            f"{source} is a model of images and texts, which has no classes of its own: give class_names=FILE, one a line"
+            f"{source} is a model of images and texts, which has no classes of its own: give --class-names FILE (in Python class_names=FILE), "
+            "one a line"
         )
     words = PLAIN if templates == "plain" else default if templates is None else read_words(templates, "templates")
     return read_words(names, "class names"), list(words)
@@ -138,23 +156,41 @@ class ZeroShotModels(Family):
             config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
             tower = library.create_model(config["open_clip"], pretrained=None)
             fill(tower, read_weights(source / WEIGHTS), source)
-            return ZeroShot(tower, read_weights(source / HEAD)["head"], config["labels"], config["about"])
+            if not _reworded(arguments):
+                return ZeroShot(tower, read_weights(source / HEAD)["head"], config["labels"], config["about"])
+            return self._in_words(tower, config["open_clip"], source, arguments, config["labels"], config["about"])
         architecture, _, tag = source.removeprefix("open_clip:").partition("/")
         if architecture not in library.list_models():
             raise UserError(f"open_clip has no architecture {architecture!r}: see open_clip.list_models()")
         known = library.list_pretrained_tags_by_model(architecture)
         if pretrained and (tag not in known):
             raise UserError(f"open_clip:{architecture}/{tag}: choose weights of {', '.join(known) or 'none'}")
-        default = [template("{}") for template in library.OPENAI_IMAGENET_TEMPLATES]
-        names, templates = asked(dict(arguments), source, default)
+        asked(dict(arguments), source, PLAIN)  # before long work
         try:
             tower = library.create_model(architecture, pretrained=tag if pretrained else None)
-            tokenizer = library.get_tokenizer(architecture)
         except Exception as error:
             raise UserError(f"open_clip could not load {source}: {line(error)}") from error
+        return self._in_words(tower, architecture, source, arguments)
+
+    def _in_words(
+        self,
+        tower: Any,
+        architecture: str,
+        source: object,
+        arguments: Mapping[str, Any],
+        kept: Sequence[str] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> ZeroShot:
+        """The tower with the classes of the arguments, by the sentences of the arguments."""
+        library = _open_clip()
+        names, templates = asked(dict(arguments), source, _default_templates(), kept)
+        try:
+            tokenizer = library.get_tokenizer(architecture)
+        except Exception as error:
+            raise UserError(f"open_clip could not load the tokenizer of {architecture}: {line(error)}") from error
         tower.eval()
         head = class_head(lambda texts: tower.encode_text(tokenizer(texts)), names, templates)
-        return ZeroShot(tower, head, names, {"open_clip": architecture, "templates": templates})
+        return ZeroShot(tower, head, names, {**(about or {}), "open_clip": architecture, "templates": templates})
 
     def check_saves(self, module: Any) -> None:
         if "open_clip" not in module.about and not hasattr(module.tower, "save_pretrained"):
@@ -172,6 +208,8 @@ class ZeroShotModels(Family):
         }
         if hasattr(module.tower, "save_pretrained"):
             module.tower.save_pretrained(folder, max_shard_size="1000GB")
+            if module.tokenizer is not None:
+                module.tokenizer.save_pretrained(folder)
             write_record(folder, {**about, **extra})
             return
         safetensors.torch.save_file(own_tensors(module.tower), folder / WEIGHTS, metadata={"format": "pt"})
@@ -303,15 +341,13 @@ def from_transformers(
 ) -> ZeroShot:
     """CLIPModel or SiglipModel with the classes of the arguments, or those that `save` left beside it."""
     kept = Path(place) / RECORD
-    if kept.is_file() and "class_names" not in arguments:
-        record = json.loads(kept.read_text(encoding="utf-8"))
-        return ZeroShot(tower.eval(), read_weights(Path(place) / HEAD)["head"], record["labels"], record["about"])
-    try:
-        default = [template("{}") for template in _open_clip().OPENAI_IMAGENET_TEMPLATES]
-    except UserError:
-        default = list(PLAIN)
-    names, templates = asked(arguments, place, default)
-    tokenizer = library.AutoTokenizer.from_pretrained(place)
+    record = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    tokenizer = _tokenizer(library, place, needed=not record or _reworded(arguments))
+    if record and not _reworded(arguments):
+        model = ZeroShot(tower.eval(), read_weights(Path(place) / HEAD)["head"], record["labels"], record["about"])
+        model.tokenizer = tokenizer
+        return model
+    names, templates = asked(arguments, place, _default_templates(), record.get("labels"))
     length = tower.config.text_config.max_position_embeddings
     tower.eval()
 
@@ -322,4 +358,32 @@ def from_transformers(
             wanted.pop("attention_mask", None)
         return pooled(tower.get_text_features(**wanted))
 
-    return ZeroShot(tower, class_head(encode, names, templates), names, {"templates": templates, "view": view})
+    model = ZeroShot(tower, class_head(encode, names, templates), names, {"templates": templates, "view": view})
+    model.tokenizer = tokenizer
+    return model
+
+
+def _reworded(arguments: Mapping[str, Any]) -> bool:
+    """Whether the classes of a saved model are to be others, or described by other sentences."""
+    return any(arguments.get(name) is not None for name in WORDS)
+
+
+def _default_templates() -> list[str]:
+    """open_clip's for ImageNet; one plain sentence without that library."""
+    try:
+        return [template("{}") for template in _open_clip().OPENAI_IMAGENET_TEMPLATES]
+    except UserError:
+        return list(PLAIN)
+
+
+def _tokenizer(library: Any, place: str, needed: bool) -> Any:
+    """The tokenizer beside a model; None where there is none and none is needed. Raises UserError."""
+    try:
+        return library.AutoTokenizer.from_pretrained(place)
+    except Exception as error:
+        if needed:
+            raise UserError(
+                f"{place} has no tokenizer that transformers can load ({line(error)}), so its classes cannot be put into words: "
+                "put the tokenizer's files of the original model into the folder"
+            ) from error
+    return None

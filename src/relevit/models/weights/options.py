@@ -1,7 +1,8 @@
 """What a user may say about a file of weights, and how it is written into a model's name: `ARCHITECTURE@FILE?weights=ema&mean=0.5,0.5,0.5`.
 
 The command line has an option for each (`relevit.cli`), and puts them into the name, so that a model's name tells all there is to
-know of it, wherever it goes. Nothing here imports torch.
+know of it, wherever it goes. Class names and templates are said of models of images and texts in the same way:
+`open_clip:ViT-B-32/openai?class_names=FILE&templates=FILE`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 from relevit.errors import ArgumentError, UserError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+WORDS = ("class_names", "templates")  # what is said of models of images and texts
 HELP = {
     "weights": "of a file with several sets of weights, which: ema, model, or the set's name; by default what timm would evaluate",
-    "class_names": "a file of the classes' names in their order (JSON, or text with a name on each line), or the folder of class folders that the model was trained with",
+    "class_names": "a file of the classes' names in their order (JSON, or text with a name on each line), or the folder of class folders that the model was trained with; of a model of images and texts, the classes that it is to tell apart",
+    "templates": "of a model of images and texts: a file of sentences with {} where the class goes, one a line; or plain, which is 'a photo of a {}.'; by default open_clip's for ImageNet",
     "mean": "mean of each channel in the model's training, from 0 to 1",
     "std": "standard deviation of each channel in the model's training, from 0 to 1",
     "image_size": "side of the model's input in pixels",
@@ -32,6 +35,7 @@ class FileOptions:
 
     weights: str | None = None
     class_names: str | None = None
+    templates: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     image_size: int | None = None
@@ -73,13 +77,17 @@ class FileOptions:
                 raise ArgumentError(name, f"has no valid value: {value!r}") from error
         return cls(**values)
 
+    def told(self) -> dict[str, Any]:
+        """What is said, by name."""
+        return {
+            field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None
+        }
+
     def text(self) -> str:
         """As it is written behind a file's name; empty where nothing is said."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
         parts = [
             f"{name}={','.join(f'{number:g}' for number in value) if isinstance(value, tuple) else value}"
-            for name, value in told.items()
-            if value is not None
+            for name, value in self.told().items()
         ]
         return "?" + "&".join(parts) if parts else ""
 
@@ -100,6 +108,4 @@ def split_options(text: str | os.PathLike[str]) -> tuple[str, FileOptions]:
 def with_options(name: Any, options: FileOptions) -> Any:
     """A file's name with what is said about it, beside what it says already."""
     plain, before = split_options(name)
-    told = {field.name: getattr(options, field.name) for field in fields(options)}
-    merged = {key: value if value is not None else getattr(before, key) for key, value in told.items()}
-    return plain + FileOptions(**merged).text()
+    return plain + FileOptions(**{**before.told(), **options.told()}).text()
