@@ -94,3 +94,18 @@ def test_a_bad_map_is_named(name: str, text: str, hint: str, tmp_path: Path) -> 
 def test_a_missing_map_is_named() -> None:
     with pytest.raises(UserError, match=r"absent\.json cannot be read.*wnid, index, names, sorted"):
         class_index(["cow"], model(5), "absent.json")
+
+
+def test_a_match_by_order_alone_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["ape", "bat", "cod"]
+    for _ in range(2):
+        class_index(folders, model(3), "sorted")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("matched by order alone (ape is class 0, bat is class 1, cod is class 2)") == 1
+    assert "and the model has no names for its classes: give a class map if that is wrong" in said
+    class_index(folders, model(3, label_names=["ape", "cow", "bat"]), "sorted")
+    assert "the model calls class 1 cow" in " ".join(capsys.readouterr().err.split())
+    class_index(folders, model(3, label_names=folders), "sorted")
+    class_index(["00", "01", "02"], model(3), "sorted")
+    class_index(folders, None, "sorted")
+    assert not capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from relevit.data.pairing import plain
 from relevit.data.reading import read_json, read_lines
 from relevit.errors import UserError
 from relevit.models.families import class_count, imagenet_subset, labels
+from relevit.processes import is_first
+from relevit.terminal import remark
 
 RULES = ("wnid", "index", "names", "sorted")
 ClassMap = str | os.PathLike[str] | Mapping[str, int]
@@ -54,7 +56,9 @@ def match_classes(folders: Iterable[str], model: nn.Module | None = None, class_
     if class_map is not None and rule is None:
         table, reason = _read_map(class_map), "it is not in the class map"
     elif rule == "sorted":
-        return Matched(_sorted(names, model), {})
+        by_order = _sorted(names, model)
+        say_by_order(names, model)
+        return Matched(by_order, {})
     else:
         rule = rule or _guess(names, model)
         table, reason = _table(rule, names, model)
@@ -67,6 +71,31 @@ def match_classes(folders: Iterable[str], model: nn.Module | None = None, class_
             unknown[name] = f"class {index} is not among the model's {count or ''} classes (0 to {(count or 1) - 1})"
             del classes[name]
     return Matched(classes, unknown)
+
+
+_said: set[tuple[str, ...]] = set()  # what was said of a match is said once
+
+
+def say_by_order(names: Sequence[str], model: nn.Module | None) -> None:
+    """Tell, once, that class folders and a model's classes have nothing in common but their order; nothing where the names agree."""
+    if model is None or not names:
+        return
+    own = class_names(model)
+    differing = [
+        index
+        for index, name in enumerate(names)
+        if plain(own.get(index, "")) != plain(name) and not (name.isdecimal() and int(name) == index)
+    ]
+    if not differing:
+        return
+    first = differing[0]
+    called = f"the model calls class {first} {own[first]}" if first in own else "the model has no names for its classes"
+    shown = ", ".join(f"{name} is class {index}" for index, name in list(enumerate(names))[:_SHOWN])
+    more = ", ..." if len(names) > _SHOWN else ""
+    note = f"note: classes are matched by order alone ({shown}{more}), and {called}: give a class map if that is wrong"
+    if is_first() and (note, *names) not in _said:
+        remark(note)
+    _said.add((note, *names))
 
 
 def unknown_message(unknown: Mapping[str, str]) -> str:

@@ -89,9 +89,10 @@ def test_tar_files_in_a_tar_file(tmp_path: Path) -> None:
     }
 
 
-def test_class_names_that_say_nothing_need_as_many_classes(tmp_path: Path) -> None:
+def test_class_names_that_say_nothing_need_as_many_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = only(opened(tar(tmp_path / "a.tar", {"cat/1.png": png(1), "dog/1.png": png(2)})))
     assert data.right_classes(Classifier(2)) == [(0,), (1,)]
+    assert "matched by order alone (cat is class 0, dog is class 1)" in " ".join(capsys.readouterr().err.split())
     assert data.right_classes(Classifier(5, ["dog", "ant", "cat", "eel", "fox"])) == [(2,), (0,)]
     with pytest.raises(
         UserError, match=r"a\.tar has 2 classes that do not fit the model's 3 classes \(cat: .*class map"

@@ -9,7 +9,7 @@ from functools import partial
 from PIL import Image
 from torch import nn
 
-from relevit.data.classes import ClassMap, class_index, match_classes
+from relevit.data.classes import ClassMap, class_index, match_classes, say_by_order
 from relevit.data.listing import Column
 from relevit.data.sample import Sample
 from relevit.data.sets import ImageSet
@@ -67,6 +67,7 @@ class _LibraryClasses:
                     f"{self.name} has {len(self.class_names):,} classes that do not fit the model's {count or ''} classes "
                     f"({example}: {reason}): give a class map from its class names to the model's class indices"
                 )
+            say_by_order(self.class_names, model)
         elif count is not None and len(self.class_names) > count:
             raise UserError(
                 f"{self.name} has the label {len(self.class_names) - 1}, but the model knows the classes 0 to {count - 1}"
