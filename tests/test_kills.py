@@ -164,6 +164,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "every"), [("convert", 2), ("compose", 25), ("split", 1), ("masks", 3), ("finetune", 15), ("explain", 9)]
 )
+@pytest.mark.quick_where(lambda name: name in ("convert", "split"))
 def test_some_kills(name: str, every: int, tmp_path: Path) -> None:
     check_kills(name, tmp_path, every)
 
@@ -211,6 +212,7 @@ def test_a_killed_process_leaves_such_a_state(tmp_path: Path) -> None:
         ("convert", errno.EACCES),
     ],
 )
+@pytest.mark.quick_where(lambda name: name == "convert")
 def test_errors_of_the_disk_at_any_write(
     name: str, number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ group.init_process_group("gloo", init_method="file://{file}", rank=0, world_size
         ("", "initialised"),
     ],
 )
+@pytest.mark.quick_where(lambda before: "destroy" in before)
 def test_the_group_is_left(tmp_path: Path, before: str, state: str) -> None:
     program = PROGRAM.format(file=tmp_path / "store", before=before)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)

@@ -164,6 +164,7 @@ def test_faults_are_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_builtin_by_its_name(tmp_path: Path) -> None:
     out = tmp_path / "audit"
     main(["audit", "builtin", "--images", "builtin", "--limit", "20", "--out", str(out), "--workers", "1"])

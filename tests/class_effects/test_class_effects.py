@@ -103,6 +103,7 @@ def test_the_histogram_has_a_bar_for_every_class() -> None:
     assert svg.startswith("<svg") and "aria-label" in svg and "http" not in svg
 
 
+@pytest.mark.slow
 def test_the_command_on_the_built_in_benchmark(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def stop(item: int, result: None) -> None:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_is_raised() -> None:
     steps = Steps[int](is_done=lambda number: False, write=fail)
     with pytest.raises(UserError, match="the second"), worker_processes(1) as pool:

@@ -28,6 +28,7 @@ def call(monkeypatch: pytest.MonkeyPatch, out: Path, *more: str) -> None:
     pretrain.main()
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_where_it_stopped(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(monkeypatch, tmp_path / "whole", "--stop", "4")
     call(monkeypatch, tmp_path / "parts", "--stop", "3", "--stage", "1")

@@ -59,6 +59,7 @@ def test_csv_has_the_same_figures(data: Path, tmp_path: Path) -> None:
     assert lines[1].startswith("0,11/00.png,11,,11,11 ")
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_shard_goes_on_to_the_same_files(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,6 +251,7 @@ def test_other_preparation(files, capsys):
     assert "differently prepared images (mean" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_builtin_sets():
     from relevit.api.interpolate import _sets
     from relevit.data.builtin.digits import TEST_SETS

@@ -66,6 +66,7 @@ def call(test: str, data: Path, models: dict[str, Any], out: Path | None = None)
 
 
 @pytest.mark.parametrize("test", list(OPTIONS))
+@pytest.mark.quick_where(lambda test: test in ("localization", "knn"))
 def test_it_goes_on_and_takes_another_model(
     test: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def value(out: Path, name: str, views: int, figure: str = "r1", group: str = "al
     return cell.ours.value
 
 
+@pytest.mark.slow
 def test_figures_come_from_the_rows_of_the_evaluation(tmp_path: Path) -> None:
     found = written(tmp_path, "original", 3, views=3)
     for name in ("location", "background_shuffled"):
@@ -300,6 +301,7 @@ def test_an_arm_may_start_from_another_model(tmp_path: Path) -> None:
     assert "start" not in builtin.cell_job(Run(arms.RELEVANCE, 0)).arguments  # usual values are left out
 
 
+@pytest.mark.slow
 def test_the_linear_head_has_the_classes_of_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The head alone is new, and its classes are numbered as the benchmark's."""
     from relevit.models.loading import load

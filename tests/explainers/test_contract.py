@@ -93,6 +93,7 @@ def after_last_attention(model, name):
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.quick_where(lambda method, family: method == "gae" or family == "vit")
 def test_contract(family, method):
     """Layout, shape, range, the model's own logits, gradients in every weight that a map depends on, nothing changed."""
     model, images = copy_of(family)
@@ -141,6 +142,7 @@ def test_nothing_is_drawn(method):
 
 @pytest.mark.parametrize("family", ["vit", "beit", "deit_distilled", "eva02", "siglip"])
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.quick_where(lambda method, family: method == "gae" or family == "vit")
 def test_without_gradients(family, context, method):
     model, images = copy_of(family)
     with_graph_logits, with_graph = relevit.forward_with_relevance(model, images, explainer=method)
@@ -154,6 +156,7 @@ def test_without_gradients(family, context, method):
 
 
 @pytest.mark.parametrize("family", ["vit", "beit", "siglip"])
+@pytest.mark.quick_where(lambda method, family: method == "gae" or family == "vit")
 def test_frozen_weights(family, method):
     """All frozen: the same map without a graph. The first blocks frozen: the others have the same gradients."""
     model, images = copy_of(family)
@@ -181,6 +184,7 @@ def test_frozen_weights(family, method):
 
 
 @pytest.mark.parametrize("family", ["vit", "beit", "vit_mean", "siglip"])
+@pytest.mark.quick_where(lambda method, family: method == "gae" or family == "vit")
 def test_state_after_an_exception(family, method):
     model, images = copy_of(family)
     model.train()
@@ -216,6 +220,7 @@ def test_one_forward_pass(method):
 
 
 @pytest.mark.parametrize("family", ["vit", "vit_qk_norm", "eva02", "siglip", "beit"])
+@pytest.mark.quick_where(lambda method, family: method == "gae" or family == "vit")
 def test_half_precision(family, method):
     """Under autocast and in a bfloat16 model: maps in float32, finite, near those of single precision; gradients finite."""
     model, images = copy_of(family)

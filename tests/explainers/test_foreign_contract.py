@@ -36,6 +36,7 @@ def used(kind: str) -> frozenset[str]:
 
 @pytest.mark.parametrize("kind", sorted(FOREIGN))
 @pytest.mark.parametrize("explainer", sorted(EXPLAINERS))
+@pytest.mark.quick_where(lambda explainer, kind: explainer == "gae" or kind == "ViT")
 def test_contract(explainer: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shape, range, the model's own logits, a gradient in every weight that logits depend on, nothing changed."""
     monkeypatch.setattr(integrated_gradients, "STEPS", 2)

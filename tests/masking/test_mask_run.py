@@ -317,6 +317,7 @@ def whole(images, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.75, 0.99])
+@pytest.mark.quick_where(lambda share: share == 0.4)
 def test_killed_once(share, images, whole, tmp_path):
     out, events = whole
     assert in_process(images, tmp_path / "masks", kill_at=round(share * (events - 1))) == -signal.SIGKILL

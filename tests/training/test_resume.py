@@ -56,6 +56,7 @@ def test_runs_are_repeatable_and_drop_out(uninterrupted, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.04, 0.37, 0.71, 0.98])
+@pytest.mark.quick_where(lambda share: share == 0.37)
 def test_killed_once(share, uninterrupted, tmp_path):
     whole, events = uninterrupted
     assert in_process(tmp_path / "run", kill_at=round(share * (events - 1))) == -signal.SIGKILL
@@ -64,6 +65,7 @@ def test_killed_once(share, uninterrupted, tmp_path):
 
 
 @pytest.mark.parametrize("max_steps", [None, 6])
+@pytest.mark.slow
 def test_killed_between_the_last_step_and_the_end_of_its_epoch(max_steps, tmp_path):
     """The state of the last step is written; checkpoints and logs of the epoch are not."""
     _, last_step = tiny_run.run(str(tmp_path / "whole"), max_steps=max_steps)

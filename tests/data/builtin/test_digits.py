@@ -52,6 +52,7 @@ def test_masks_are_exact() -> None:
 
 
 @pytest.mark.parametrize("name", bench.TEST_SETS)
+@pytest.mark.quick_where(lambda name: name == "background_shuffled")
 def test_sets_are_reproducible_and_balanced(name: str) -> None:
     one = bench.test_set(name, "test", 1)
     bench.test_set.cache_clear()
