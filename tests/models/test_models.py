@@ -84,6 +84,23 @@ def test_a_file_beside_its_config_needs_no_name(model: Any, tmp_path: Path) -> N
     assert same(load(NAME, checkpoint=tmp_path, **TINY)[0], model)
 
 
+def test_a_wrapped_file_beside_its_config(model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Container and prefix are taken off, and which of several sets is taken is said."""
+    save_checkpoint(tmp_path, model)
+    weights = {f"module._orig_mod.{name}": value for name, value in model.state_dict().items()}
+    average = {name: value * 0 for name, value in model.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": weights}, tmp_path / "one.pth")
+    torch.save(weights, tmp_path / "bare.pth")
+    torch.save({"state_dict": weights, "state_dict_ema": average}, tmp_path / "two.pth")
+    assert same(load(tmp_path / "one.pth")[0], model) and same(load(tmp_path / "bare.pth")[0], model)
+    assert not capsys.readouterr().err
+    assert not same(load(tmp_path / "two.pth")[0], model)
+    assert "state_dict_ema, which timm would evaluate" in " ".join(capsys.readouterr().err.split())
+    assert same(load(f"{tmp_path / 'two.pth'}?weights=model")[0], model)
+    with pytest.raises(UserError, match=r"mean is told by .*config.json: give NAME@"):
+        load(f"{tmp_path / 'one.pth'}?mean=0.5,0.5,0.5")
+
+
 def test_another_number_of_classes_gives_a_new_head_when_asked(model: Any, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a", model)
     changed, _ = load(tmp_path / "a", num_classes=5)

@@ -15,13 +15,13 @@ from torch import nn
 
 from relevit.errors import ArgumentError, UserError, tells_new_names
 from relevit.models import families
-from relevit.models.checkpoints import CONFIG, WEIGHTS, read_weights
+from relevit.models.checkpoints import CONFIG, WEIGHTS
 from relevit.models.families.family import unwrap
 from relevit.models.families.timm_models import by_config, check_name
 from relevit.models.families.wrapped import Wrapped
 from relevit.models.saving import is_checkpoint, restore, save_checkpoint
 from relevit.models.view import evaluation_view
-from relevit.models.weights.opening import Opened, open_weights
+from relevit.models.weights.opening import Opened, open_weights, weights_for
 from relevit.models.weights.options import WORDS, FileOptions, split_options
 from relevit.processes import is_first
 from relevit.terminal import remark
@@ -101,7 +101,7 @@ def load(
     elif model is not None:
         built = _foreign(model, source, said, arguments, head)
     else:
-        built = _from_file(source, pretrained, arguments)
+        built = _from_file(source, said, pretrained, arguments)
     return built.to(device or "cpu").eval(), evaluation_view(data_config(built, protocol))
 
 
@@ -222,8 +222,8 @@ def _from_library(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> 
     return (families.of_name(name) or families.TIMM).load(name, pretrained=pretrained, arguments=arguments)
 
 
-def _from_file(path: Path, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
-    """A model of the config beside a file, with its weights."""
+def _from_file(path: Path, said: FileOptions, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
+    """A model of the config beside a file, with its weights; the config tells classes and preprocessing."""
     beside = path.parent / CONFIG
     if not beside.is_file():
         raise UserError(
@@ -232,7 +232,15 @@ def _from_file(path: Path, pretrained: bool, arguments: Mapping[str, Any]) -> nn
     config = json.loads(beside.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or "architecture" not in config:
         raise UserError(f"{beside} names no architecture: name the timm model, as NAME@{path} or with model=NAME.")
-    return by_config(config, read_weights(path) if pretrained else None, arguments, path)
+    for option in said.told():
+        if option != "weights":
+            raise ArgumentError(option, f"is told by {beside}: give NAME@{path} to say otherwise")
+    model = by_config(config, None, arguments, path)
+    if not pretrained:
+        return model
+    weights, notes = weights_for(model, config["architecture"], path, said.weights)
+    _say((os.path.abspath(path), *notes), notes)
+    return by_config(config, weights, arguments, path)
 
 
 def opened(
@@ -258,8 +266,11 @@ def _foreign(
     if options.templates is not None:
         raise ArgumentError("templates", f"is for models of images and texts by their names or folders, not for {path}")
     found = opened(architecture, path, options, arguments, head=head)
-    key = (architecture, os.path.abspath(path), *found.notes)
-    if is_first() and key not in _told:
-        remark(*found.notes)
-    _told.add(key)
+    _say((architecture, os.path.abspath(path), *found.notes), found.notes)
     return found.model
+
+
+def _say(key: tuple[str, ...], notes: list[str]) -> None:
+    if notes and is_first() and key not in _told:
+        remark(*notes)
+    _told.add(key)

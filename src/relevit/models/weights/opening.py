@@ -100,6 +100,18 @@ def open_weights(
     return Opened(model, stored, sets, chosen, notes)
 
 
+def weights_for(
+    model: nn.Module, architecture: str, path: str | os.PathLike[str], wanted: str | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights of a file, out of their container and without prefix, for a model whose config is known; and what is to be said.
+
+    Raises UserError where none of its sets of weights has the model's names.
+    """
+    sets = _fitting_sets(read(path), model, architecture, path)
+    chosen, notes = choose(sets, wanted, path)
+    return chosen.weights, notes
+
+
 def _fitting_sets(stored: Stored, plan: nn.Module, architecture: str, path: object) -> list[WeightSet]:
     """The sets with the architecture's names, and of those the ones with its shapes where there are any."""
     own = plan.state_dict()
