@@ -19,6 +19,7 @@ from relevit.models.checkpoints import CONFIG, WEIGHTS
 from relevit.models.families.family import unwrap
 from relevit.models.families.timm_models import by_config, check_name
 from relevit.models.families.wrapped import Wrapped
+from relevit.models.families.zero_shot import NoClassesError
 from relevit.models.saving import is_checkpoint, restore, save_checkpoint
 from relevit.models.view import evaluation_view
 from relevit.models.weights.opening import Opened, open_weights, weights_for
@@ -251,7 +252,13 @@ def opened(
         check_name(architecture)
 
     def build(changed: Mapping[str, Any]) -> nn.Module:
-        return _from_library(architecture, False, changed)
+        try:
+            return _from_library(architecture, False, changed)
+        except NoClassesError as error:
+            raise UserError(
+                f"{architecture} is a model of images and texts, which takes no file of weights: give the folder of save_pretrained, or "
+                "one of open_clip's own names"
+            ) from error
 
     return open_weights(build, architecture, path, options, arguments, head=head)
 

@@ -85,6 +85,10 @@ def class_head(
     return torch.stack(rows)
 
 
+class NoClassesError(UserError):
+    """A model of images and texts was asked for without classes."""
+
+
 def read_words(given: Any, what: str) -> list[str]:
     """Lines of a file, or the words themselves; class names also of JSON or of a folder of class folders.
 
@@ -119,7 +123,7 @@ def asked(
     if arguments:
         raise UserError(f"{source} takes no {', '.join(arguments)}")
     if names is None:
-        raise UserError(
+        raise NoClassesError(
             f"{source} is a model of images and texts, which has no classes of its own: give --class-names FILE (in Python class_names=FILE), "
             "one a line"
         )

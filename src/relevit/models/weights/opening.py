@@ -36,7 +36,14 @@ from relevit.models.weights.reading import Stored, read
 from relevit.models.weights.sets import WeightSet, choose, containers, find_sets, prefixes
 from relevit.models.weights.shapes import shapes_only
 
-_CONFIGURES = ("class_names", "mean", "std", "resize", "interpolation")  # what is said in timm's config of a model
+_CONFIGURES = (
+    "class_names",
+    "mean",
+    "std",
+    "image_size",
+    "resize",
+    "interpolation",
+)  # what is said to timm's models alone
 _OF_OPENAI = {"input_resolution", "context_length", "vocab_size"}
 
 
@@ -75,10 +82,13 @@ def open_weights(
     stored = read(path)
     told = options_in(stored)
     arguments = dict(arguments)
-    if options.image_size is not None:
-        arguments["img_size"] = options.image_size
     with shapes_only():
         plan = build(arguments)
+    _check_options(plan, options)
+    if options.image_size is not None:
+        arguments["img_size"] = options.image_size
+        with shapes_only():
+            plan = build(arguments)
     sets = _fitting_sets(stored, plan, architecture, path)
     chosen, notes = choose(sets, options.weights, path)
     arguments |= _variant(plan, chosen, told, arguments)
@@ -89,6 +99,9 @@ def open_weights(
     own = model.state_dict()
     layer = head_of(model) or head_of(plan)
     ends = tuple(f"{name}." for name in layer.names) if layer else ()
+    if arguments["num_classes"] == 0 and head_of(model) is not None:
+        notes.append(f"{architecture} cannot be had without a head: the model's is new and untrained")
+        untrained = True
     if untrained and ends:
         weights = {name: value for name, value in weights.items() if not name.startswith(ends)}
         weights |= {name: value for name, value in own.items() if name.startswith(ends)}
@@ -230,15 +243,19 @@ def _quick_gelu(model: nn.Module, architecture: str, chosen: WeightSet) -> list[
     return [f"{architecture} computes GELU; OpenAI's, DFN's and MetaCLIP's weights were trained with QuickGELU{remedy}"]
 
 
+def _check_options(plan: nn.Module, options: FileOptions) -> None:
+    if not isinstance(getattr(plan, "pretrained_cfg", None), Mapping):
+        for name in _CONFIGURES:
+            if getattr(options, name) is not None:
+                raise ArgumentError(
+                    name, "is for timm's models: others have it in their folder or their weights' transforms"
+                )
+
+
 def _configure(model: nn.Module, stored: Stored, told: Mapping[str, Any], options: FileOptions) -> list[str]:
     """Class names and preprocessing into the model's config; what is said about them."""
     base = getattr(model, "pretrained_cfg", None)
     if not isinstance(base, Mapping):
-        given = [name for name in _CONFIGURES if getattr(options, name) is not None]
-        for name in given:
-            raise ArgumentError(
-                name, "is for timm's models: others have it in their folder or their weights' transforms"
-            )
         return ["class names and preprocessing: the library's own for this architecture"]
     count = int(getattr(model, "num_classes", 0))
     size = int(get_model_input_config(model)["input_size"][-1])
