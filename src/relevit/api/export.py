@@ -25,7 +25,7 @@ def export(
     """Write a run's weights in the form of your own checkpoint, so that your own code loads them.
 
     With a file to be like, container, prefix, names and number format are that file's, and your `load_state_dict(strict=True)` takes
-    the result. Without one, a file gets the bare state dictionary by the library's own names (`.pth`, `.pt`, `.bin` or `.safetensors`),
+    the result; a model of transformers in the form of a folder is written by its `save_pretrained`. Without one, a file gets the bare state dictionary by the library's own names (`.pth`, `.pt`, `.bin` or `.safetensors`),
     and a folder the library's own form, which `timm.create_model("local-dir:DIR")` or `from_pretrained` loads.
 
     Args:
@@ -40,9 +40,10 @@ def export(
     Raises:
         UserError: for a file that has no place for the model's weights.
     """
+    from relevit.errors import ArgumentError
     from relevit.folders import check_new_file
     from relevit.models.loading import load, save_checkpoint
-    from relevit.models.weights.exporting import Exported, export_like, export_plain
+    from relevit.models.weights.exporting import Exported, export_like, export_plain, export_pretrained, is_pretrained
     from relevit.models.weights.reading import read
 
     check_new_file(out)
@@ -52,6 +53,11 @@ def export(
         return Exported(Path(out), [])
     if like is None:
         return export_plain(model, Path(out))
+    inner = getattr(model, "tower", model)
+    if hasattr(inner, "save_pretrained") and is_pretrained(Path(like)):
+        if weights is not None:
+            raise ArgumentError("weights", f"is for files with several sets of weights, not for the folder {like}")
+        return export_pretrained(inner, Path(like), Path(out))
     return export_like(model, read(like), out, weights=weights)
 
 

@@ -10,11 +10,14 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
+import relevit
 from checkpoint_forms import save
 from foreign_models import images_for, torchvision_model, transformers_model
 from relevit.errors import UserError
 from relevit.models import families
 from relevit.models.loading import load
+from relevit.training.loop import finetune
+from tiny_run import TinySamples, arguments, same, weights
 
 
 @pytest.fixture(params=["torchvision", "hf"])
@@ -68,3 +71,31 @@ def test_models_of_images_and_texts_take_no_file(tmp_path: Path) -> None:
     path = save(tmp_path, {"weight": torch.ones(2)})
     with pytest.raises(UserError, match="which takes no file of weights"):
         load(f"open_clip:ViT-B-32@{path}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_a_folder_of_transformers_goes_back(kind: str, tmp_path: Path) -> None:
+    """A run on a folder of save_pretrained, exported like that folder: transformers alone loads it, number format and processor kept."""
+    import transformers
+
+    given, run, out = tmp_path / "given", tmp_path / "run", tmp_path / "out"
+    transformers_model("ViT").to(getattr(torch, kind)).save_pretrained(given)  # type: ignore[operator]
+    transformers.ViTImageProcessor(size={"height": 48, "width": 48}).save_pretrained(given)
+    (given / "README.md").write_text("mine")
+    (given / "model.safetensors.index.json").write_text("{}")
+    model, _ = load(given)
+    net = finetune(model, TinySamples(4), run, **arguments(epochs=1)).model
+    relevit.export(run, like=given, out=out)
+    again = transformers.ViTForImageClassification.from_pretrained(out, dtype="auto")
+    expected = {name: value.to(getattr(torch, kind)) for name, value in net.state_dict().items()}
+    assert same(weights(again), expected) and again.config.id2label == model.config.id2label  # type: ignore[union-attr]
+    assert transformers.AutoImageProcessor.from_pretrained(out).size["height"] == 48
+    assert sorted(file.name for file in out.iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
+    ]  # fmt: skip
+    transformers_model("DeiT").save_pretrained(tmp_path / "other")  # type: ignore[operator]
+    with pytest.raises(UserError, match="is a DeiTForImageClassification, the model a ViT"):
+        relevit.export(run, like=tmp_path / "other", out=tmp_path / "none")
+    with pytest.raises(UserError, match="weights is for files with several sets"):
+        relevit.export(run, like=given, out=tmp_path / "none", weights="ema")

@@ -25,6 +25,7 @@ from relevit.models.weights.sets import WeightSet, choose, find_sets
 
 _COPIED = (".json", ".txt", ".yaml", ".yml", ".md", ".model")  # what goes along from a folder beside the weights
 _LARGEST = 16 << 20
+_CONFIG, _INDEX = "config.json", ".index.json"
 
 
 class Exported(NamedTuple):
@@ -176,6 +177,37 @@ def _write_folder(stored: Stored, place: Path) -> None:
                 sizes = [value.nbytes for name, value in stored.content.items() if name in named]
                 table["metadata"]["total_size"] = sum(sizes)
                 index.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether it is a folder of transformers' `save_pretrained`."""
+    try:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, Mapping) and "model_type" in config
+
+
+def export_pretrained(model: Any, like: Path, place: Path) -> Exported:
+    """Write a model of transformers by its `save_pretrained`, in the number format of `like`, with the small files beside it.
+
+    Raises UserError where `like` is a model of another class.
+    """
+    config = json.loads((like / _CONFIG).read_text(encoding="utf-8"))
+    named = (config.get("architectures") or [type(model).__name__])[0]
+    if named != type(model).__name__:
+        raise UserError(f"{like} is a {named}, the model a {type(model).__name__}: give the folder that it came from.")
+    kind = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+    with atomic_folder(place) as temporary:
+        model.to(getattr(torch, kind, torch.float32)).save_pretrained(temporary)
+        copied = []
+        for file in sorted(like.iterdir()):
+            small = file.is_file() and file.suffix in _COPIED and file.stat().st_size <= _LARGEST
+            if small and not file.name.endswith(_INDEX) and not (temporary / file.name).exists():
+                shutil.copyfile(file, temporary / file.name)
+                copied.append(file.name)
+    notes = [f"written by save_pretrained, in {kind}"]
+    return Exported(place, notes + ([f"as before: {', '.join(copied)}"] if copied else []))
 
 
 def export_plain(model: nn.Module, place: Path) -> Exported:
