@@ -27,6 +27,7 @@ from relevit.errors import REMEDIES, Fault, FaultsError, UserError
 from relevit.models.attention import token_layout, unsupported_reason
 from relevit.models.families import class_count
 from relevit.models.loading import data_config
+from relevit.models.untrained import SUSPICIONS, ask_head
 
 FEW_PIXELS = 520  # the protocol's rule for automatic masks, at native size
 MOST, LEAST = 0.95, 0.005  # of the picture
@@ -60,6 +61,7 @@ class Diagnosis:
 
     facts: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    labelled: list[tuple[Path, int]] = field(default_factory=list)  # the images that can be read, with their class
 
     @property
     def stops(self) -> bool:
@@ -141,7 +143,8 @@ def examine_data(
     findings += _of_images(looks, None if model is None else data_config(model, protocol)["input_size"][1:])
     part = None if manifest is None else {plain(row.name) for row in listed if row.split == TRAINING}
     findings += _of_classes(looks, matched.classes, part)
-    return Diagnosis(facts, sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
+    labelled = [(look.image, look.row.label) for look in looks if look.found.image is not None and look.row.label >= 0]
+    return Diagnosis(facts, sorted(findings, key=lambda finding: LEVELS.index(finding.level)), labelled)
 
 
 def _paired(
@@ -203,6 +206,18 @@ def examine_model(
         detail = f"the weights have {known} classes, the model {count}"
         add("warning", "the head is new and untrained", detail, "train it first: maps of an untrained head say nothing")
     return diagnosis
+
+
+def examine_head(
+    model: nn.Module, view: Any, data: Diagnosis, *, name: str = "", progress: Progress | None = None
+) -> Diagnosis:
+    """How a model answers to the images of `data` in its view, and a warning where its head looks untrained (`judge_head`)."""
+    figures = ask_head(model, view, data.labelled, progress=progress)
+    if figures is None:
+        return Diagnosis()
+    where, suspicion = Where(name or type(model).__name__, str(figures)), SUSPICIONS.get(figures.verdict)
+    findings = [Finding("warning", suspicion[0], [where], suspicion[1])] if suspicion else []
+    return Diagnosis({"answers": str(figures)}, findings)
 
 
 def _inverted(mask: MaskFigures) -> bool:

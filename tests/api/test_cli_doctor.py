@@ -11,7 +11,8 @@ import torch
 
 from command_line import exit_code
 from odd_files import save
-from relevit.models.loading import save_checkpoint
+from relevit.models.families import features
+from relevit.models.loading import load, save_checkpoint
 from tiny_run import tiny_model
 
 
@@ -103,7 +104,8 @@ def test_a_timm_model_needs_no_network_tells_its_normalisation(
     text = " ".join(capsys.readouterr().out.split())
     assert "normalisation differs" in text and "0.485 0.456 0.406" in text and "image much smaller" in text
     assert run(root, model="deit_tiny_patch16_224.fb_in1k") == 0
-    assert "normalisation differs" not in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "normalisation differs" not in text and "answers" not in text  # its weights are not there to be asked
 
 
 def test_weights_of_ones_own_are_read(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,3 +121,31 @@ def test_weights_of_ones_own_are_read(root: Path, capsys: pytest.CaptureFixture[
     save_checkpoint(root / "run" / "best", tiny_model())
     assert run(root, "--num-classes", 3, model=str(root / "run")) == 0
     assert "the head is new and untrained" in capsys.readouterr().out
+
+
+def test_untrained_and_trained_heads_by_their_answers(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same model with its fresh head, and with one that was fitted to its features."""
+    rng, pictures = np.random.default_rng(1), []
+    for number in range(60):
+        top, left = number % 6, number // 6
+        mask = np.zeros((37, 43), np.uint8)
+        mask[5 + top : 31 + top, 7 + left : 31 + left] = 255
+        pictures.append((40 * (number % 5) + rng.integers(0, 40, (37, 43, 3))).astype(np.uint8))
+        save(root / f"images/{number % 5}/{number}.png", pictures[-1])
+        save(root / f"masks/{number % 5}/{number}.png", mask)
+    assert run(root) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the head looks untrained" in text and "1 kind of warnings" in text
+    assert "of 64 images (chance 20.00%)" in text and "no better than chance" in text
+
+    model, view = load(root / "tiny")
+    with torch.no_grad():
+        seen = features(model, torch.stack([view(picture) for picture in pictures]))
+        wanted = 9 * torch.eye(5)[torch.arange(60) % 5]
+        model.head.weight.copy_(torch.linalg.lstsq(seen, wanted).solution.T)
+        model.head.bias.zero_()
+    torch.save(model.state_dict(), root / "mine.pth")
+    sizes = "{img_size: 16, patch_size: 4, embed_dim: 16, depth: 2, num_heads: 2, num_classes: 5}"
+    assert run(root, "--model-args", sizes, model=f"vit_tiny_patch16_224@{root / 'mine.pth'}") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "better than chance" in text and "no better than chance" not in text and "no warnings" in text

@@ -54,8 +54,8 @@ def doctor(
 ) -> Checkup:
     """Check a data set and a model before a run: all faults at once, what deserves a look, and the preprocessing.
 
-    Every image and mask is read in full, once. Nothing is trained, changed or downloaded. The exit code is 1 if anything would stop a run,
-    else 0.
+    Every image and mask is read in full, once. A model whose weights are at hand is asked for the classes of up to 128 images, which shows
+    whether its head was trained. Nothing is trained, changed or downloaded. The exit code is 1 if anything would stop a run, else 0.
 
     Args:
         images: the folder of class folders with images, DIR/<class>/<image>.
@@ -69,16 +69,19 @@ def doctor(
     Returns:
         The findings; `exit_code` is 1 if anything would stop a run.
     """
-    from relevit.diagnosis import Weights, examine_data, examine_model
+    from relevit.diagnosis import Weights, examine_data, examine_head, examine_model
     from relevit.files import atomic_write
     from relevit.folders import check_new_file
     from relevit.models.loading import load
 
     if out is not None:
         check_new_file(out)
-    weights: Weights = "file" if checkpoint is not None else "checkpoint" if _is_local(model) else "timm"
+    weights: Weights = (
+        "file" if checkpoint is not None or _names_file(model) else "checkpoint" if _is_local(model) else "timm"
+    )
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
-    net, _ = load(model, checkpoint=checkpoint, pretrained=pretrained, num_classes=num_classes, model_args=model_args)
+    arguments: dict[str, Any] = {"checkpoint": checkpoint, "num_classes": num_classes, "model_args": model_args}
+    net, view = load(model, pretrained=pretrained, protocol=protocol, **arguments)
     of_model = examine_model(net, protocol=protocol, weights=weights, name=str(model))
     with terminal.progress("reading") as count:
         of_data = examine_data(
@@ -92,6 +95,11 @@ def doctor(
             workers=workers,
             progress=count,
         )
+    if weights != "timm" and not of_model.stops:
+        with terminal.progress("asking the model") as count:
+            of_head = examine_head(net, view, of_data, name=str(model), progress=count)
+        of_model.facts.update(of_head.facts)
+        of_model.findings.extend(of_head.findings)
     found = Checkup(of_model, of_data)
     if out is not None:
         report = {"model": of_model.as_json(), "data": of_data.as_json(), "stops": bool(found.exit_code)}
@@ -115,6 +123,15 @@ def show(found: Checkup, given: Mapping[str, Any]) -> None:
     terminal.show(_verdict(found.findings))
     if given["out"] is not None:
         terminal.show(f"all findings: {given['out']}")
+
+
+def _names_file(model: Any) -> bool:
+    """Whether a model is given as ARCHITECTURE@FILE, with a file that is there."""
+    from relevit.models.weights.options import split_options
+
+    if not isinstance(model, str) or "@" not in model or Path(model).exists():
+        return False
+    return Path(split_options(model.partition("@")[2])[0]).exists()
 
 
 def _is_local(model: Any) -> bool:
