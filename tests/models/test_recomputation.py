@@ -14,7 +14,7 @@ import relevit
 from families import build
 from foreign_models import images_for, transformers_model, wrapped_model
 from relevit.explainers import EXPLAINERS
-from relevit.models import families
+from relevit.models import families, recomputation
 from relevit.models.recomputation import recomputed_within
 from relevit.training.input_gradients import InputGradient, label_logit, logits_and_input_gradient
 
@@ -110,7 +110,8 @@ def test_contexts_of_the_repetition_and_of_other_threads():
         yield
         entered.append(f"end of {name}")
 
-    original, x = torch.utils.checkpoint._checkpoint_impl, torch.randn(2, 3)
+    x, places = torch.randn(2, 3), [(torch.utils.checkpoint, name) for name in recomputation._TORCHS]
+    originals = [getattr(*place) for place in places]
     own = Recording(use_reentrant=False, context_fn=lambda: (within("forward"), within("own")))
     with recomputed_within(lambda: lambda: within("ours")):
         outputs = [own(x), Recording(use_reentrant=True)(x)]
@@ -118,7 +119,7 @@ def test_contexts_of_the_repetition_and_of_other_threads():
         thread = threading.Thread(target=lambda: outputs.append(Recording(use_reentrant=False)(x)))
         thread.start()
         thread.join()
-    assert torch.utils.checkpoint._checkpoint_impl is original and entered[:forward] == ["forward", "end of forward"]
+    assert [getattr(*place) for place in places] == originals and entered[:forward] == ["forward", "end of forward"]
     outputs[0].sum().backward()
     assert entered[forward : forward + 2] == ["own", "ours"]
     del entered[:]

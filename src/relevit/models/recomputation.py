@@ -19,7 +19,6 @@ from torch import nn
 Contexts = Callable[[], AbstractContextManager[Any]]
 
 _wanted: ContextVar[Callable[[], Contexts] | None] = ContextVar("wanted", default=None)
-_checkpoint = torch.utils.checkpoint._checkpoint_impl  # behind every name under which `checkpoint` was imported
 _lock = Lock()
 _users = 0
 
@@ -43,26 +42,56 @@ def recomputed_within(prepare: Callable[[], Contexts] = lambda: nullcontext) -> 
 
 
 def _count_users(change: int) -> None:
-    """torch's own function is in its place while nobody is within `recomputed_within`, in any thread."""
+    """torch's own functions are in their places while nobody is within `recomputed_within`, in any thread."""
     global _users
     with _lock:
         _users += change
-        torch.utils.checkpoint._checkpoint_impl = _checkpointed if _users else _checkpoint
+        for name, function in (_OURS if _users else _TORCHS).items():
+            setattr(torch.utils.checkpoint, name, function)
 
 
 def _checkpointed(function: Any, args: Any, kwargs: Any, **options: Any) -> Any:
     """torch's checkpointing, its repetition in the context that this thread wants."""
-    prepare, given = _wanted.get(), options["context_fn"]
-    if prepare is None:  # another thread's forward pass
-        return _checkpoint(function, args, kwargs, **options)
+    prepare = _wanted.get()
+    if prepare is not None:  # else another thread's forward pass
+        options = {**options, "use_reentrant": False, "context_fn": _contexts(options["context_fn"], prepare())}
+    return _TORCHS["_checkpoint_impl"](function, args, kwargs, **options)
 
-    make_context = prepare()
+
+def _generator(function: Any, preserve: bool, context_fn: Any, *more: Any, **kwargs: Any) -> Any:
+    """The same for an older torch, which hands what is not reentrant to this generator."""
+    prepare = _wanted.get()
+    context_fn = context_fn if prepare is None else _contexts(context_fn, prepare())
+    return _TORCHS["_checkpoint_without_reentrant_generator"](function, preserve, context_fn, *more, **kwargs)
+
+
+class _NeverReentrant:
+    """For an older torch, which hands what is reentrant to a class of this name."""
+
+    @staticmethod
+    def apply(function: Any, preserve: bool, *args: Any) -> Any:
+        if _wanted.get() is None:
+            return _TORCHS["CheckpointFunction"].apply(function, preserve, *args)
+        return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve)
+
+
+def _contexts(given: Any, make_context: Contexts) -> Any:
+    """A `context_fn` whose second context is the given one and a new one of ours within it."""
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         forward, repetition = given()
         return forward, _Anew(lambda: repetition, make_context)
 
-    return _checkpoint(function, args, kwargs, **{**options, "use_reentrant": False, "context_fn": contexts})
+    return contexts
+
+
+# Behind every name under which `checkpoint` was imported: one function in today's torch; in torch 2.11 two.
+_OURS: dict[str, Any] = (
+    {"_checkpoint_impl": _checkpointed}
+    if hasattr(torch.utils.checkpoint, "_checkpoint_impl")
+    else {"_checkpoint_without_reentrant_generator": _generator, "CheckpointFunction": _NeverReentrant}
+)
+_TORCHS: dict[str, Any] = {name: getattr(torch.utils.checkpoint, name) for name in _OURS}
 
 
 class _Anew:
