@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
 import relevit
 from checkpoint_forms import save
-from foreign_models import images_for, torchvision_model, transformers_model
+from foreign_models import TRANSFORMERS, images_for, torchvision_model, transformers_model
 from relevit.errors import UserError
 from relevit.models import families
 from relevit.models.loading import load
@@ -99,3 +100,21 @@ def test_a_folder_of_transformers_goes_back(kind: str, tmp_path: Path) -> None:
         relevit.export(run, like=tmp_path / "other", out=tmp_path / "none")
     with pytest.raises(UserError, match="weights is for files with several sets"):
         relevit.export(run, like=given, out=tmp_path / "none", weights="ema")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "ViT" else pytest.mark.slow) for kind in sorted(TRANSFORMERS)]
+)
+def test_names_of_older_versions_of_transformers(kind: str, tmp_path: Path) -> None:
+    """Files have other names than the modules of version 5: these are read, and written back under the file's names."""
+    first, model = transformers_model(kind), transformers_model(kind, seed=3).eval()
+    first.save_pretrained(tmp_path / "model")  # type: ignore[operator]
+    model.save_pretrained(tmp_path / "other")  # type: ignore[operator]
+    old = safetensors.torch.load_file(tmp_path / "other/model.safetensors")
+    path = save(tmp_path, {"epoch": 3, "model": {f"module.{name}": value for name, value in old.items()}})
+    net, _ = load(f"hf:{tmp_path / 'model'}@{path}")
+    assert same(weights(net), weights(model))
+    relevit.export(f"hf:{tmp_path / 'model'}@{path}", like=path, out=tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    assert back.keys() == {f"module.{name}" for name in old}
+    assert all(torch.equal(back[f"module.{name}"], value) for name, value in old.items())

@@ -53,7 +53,10 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def converter(model: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]] | None:
-    """How timm converts weights of other libraries and sizes for this model; None where it has no way."""
+    """How timm converts weights of other libraries and sizes for this model, or transformers its own older names; None where
+    there is no way."""
+    if any(kind.__module__.startswith("transformers.") for kind in type(model).__mro__):
+        return _by_transformers(model)
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return None
@@ -63,6 +66,21 @@ def converter(model: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tenso
         with suppress(Exception):
             return {name: value for name, value in convert(dict(weights), model).items() if isinstance(value, Tensor)}
         return dict(weights)
+
+    return converted
+
+
+def _by_transformers(model: Any) -> Callable[[dict[str, Tensor]], dict[str, Tensor]] | None:
+    """The names that transformers has in its files, and had in memory before version 5, as those in memory now."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming, rename_source_key
+    except ImportError:  # its own business, which another version may have elsewhere
+        return None
+    renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
+
+    def converted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {rename_source_key(name, renamings, [])[0]: value for name, value in weights.items()}
 
     return converted
 
