@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 
 import relevit
-from relevit.explainers import frugal_attention
 from relevit.explainers.engines import cuda, kernels, map, tiled
 from relevit.explainers.engines.attended import Attended, FromRow
 
@@ -124,8 +123,8 @@ def step_values(
 ) -> list[torch.Tensor]:
     masks = torch.zeros_like(images[:, 0])
     masks[:, 50:170, 60:160] = 1.0
-    with context, frugal_attention.forced(engine):
-        logits, maps = relevit.forward_with_relevance(model, images, labels)
+    with context:
+        logits, maps = relevit.forward_with_relevance(model, images, labels, attention=engine)
         loss = relevit.total_loss(relevit.relevance_loss(maps, masks), relevit.confidence_loss(logits))
     loss.backward()
     return [logits.detach(), maps.detach(), torch.cat([p.grad.flatten().double() for p in model.parameters()])]
@@ -228,8 +227,8 @@ def build(name: str, size: int, batch: int, precision: str, checkpointing: bool)
 
     def ours(engine: Any) -> Callable[[], None]:
         def step() -> None:
-            with precise(), frugal_attention.forced(engine):
-                logits, maps = relevit.forward_with_relevance(model, images, labels)
+            with precise():
+                logits, maps = relevit.forward_with_relevance(model, images, labels, attention=engine)
                 value = relevit.total_loss(relevit.relevance_loss(maps, masks), relevit.confidence_loss(logits))
             finish(value)
 
