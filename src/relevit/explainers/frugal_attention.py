@@ -106,13 +106,14 @@ def wanted() -> Engine:
 
 def engine_for(query: Tensor, key: Tensor, bias: Tensor | None, name: Engine) -> ModuleType:
     """The engine of that name, or the fastest one. Raises UserError for one that cannot do this attention."""
-    if name == "triton":  # not taken by "auto": the kernels have run in Triton's interpreter alone, on no device yet
+    if name == "triton" or (name == "auto" and query.device.type == "cuda"):
         from relevit.explainers.engines import cuda
 
         reason = cuda.unsupported(query, bias)
-        if reason is not None:
+        if reason is None:
+            return cuda
+        if name == "triton":
             raise UserError(f"attention='triton' is not possible: {reason}; choose 'tiled' or 'auto'")
-        return cuda
     few = key.shape[2] <= _FEW.get(query.device.type, 1024)
     return map if name == "map" or (name == "auto" and few) else tiled
 
