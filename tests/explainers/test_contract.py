@@ -155,6 +155,15 @@ def test_without_gradients(family, context, method):
     assert same(before, state(model))
 
 
+@pytest.mark.parametrize("target", [2, torch.tensor([2, 0, 1])])
+def test_a_target_in_inference_mode(target, method):
+    model, images = copy_of("vit")
+    expected = relevit.relevance(model, images, target, method).detach()
+    with torch.inference_mode():
+        found = relevit.relevance(model, images, target if isinstance(target, int) else target + 0, method)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("family", ["vit", "beit", "siglip"])
 @pytest.mark.quick_where(lambda method, family: method == "gae" or family == "vit")
 def test_frozen_weights(family, method):

@@ -79,6 +79,7 @@ def explainer(formula: Callable[[Request], Explanation]) -> Callable[..., Explan
         again = recomputed_within(lambda: partial(eager, model))
         with torch.inference_mode(False), torch.enable_grad(), eager(model), again:
             images = images.clone() if images.is_inference() else images
+            target = target.clone() if target is not None and target.is_inference() else target
             with nullcontext() if keep else no_parameter_gradients(model):
                 logits, maps = formula(Request(model, images, target, layout, keep, second_order and keep))
         return logits if keep else logits.detach(), maps
