@@ -72,12 +72,12 @@ def doctor(
     from relevit.diagnosis import Weights, examine_data, examine_head, examine_model
     from relevit.files import atomic_write
     from relevit.folders import check_new_file
-    from relevit.models.loading import load
+    from relevit.models.loading import load, names_file
 
     if out is not None:
         check_new_file(out)
     weights: Weights = (
-        "file" if checkpoint is not None or _names_file(model) else "checkpoint" if _is_local(model) else "timm"
+        "file" if checkpoint is not None or names_file(model) else "checkpoint" if _is_local(model) else "timm"
     )
     pretrained = weights != "timm"  # weights at hand are read, which shows whether they fit; others are not downloaded
     arguments: dict[str, Any] = {"checkpoint": checkpoint, "num_classes": num_classes, "model_args": model_args}
@@ -123,15 +123,6 @@ def show(found: Checkup, given: Mapping[str, Any]) -> None:
     terminal.show(_verdict(found.findings))
     if given["out"] is not None:
         terminal.show(f"all findings: {given['out']}")
-
-
-def _names_file(model: Any) -> bool:
-    """Whether a model is given as ARCHITECTURE@FILE, with a file that is there."""
-    from relevit.models.weights.options import split_options
-
-    if not isinstance(model, str) or "@" not in model or Path(model).exists():
-        return False
-    return Path(split_options(model.partition("@")[2])[0]).exists()
 
 
 def _is_local(model: Any) -> bool:

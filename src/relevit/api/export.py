@@ -42,8 +42,9 @@ def export(
     """
     from relevit.errors import ArgumentError
     from relevit.folders import check_new_file
+    from relevit.models.families import of_folder, of_module
     from relevit.models.loading import load, save_checkpoint
-    from relevit.models.weights.exporting import Exported, export_like, export_plain, export_pretrained, is_pretrained
+    from relevit.models.weights.exporting import Exported, export_like, export_plain, export_pretrained
     from relevit.models.weights.reading import read
 
     check_new_file(out)
@@ -54,7 +55,7 @@ def export(
     if like is None:
         return export_plain(model, Path(out))
     inner = getattr(model, "tower", model)
-    if hasattr(inner, "save_pretrained") and is_pretrained(Path(like)):
+    if hasattr(inner, "save_pretrained") and of_folder(like) is of_module(inner):
         if weights is not None:
             raise ArgumentError("weights", f"is for files with several sets of weights, not for the folder {like}")
         return export_pretrained(inner, Path(like), Path(out))

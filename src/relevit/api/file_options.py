@@ -13,9 +13,8 @@ from typing import Any
 
 from relevit.api.types import Argument, arguments_of
 from relevit.errors import ArgumentError
-from relevit.models.weights.options import HELP, WORDS, FileOptions, with_options
+from relevit.models.weights.options import ENDINGS, HELP, WORDS, FileOptions, with_options
 
-_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")
 _LABEL = re.compile(r"^[^=/@\\]+=")
 _WHERE = {
     False: "is said of a file of weights: give the model as ARCHITECTURE@FILE",
@@ -80,7 +79,7 @@ def _told(value: Any, options: FileOptions, is_file: bool, said: set[str]) -> An
         return value
     text = str(value)
     plain = _LABEL.sub("", text.partition("?")[0])
-    if is_file or "@" in plain or plain.endswith(_ENDINGS):
+    if is_file or "@" in plain or plain.endswith(ENDINGS):
         names = set(_KINDS) - {"templates"}
     elif plain.startswith(("open_clip:", "hf:")) or Path(plain).is_dir():
         names = set(WORDS)

@@ -117,8 +117,8 @@ def forward_with_relevance(
     normalize: each map min-max scaled to [0, 1]; a flat map is all zeros. Without it, maps are nowhere negative.
     second_order: keep the graph of gradients, which are constants otherwise (the paper's choice).
     attention: how "gae" computes it: "map" keeps each block's attention map, "tiled" makes it again where it is needed (memory
-        linear in the tokens), "triton" does that in kernels for a CUDA device; "auto" takes "map" or "tiled" by the number of
-        tokens. The results agree up to rounding.
+        linear in the tokens), "triton" does that in kernels for a CUDA device; "auto" takes "triton" where it can be had, else
+        "map" or "tiled" by the number of tokens. The results agree up to rounding.
 
     The maps are float32 (float64 for a float64 model). Under `torch.no_grad()` and `torch.inference_mode()` both results
     come without a graph, and a map does for an explainer that needs `second_order=True` to train, or does not train.

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.models.attention import attention_modules, capture, check_channels, composed_attention, token_layout
+from relevit.models.attention import capture, check_channels, composed_attention, token_layout
 from relevit.models.families import logits_of, of_module
 from relevit.models.families.family import TokenLayout, eager, unwrap
 from relevit.models.recomputation import recomputed_within
@@ -111,7 +111,6 @@ def check_logits(logits: Any) -> None:
 
 def check_maps(model: nn.Module, shapes: Sequence[tuple[int, ...]], layout: TokenLayout) -> None:
     """Raises UserError where a forward pass left other attention maps than one for each attention, over the layout's tokens."""
-    attention_modules(model)
     expected = of_module(model).map_count(unwrap(model))
     if len(shapes) != expected or shapes[0][-1] != layout.tokens:
         raise UserError(

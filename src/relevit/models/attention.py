@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from relevit.errors import UserError
 from relevit.models.families import of_module
 from relevit.models.families.family import TokenLayout, eager, unwrap, wrapper_reason
-from relevit.models.multi_head import multi_head_attention
+from relevit.models.multi_head import SOFTMAX, multi_head_attention
 from relevit.models.recomputation import recomputed_within
 
 
@@ -40,7 +40,6 @@ class Captured:
         self.batch = next((len(one) for one in args if isinstance(one, Tensor)), 1)
 
 
-SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
 Own = Callable[[Tensor], tuple[Tensor, Any]]
 
 

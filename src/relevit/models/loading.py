@@ -23,7 +23,7 @@ from relevit.models.families.zero_shot import NoClassesError
 from relevit.models.saving import is_checkpoint, restore, save_checkpoint
 from relevit.models.view import evaluation_view
 from relevit.models.weights.opening import Opened, open_weights, weights_for
-from relevit.models.weights.options import WORDS, FileOptions, split_options
+from relevit.models.weights.options import ENDINGS, WORDS, FileOptions, split_options
 from relevit.processes import is_first
 from relevit.terminal import remark
 
@@ -39,7 +39,6 @@ PAPER = {
     "crop_mode": "center",
 }
 _LABELLED = re.compile(r"([^=/@?\\]+)=(.+)")
-_FILE_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 
 
 Given = str | os.PathLike[str] | nn.Module | tuple[nn.Module, Any]
@@ -138,6 +137,11 @@ def _with_weights(
     return architecture, *split_options(file)
 
 
+def names_file(model: Any) -> bool:
+    """Whether a model is given as ARCHITECTURE@FILE."""
+    return isinstance(model, str) and _with_weights(model, None)[1] is not None
+
+
 def _words(said: FileOptions) -> dict[str, Any]:
     """What is said behind the name of a model that is no file: classes and templates, which its family uses or refuses."""
     for option in said.told():
@@ -202,7 +206,7 @@ def _local(name: str | os.PathLike[str], known: bool) -> Path | None:
         return None
     path = Path(text.removeprefix("local-dir:"))
     if not path.exists():
-        plain = not text.endswith(_FILE_ENDINGS) and os.sep not in text and not text.startswith("local-dir:")
+        plain = not text.endswith(ENDINGS) and os.sep not in text and not text.startswith("local-dir:")
         if plain or (is_model(text) and not known):
             return None
         raise UserError(f"There is no {path}: give a timm model's name, a run's folder, or a file of weights.")

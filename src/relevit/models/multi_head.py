@@ -16,6 +16,8 @@ from torch import Tensor
 
 from relevit.errors import UserError
 
+SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
+"""What a module that computes its attention by itself makes the weights with."""
 _SIGNATURE = inspect.signature(F.multi_head_attention_forward)
 _UNUSUAL = ("bias_k", "bias_v", "key_padding_mask", "static_k", "static_v")
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from relevit.images import read_image
 from relevit.models.families import logits_of
+from relevit.models.working import working
 
 MOST = 128  # images that are asked for
 CHANCE_LEVEL, CLAIM_LEVEL = 0.01, 0.001  # of the test against chance; of the bound below which something is said
@@ -142,18 +143,13 @@ def ask_head(
     None without images, of a model with one class, and of answers that are no numbers.
     """
     chosen = [labelled[number] for number in spread([label for _, label in labelled], MOST)]
-    device, was_training = next(model.parameters()).device, model.training
     answers = []
-    try:
-        model.eval()
+    with working(model) as device, torch.no_grad():
         for first in range(0, len(chosen), batch_size):
             pictures = [view(read_image(path)) for path, _ in chosen[first : first + batch_size]]
-            with torch.no_grad():
-                answers.append(logits_of(model, torch.stack(pictures).to(device)).double().cpu())
+            answers.append(logits_of(model, torch.stack(pictures).to(device)).double().cpu())
             if progress is not None:
                 progress(len(pictures), len(chosen))
-    finally:
-        model.train(was_training)
     if not answers or answers[0].shape[1] < 2 or not torch.cat(answers).isfinite().all():
         return None
     return judge_head(torch.cat(answers).numpy(), np.array([label for _, label in chosen]))

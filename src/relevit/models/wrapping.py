@@ -163,7 +163,7 @@ def check_wrapped(model: Wrapped, found: Facts | None = None) -> None:
     with working(model):
         dtype = next(model.parameters()).dtype
         double = copy.deepcopy(model).double()
-        size = (2, 3 if model.facts is None else _channels(model), *model.facts.image_size)
+        size = (2, _channels(model), *model.facts.image_size)
         images = torch.randn(size, generator=torch.Generator().manual_seed(1)).to(device_of(model), torch.float64)
         facts = found or _found(model.module, images.to(dtype).requires_grad_(), model.facts.output)
         _check_given(model.facts, facts)

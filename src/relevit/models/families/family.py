@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.errors import ArgumentError, UserError
+from relevit.models.checkpoints import CONFIG, WEIGHTS, own_tensors
 from relevit.models.weights.options import WORDS
 from relevit.versions import RELEVIT
 
@@ -99,8 +101,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def wrapper_reason(model: nn.Module) -> str | None:
     """None, or one sentence that says which wrapper of the model or of its parts cannot be taken off, and what to do."""
-    parts = [(part, {kind.__name__ for kind in type(part).__mro__}) for part in model.modules()]
-    if any(kinds & {"FullyShardedDataParallel", "FSDPModule"} for _, kinds in parts):
+    kinds = {kind.__name__ for own in {type(part) for part in model.modules()} for kind in own.__mro__}
+    if kinds & {"FullyShardedDataParallel", "FSDPModule"}:
         return (
             "the model is sharded by FSDP, so that no process has all its weights: pass the module as it was before, and start "
             "several processes by torchrun or accelerate launch"
@@ -108,7 +110,7 @@ def wrapper_reason(model: nn.Module) -> str | None:
     if any(getattr(config, "is_prompt_learning", False) for config in getattr(model, "peft_config", {}).values()):
         return "the model has prompts of PEFT, which are no patches: pass the module as it was before"
     called: Any = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else unwrap(model)
-    if any(hasattr(part, "_orig_mod") for part in called.modules()):
+    if any("_orig_mod" in part._modules for part in called.modules()):  # hasattr is slow where there is none
         return (
             "parts of the model are compiled by torch.compile, which hides their attention maps: pass the model as it was "
             "before, or compile all of it, or its parts in place (part.compile())"
@@ -291,6 +293,12 @@ RECORD = "relevit.json"
 def write_record(folder: Path, extra: Mapping[str, Any]) -> None:
     """What is kept beside a model whose library owns `config.json`."""
     (folder / RECORD).write_text(as_json({"version": RELEVIT, **extra}), encoding="utf-8")
+
+
+def write_own(folder: Path, module: nn.Module, config: Mapping[str, Any]) -> None:
+    """A model in a form of our own: its weights by the names of its state dict, and a `config.json`."""
+    safetensors.torch.save_file(own_tensors(module), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
 
 
 def as_json(config: Mapping[str, Any]) -> str:

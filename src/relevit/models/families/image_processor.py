@@ -10,9 +10,7 @@ from PIL import Image
 
 from relevit.errors import UserError
 from relevit.models.families.family import pair
-
-PROCESSOR = "preprocessor_config.json"
-_FILTERS = {int(kind): kind.name.lower() for kind in Image.Resampling}
+from relevit.models.weights.preprocessing import FILTERS
 
 
 def as_view(processor: Mapping[str, Any], size: tuple[int, int], any_size: bool = False) -> dict[str, Any]:
@@ -36,7 +34,7 @@ def as_view(processor: Mapping[str, Any], size: tuple[int, int], any_size: bool 
         "input_size": (3, *out),
         "mean": tuple(processor.get("image_mean") or (0.5,) * 3) if normalises else (0.0,) * 3,
         "std": tuple(processor.get("image_std") or (0.5,) * 3) if normalises else (1.0,) * 3,
-        "interpolation": _FILTERS[int(processor.get("resample") or Image.Resampling.BILINEAR)],
+        "interpolation": FILTERS[int(processor.get("resample") or Image.Resampling.BILINEAR)],
         "crop_pct": _share(out[0], share),
         "crop_mode": "center" if shortest else "squash",
         "crop_rounds": "down",

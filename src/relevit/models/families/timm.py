@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from timm.data import resolve_data_config
 from timm.layers import Attention, AttentionPoolLatent, AttentionRope
 from timm.models import get_model_input_config, is_model, split_model_name_tag
@@ -19,17 +18,17 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.models.checkpoints import CONFIG, WEIGHTS, own_tensors, read_checkpoint, read_weights
+from relevit.models.checkpoints import WEIGHTS, read_checkpoint, read_weights
 from relevit.models.families.family import (
     SUPPORTED,
     Branch,
     Family,
     TokenLayout,
-    as_json,
     check_multiple,
     pair,
     refuse_words,
     why_not,
+    write_own,
 )
 from relevit.models.families.timm_models import by_config, by_name, checkpoint_config
 from relevit.models.working import altered
@@ -66,9 +65,7 @@ class Timm(Family):
     def save(
         self, folder: Path, module: nn.Module, *, extra: Mapping[str, Any], data_config: Mapping[str, Any] | None
     ) -> None:
-        config = checkpoint_config(module, extra=extra, data_config=data_config)
-        safetensors.torch.save_file(own_tensors(module), folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
+        write_own(folder, module, checkpoint_config(module, extra=extra, data_config=data_config))
 
     def weights(self, module: nn.Module, folder: Path) -> dict[str, Tensor]:
         return read_weights(folder / WEIGHTS)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import difflib
 import json
 import socket
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from torch import Tensor, nn
 
 from relevit.errors import UserError
 from relevit.models.checkpoints import fill
+from relevit.models.families.family import as_json
+from relevit.models.weights.fitting import converter, head_names
 from relevit.versions import RELEVIT
 
 _SOURCE_KEYS = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "label_offset"}
@@ -85,16 +86,13 @@ def adapted(model: nn.Module, weights: dict[str, Tensor], new_head: bool) -> dic
     own = model.state_dict()
     if {name: value.shape for name, value in own.items()} == {name: value.shape for name, value in weights.items()}:
         return weights
-    heads = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
-    names = [f"{head}.{kind}" for head in ([heads] if isinstance(heads, str) else heads) for kind in ("weight", "bias")]
+    names = [f"{head}.{kind}" for head in head_names(model) for kind in ("weight", "bias")]
     differing = [
         name for name in names if name in own and (name not in weights or own[name].shape != weights[name].shape)
     ]
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    convert = converter(model)
     if convert is not None:
-        # A format that timm does not know raises anything: the check of names and shapes then tells what is wrong.
-        with suppress(Exception):
-            weights = dict(convert(dict(weights), model))
+        weights = convert(weights)
     return {**weights, **{name: own[name] for name in differing}} if new_head else weights
 
 
@@ -129,12 +127,7 @@ def checkpoint_config(
         "pretrained_cfg": cfg,
         "relevit": {"version": RELEVIT, **(extra or {})},
     }
-    try:
-        config = json.loads(json.dumps(config))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"The checkpoint's config cannot be written as JSON ({error}): use plain values only."
-        ) from error
+    config = json.loads(as_json(config))
     _check_rebuilds(config, model)
     return config
 

@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.models.checkpoints import CONFIG, WEIGHTS, fill, own_tensors, read_weights
+from relevit.models.checkpoints import CONFIG, WEIGHTS, fill, read_weights
 from relevit.models.families.family import (
     Branch,
     Family,
     TokenLayout,
-    as_json,
     check_multiple,
     features_before,
     new_linear,
     refuse_words,
     why_not,
+    write_own,
 )
 from relevit.models.families.timm_models import line
 from relevit.versions import RELEVIT
@@ -71,8 +70,7 @@ class Torchvision(Family):
             "preprocessing": {key: preprocessing[key] for key in _DEFAULT},
             "relevit": {"version": RELEVIT, **extra},
         }
-        safetensors.torch.save_file(own_tensors(module), folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
+        write_own(folder, module, config)
 
     def weights(self, module: nn.Module, folder: Path) -> dict[str, Tensor]:
         return read_weights(folder / WEIGHTS)

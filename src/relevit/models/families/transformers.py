@@ -24,9 +24,10 @@ from relevit.models.families.family import (
     refuse_words,
     write_record,
 )
-from relevit.models.families.image_processor import PROCESSOR, as_processor, as_view
+from relevit.models.families.image_processor import as_processor, as_view
 from relevit.models.families.timm_models import line, offline_at_once
 from relevit.models.families.zero_shot import from_transformers
+from relevit.models.weights.preprocessing import PROCESSOR
 from relevit.models.working import altered
 
 _SIDE_BY_SIDE = ("Dinov2ForImageClassification", "Dinov2WithRegistersForImageClassification")

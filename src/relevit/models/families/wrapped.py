@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.models.checkpoints import CONFIG, WEIGHTS, own_tensors, read_weights
-from relevit.models.families.family import Branch, Family, TokenLayout, as_json, features_before, new_linear
+from relevit.models.checkpoints import WEIGHTS, read_weights
+from relevit.models.families.family import Branch, Family, TokenLayout, features_before, new_linear, write_own
 from relevit.versions import RELEVIT
 
 _PREFIX = "module."
@@ -110,8 +109,7 @@ class WrappedModules(Family):
             "preprocessing": dict(data_config or self.data_config(module)),
             "relevit": {"version": RELEVIT, **extra},
         }
-        safetensors.torch.save_file(own_tensors(module.module), folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
+        write_own(folder, module.module, config)
 
     def weights(self, module: nn.Module, folder: Path) -> dict[str, Tensor]:
         return {_PREFIX + name: value for name, value in read_weights(folder / WEIGHTS).items()}

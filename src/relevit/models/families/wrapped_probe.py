@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from relevit.errors import UserError
 from relevit.models.families.family import Branch
-from relevit.models.multi_head import multi_head_attention
+from relevit.models.families.wrapped import select
+from relevit.models.multi_head import SOFTMAX, multi_head_attention
 
-_SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
 _PRODUCTS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.einsum)
 _ALIKE = 3.0
 """Tokens whose derivatives differ by less than this factor are read alike."""
@@ -68,7 +68,7 @@ class Watch(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             return multi_head_attention(self._attention, *args, **kwargs)
         result = func(*args, **kwargs)
-        if func in _SOFTMAX and result.ndim in (3, 4) and result.shape[-1] > 1 and result.shape[-2] > 1:
+        if func in SOFTMAX and result.ndim in (3, 4) and result.shape[-1] > 1 and result.shape[-2] > 1:
             scores = args[0] if args else kwargs["input"]
             own = scores.diagonal(dim1=-2, dim2=-1)
             self.waiting = (Call(self.stack[-1] if self.stack else "", result.shape[-2:], own), result.shape)
@@ -212,8 +212,6 @@ def readout_of(read: Tensor, prefix: int, patches: int) -> tuple[Branch, ...]:
 
 def logits_in(output: Any, given: str | int | None) -> tuple[str | int | None, Tensor]:
     """Where the logits (batch, classes) are in an output: the output itself, "logits", or the first that looks like them."""
-    from relevit.models.families.wrapped import select
-
     if given is not None:
         return given, select(output, given)
     if isinstance(output, Tensor):

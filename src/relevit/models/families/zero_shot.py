@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relevit.errors import UserError
-from relevit.models.checkpoints import CONFIG, WEIGHTS, fill, own_tensors, read_weights
-from relevit.models.families.family import RECORD, Branch, Family, TokenLayout, as_json, pair, write_record
+from relevit.models.checkpoints import CONFIG, WEIGHTS, fill, read_weights
+from relevit.models.families.family import RECORD, Branch, Family, TokenLayout, pair, write_own, write_record
 from relevit.models.families.timm import Timm
 from relevit.models.families.timm_models import line
 from relevit.models.weights.classes import read_class_names
@@ -43,24 +43,27 @@ class ZeroShot(nn.Module):
         super().__init__()
         self.tower, self.class_names, self.about = tower, list(class_names), dict(about)
         self.register_buffer("head", head)
-        images = {id(p) for p in image_tower(tower).parameters()} | {id(getattr(tower, "visual_projection", None))}
-        projection = getattr(tower, "visual_projection", None)
-        images |= {id(p) for p in projection.parameters()} if isinstance(projection, nn.Module) else set()
+        parts = [image_tower(tower), getattr(tower, "visual_projection", None)]
+        seeing = {id(p) for part in parts if isinstance(part, nn.Module) for p in part.parameters()}
         for parameter in tower.parameters():
-            if id(parameter) not in images:
+            if id(parameter) not in seeing:
                 parameter.requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
         """exp(logit_scale) * cosine (+ logit_bias)."""
         tower: Any = self.tower
-        if hasattr(tower, "encode_image"):
-            features = tower.encode_image(images)
-        else:
-            features = pooled(tower.get_image_features(pixel_values=images))
-        cosine = F.normalize(features, dim=-1) @ self.head.T.to(features.dtype)  # type: ignore[operator, union-attr]
+        features = self.features(images)
+        cosine = features @ self.head.T.to(features.dtype)  # type: ignore[operator, union-attr]
         bias = getattr(tower, "logit_bias", None)
         logits = tower.logit_scale.exp() * cosine
         return logits if bias is None else logits + bias
+
+    def features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """The image features of length 1, which are compared with the classes."""
+        tower: Any = self.tower
+        whole = hasattr(tower, "encode_image")
+        own = tower.encode_image(images) if whole else pooled(tower.get_image_features(pixel_values=images))
+        return F.normalize(own, dim=-1)
 
 
 def pooled(output: Any) -> Tensor:
@@ -216,9 +219,8 @@ class ZeroShotModels(Family):
                 module.tokenizer.save_pretrained(folder)
             write_record(folder, {**about, **extra})
             return
-        safetensors.torch.save_file(own_tensors(module.tower), folder / WEIGHTS, metadata={"format": "pt"})
         config = {"open_clip": module.about["open_clip"], **about, "relevit": {"version": RELEVIT, **extra}}
-        (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
+        write_own(folder, module.tower, config)
 
     def weights(self, module: Any, folder: Path) -> dict[str, Tensor]:
         if hasattr(module.tower, "save_pretrained"):
@@ -322,10 +324,7 @@ class ZeroShotModels(Family):
         pass
 
     def features(self, module: Any, images: Tensor) -> Tensor:
-        """The image features of length 1, which are compared with the classes."""
-        tower = module.tower
-        own = tower.encode_image(images) if hasattr(tower, "encode_image") else pooled(tower.get_image_features(images))
-        return F.normalize(own, dim=-1)
+        return module.features(images)
 
     def replace_head(self, module: nn.Module, weight: Tensor, bias: Tensor, names: list[str]) -> None:
         raise UserError("the head of a zero-shot classifier is its sentences: give other class names or templates")

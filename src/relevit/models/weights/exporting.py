@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from relevit.errors import UserError
 from relevit.files import atomic_folder, atomic_write
 from relevit.models.weights.fitting import adapted, converter
-from relevit.models.weights.reading import SAFETENSORS, Stored
+from relevit.models.weights.reading import INDEX, SAFETENSORS, Stored
 from relevit.models.weights.sets import WeightSet, choose, find_sets
 
 _COPIED = (".json", ".txt", ".yaml", ".yml", ".md", ".model")  # what goes along from a folder beside the weights
 _LARGEST = 16 << 20
-_CONFIG, _INDEX = "config.json", ".index.json"
 
 
 class Exported(NamedTuple):
@@ -161,16 +160,13 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _write_folder(stored: Stored, place: Path) -> None:
     """The files of weights under their names, and the small files beside them."""
     with atomic_folder(place) as temporary:
-        for file in sorted(stored.home.iterdir()):
-            small = file.is_file() and file.stat().st_size <= _LARGEST
-            if small and file.suffix in _COPIED:
-                shutil.copyfile(file, temporary / file.name)
+        _copy_beside(stored.home, temporary)
         for file, names in stored.files.items():
             part: Any = {name: stored.content[name] for name in names} if names else stored.content
             if len(names) == 1 and not isinstance(part[names[0]], Tensor):  # one of several models
                 part = part[names[0]]
             _write_file(stored, file, part, temporary / file.name)
-        for index in temporary.glob("*.index.json"):
+        for index in temporary.glob(f"*{INDEX}"):
             table = json.loads(index.read_text(encoding="utf-8"))
             if isinstance(table.get("metadata"), dict) and "total_size" in table["metadata"]:
                 named = set(table["weight_map"])
@@ -179,13 +175,15 @@ def _write_folder(stored: Stored, place: Path) -> None:
                 index.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def is_pretrained(folder: Path) -> bool:
-    """Whether it is a folder of transformers' `save_pretrained`."""
-    try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, Mapping) and "model_type" in config
+def _copy_beside(folder: Path, place: Path, without: tuple[str, ...] = ()) -> list[str]:
+    """Copies the small files beside weights, but for what is there already and for endings in `without`; their names."""
+    copied = []
+    for file in sorted(folder.iterdir()):
+        small = file.is_file() and file.suffix in _COPIED and file.stat().st_size <= _LARGEST
+        if small and not file.name.endswith(without) and not (place / file.name).exists():
+            shutil.copyfile(file, place / file.name)
+            copied.append(file.name)
+    return copied
 
 
 def export_pretrained(model: Any, like: Path, place: Path) -> Exported:
@@ -193,19 +191,14 @@ def export_pretrained(model: Any, like: Path, place: Path) -> Exported:
 
     Raises UserError where `like` is a model of another class.
     """
-    config = json.loads((like / _CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((like / "config.json").read_text(encoding="utf-8"))
     named = (config.get("architectures") or [type(model).__name__])[0]
     if named != type(model).__name__:
         raise UserError(f"{like} is a {named}, the model a {type(model).__name__}: give the folder that it came from.")
     kind = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
     with atomic_folder(place) as temporary:
         model.to(getattr(torch, kind, torch.float32)).save_pretrained(temporary)
-        copied = []
-        for file in sorted(like.iterdir()):
-            small = file.is_file() and file.suffix in _COPIED and file.stat().st_size <= _LARGEST
-            if small and not file.name.endswith(_INDEX) and not (temporary / file.name).exists():
-                shutil.copyfile(file, temporary / file.name)
-                copied.append(file.name)
+        copied = _copy_beside(like, temporary, without=(INDEX,))
     notes = [f"written by save_pretrained, in {kind}"]
     return Exported(place, notes + ([f"as before: {', '.join(copied)}"] if copied else []))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from relevit.errors import ArgumentError, UserError
 
+ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")  # of files of weights
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 WORDS = ("class_names", "templates")  # what is said of models of images and texts
 HELP = {

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from relevit.models.weights.options import INTERPOLATIONS, FileOptions
 from relevit.models.weights.reading import Stored
 
@@ -19,7 +21,8 @@ _OPTIONS = (
     "cfg",
     "opt",
 )  # under which training loops keep their options
-_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
+PROCESSOR = "preprocessor_config.json"  # of transformers
+FILTERS = {int(kind): kind.name.lower() for kind in Image.Resampling}  # by Pillow's numbers
 
 
 def options_in(stored: Stored) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def _of_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _of_processor(folder: Path, size: int) -> Iterator[tuple[str, Any]]:
     """What transformers writes beside its models' weights."""
-    path = folder / "preprocessor_config.json"
+    path = folder / PROCESSOR
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError):
@@ -109,8 +112,8 @@ def _of_processor(folder: Path, size: int) -> Iterator[tuple[str, Any]]:
         numbers = _three(config.get(key))
         if numbers:
             yield name, numbers
-    if config.get("resample") in _RESAMPLE:
-        yield "interpolation", _RESAMPLE[config["resample"]]
+    if config.get("resample") in FILTERS:
+        yield "interpolation", FILTERS[config["resample"]]
     side = config.get("size")
     side = side.get("shortest_edge") or side.get("height") if isinstance(side, Mapping) else side
     if isinstance(side, int) and side >= size:

@@ -18,12 +18,12 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from relevit.errors import UserError
+from relevit.models.weights.options import ENDINGS
 from relevit.models.weights.safe_types import load_pickle
 
 SAFETENSORS = ".safetensors"
-_ENDINGS = (SAFETENSORS, ".pth", ".pth.tar", ".pt", ".bin", ".ckpt", ".tar")
 _NAMES = ("model", "pytorch_model", "diffusion_pytorch_model", "adapter_model")  # as libraries call files of weights
-_INDEX = ".index.json"
+INDEX = ".index.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> Stored:
         return _read_folder(path)
     if not path.is_file():
         raise UserError(f"There is no file {path} with weights.")
-    if path.name.endswith(_INDEX):
+    if path.name.endswith(INDEX):
         return _read_shards(path)
     content, metadata = _read_file(path)
     if not isinstance(content, Mapping):
@@ -72,7 +72,7 @@ def _read_folder(folder: Path) -> Stored:
     """A folder as accelerate, a Trainer or a hub writes it: one file, one in shards, or several models' files."""
     files = _own_files(folder) or _own_files(folder / "best")
     if not files:
-        files = sorted(file for file in folder.iterdir() if file.is_file() and file.name.endswith(_ENDINGS))
+        files = sorted(file for file in folder.iterdir() if file.is_file() and file.name.endswith((*ENDINGS, ".tar")))
         if len(files) > 1:
             names = ", ".join(file.name for file in files[:10])
             raise UserError(f"{folder} has several files that may be the weights ({names}): give one of them.")
@@ -81,7 +81,7 @@ def _read_folder(folder: Path) -> Stored:
     if len(files) == 1:
         stored = read(files[0])
         return Stored(folder, stored.content, stored.files, stored.metadata, stored.legacy)
-    contents = {file.name.removesuffix(_INDEX).rsplit(".", 1)[0]: read(file) for file in files}
+    contents = {file.name.removesuffix(INDEX).rsplit(".", 1)[0]: read(file) for file in files}
     return Stored(
         folder,
         {name: stored.content for name, stored in contents.items()},
@@ -97,7 +97,7 @@ def _own_files(folder: Path) -> list[Path]:
     for ending in (SAFETENSORS, ".bin"):
         for stem in _NAMES:
             plain = f"{stem}{ending}"
-            first = f"{plain}{_INDEX}" if f"{plain}{_INDEX}" in names else plain
+            first = f"{plain}{INDEX}" if f"{plain}{INDEX}" in names else plain
             further = sorted(
                 (name for name in names if name.startswith(f"{stem}_") and name.endswith(ending)),
                 key=lambda name: (len(name), name),
