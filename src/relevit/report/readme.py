@@ -75,7 +75,7 @@ def _draw_case(sheet: _Sheet, row: int, kind: str, case: Panel) -> None:
     for column, title in enumerate(titles):
         x = LEFT + column * (TILE + GAP)
         axes = sheet.place(x, y, TILE, TILE)
-        axes.imshow(tiles[title], interpolation="nearest")
+        axes.imshow(tiles[title], interpolation="hanning")  # tiles are larger: no line of an outline may be lost
         axes.set_axis_off()
         if row == 0:
             sheet.write(x + TILE / 2, TOP - 0.2, title, ha="center", color=SOFT)
